@@ -1,0 +1,255 @@
+"""All tables of wetread. Tenant is part of every key; times are Unix seconds UTC; ``*_json`` holds JSON text."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    Boolean,
+    Column,
+    Float,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+metadata = MetaData()
+
+# --- studies -------------------------------------------------------------------------------------------------------
+
+studies = Table(
+    "studies",
+    metadata,
+    Column("tenant", String, nullable=False),
+    Column("study_uid", String, nullable=False),
+    Column("patient_id", String, nullable=False, default=""),
+    Column("patient_name", String, nullable=False, default=""),
+    Column("patient_name_folded", String, nullable=False, default=""),
+    Column("birth_date", String, nullable=False, default=""),
+    Column("sex", String, nullable=False, default=""),
+    Column("age_years", Float),
+    Column("study_date", String, nullable=False, default=""),
+    Column("study_time", String, nullable=False, default=""),
+    Column("accession_number", String, nullable=False, default=""),
+    Column("referring_physician", String, nullable=False, default=""),
+    Column("referring_physician_folded", String, nullable=False, default=""),
+    Column("study_id", String, nullable=False, default=""),
+    Column("description", String, nullable=False, default=""),
+    Column("institution", String, nullable=False, default=""),
+    Column("modalities", String, nullable=False, default="\\"),  # "\CT\SR\": matched with LIKE
+    Column("series_count", Integer, nullable=False, default=0),
+    Column("instance_count", Integer, nullable=False, default=0),
+    Column("generation", Integer, nullable=False, default=0),
+    Column("received_at", Float, nullable=False),
+    Column("last_received_at", Float, nullable=False),
+    Column("source_json", Text, nullable=False, default="{}"),
+    Column("attributes_json", LargeBinary, nullable=False),  # QIDO fragment, DICOM JSON of the level
+    PrimaryKeyConstraint("tenant", "study_uid"),
+    Index("studies_patient", "tenant", "patient_id"),
+    Index("studies_accession", "tenant", "accession_number"),
+    Index("studies_date", "tenant", "study_date", "study_time", "study_uid"),
+    Index("studies_name", "tenant", "patient_name_folded"),
+)
+
+series = Table(
+    "series",
+    metadata,
+    Column("tenant", String, nullable=False),
+    Column("study_uid", String, nullable=False),
+    Column("series_uid", String, nullable=False),
+    Column("modality", String, nullable=False, default=""),
+    Column("series_number", Integer),
+    Column("description", String, nullable=False, default=""),
+    Column("body_part", String, nullable=False, default=""),
+    Column("series_date", String, nullable=False, default=""),
+    Column("series_time", String, nullable=False, default=""),
+    Column("performed_date", String, nullable=False, default=""),
+    Column("performed_time", String, nullable=False, default=""),
+    Column("own_result", Boolean, nullable=False, default=False),
+    Column("instance_count", Integer, nullable=False, default=0),
+    Column("version", Integer, nullable=False, default=0),  # counts changes: ETag of its metadata
+    Column("received_at", Float, nullable=False),
+    Column("facts_json", Text, nullable=False, default="{}"),  # series-level header facts
+    Column("attributes_json", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("tenant", "study_uid", "series_uid"),
+    Index("series_uid", "tenant", "series_uid"),
+    Index("series_modality", "tenant", "modality"),
+)
+
+instances = Table(
+    "instances",
+    metadata,
+    Column("tenant", String, nullable=False),
+    Column("study_uid", String, nullable=False),
+    Column("series_uid", String, nullable=False),
+    Column("sop_uid", String, nullable=False),
+    Column("sop_class_uid", String, nullable=False),
+    Column("instance_number", Integer),
+    Column("rows", Integer),
+    Column("columns", Integer),
+    Column("number_of_frames", Integer, nullable=False, default=1),
+    Column("transfer_syntax_uid", String, nullable=False),
+    Column("content_hash", String, nullable=False),
+    Column("locator", String, nullable=False),
+    Column("length", Integer, nullable=False),
+    Column("received_at", Float, nullable=False),
+    Column("warnings", String, nullable=False, default=""),
+    Column("facts_json", Text, nullable=False),
+    Column("attributes_json", LargeBinary, nullable=False),  # QIDO fragment of the level
+    Column("metadata_json", LargeBinary, nullable=False),  # full DICOM JSON without bulk values, zlib
+    Column("frames_json", Text, nullable=False, default="{}"),  # pixel offset and frame table
+    PrimaryKeyConstraint("tenant", "sop_uid"),
+    Index("instances_series", "tenant", "study_uid", "series_uid", "instance_number", "sop_uid"),
+)
+
+# --- work ----------------------------------------------------------------------------------------------------------
+
+tasks = Table(
+    "tasks",
+    metadata,
+    Column("tenant", String, nullable=False),
+    Column("study_uid", String, nullable=False),
+    Column("detector", String, nullable=False),
+    Column("version", String, nullable=False),
+    Column("state", String, nullable=False),
+    Column("reason", String),
+    Column("detail", Text, nullable=False, default=""),
+    Column("shadow", Boolean, nullable=False, default=False),
+    Column("workflow", String, nullable=False, default=""),
+    Column("priority", String, nullable=False),
+    Column("due_at", Float, nullable=False),
+    Column("input_digest", String),
+    Column("result_key", String),
+    Column("run_id", String),
+    Column("workitem_uid", String),
+    Column("attempt", Integer, nullable=False, default=0),
+    Column("progress", Integer, nullable=False, default=0),
+    Column("updated_at", Float, nullable=False),
+    PrimaryKeyConstraint("tenant", "study_uid", "detector"),
+    Index("tasks_run", "run_id"),
+    Index("tasks_state", "tenant", "state"),
+)
+
+results = Table(
+    "results",
+    metadata,
+    Column("tenant", String, nullable=False),
+    Column("result_key", String, nullable=False),
+    Column("study_uid", String, nullable=False),
+    Column("detector", String, nullable=False),
+    Column("current", Boolean, nullable=False, default=True),
+    Column("created_at", Float, nullable=False),
+    Column("result_json", Text, nullable=False),
+    Column("stored_json", Text, nullable=False, default="[]"),
+    PrimaryKeyConstraint("tenant", "result_key"),
+    Index("results_study", "tenant", "study_uid", "detector", "current"),
+)
+
+decisions = Table(  # decision trace: which rules were evaluated on which facts, with which outcome
+    "decisions",
+    metadata,
+    Column("tenant", String, nullable=False),
+    Column("study_uid", String, nullable=False),
+    Column("generation", Integer, nullable=False),
+    Column("signal", String, nullable=False),
+    Column("at", Float, nullable=False),
+    Column("rules_digest", String, nullable=False),
+    Column("trace_json", Text, nullable=False),
+    PrimaryKeyConstraint("tenant", "study_uid", "generation", "signal"),
+)
+
+executors = Table(
+    "executors",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("service", String, nullable=False),
+    Column("started_at", Float, nullable=False),
+    Column("lease_until", Float, nullable=False),
+)
+
+# --- workitems (UPS) -----------------------------------------------------------------------------------------------
+
+workitems = Table(
+    "workitems",
+    metadata,
+    Column("tenant", String, nullable=False),
+    Column("uid", String, nullable=False),
+    Column("state", String, nullable=False),
+    Column("priority", String, nullable=False),
+    Column("scheduled_start", String, nullable=False, default=""),
+    Column("study_uid", String, nullable=False, default=""),
+    Column("patient_id", String, nullable=False, default=""),
+    Column("label", String, nullable=False, default=""),
+    Column("transaction_hash", String),  # SHA-256 of the Transaction UID: a lock, never shown
+    Column("created_at", Float, nullable=False),
+    Column("updated_at", Float, nullable=False),
+    Column("dataset_json", Text, nullable=False),
+    PrimaryKeyConstraint("tenant", "uid"),
+    Index("workitems_state", "tenant", "state", "priority", "scheduled_start"),
+    Index("workitems_study", "tenant", "study_uid"),
+)
+
+# --- reading order and events --------------------------------------------------------------------------------------
+
+reading_order = Table(
+    "reading_order",
+    metadata,
+    Column("tenant", String, nullable=False),
+    Column("study_uid", String, nullable=False),
+    Column("priority", String, nullable=False),
+    Column("arrival", Float, nullable=False),
+    Column("due_at", Float, nullable=False),
+    Column("reasons_json", Text, nullable=False, default="[]"),
+    Column("state", String, nullable=False, default="open"),
+    Column("updated_at", Float, nullable=False),
+    PrimaryKeyConstraint("tenant", "study_uid"),
+    Index("reading_order_open", "tenant", "state", "priority", "due_at"),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("cursor", Integer, primary_key=True, autoincrement=True),
+    Column("tenant", String, nullable=False),
+    Column("id", String, nullable=False),
+    Column("type", String, nullable=False),
+    Column("subject", String, nullable=False),
+    Column("time", Float, nullable=False),
+    Column("data_json", Text, nullable=False),
+    Column("stamps_json", Text, nullable=False, default="{}"),
+    UniqueConstraint("tenant", "id"),
+    Index("events_subject", "tenant", "subject"),
+)
+
+subscriptions = Table(
+    "subscriptions",
+    metadata,
+    Column("tenant", String, nullable=False),
+    Column("id", String, nullable=False),
+    Column("url", String, nullable=False),
+    Column("types_json", Text, nullable=False, default="[]"),
+    Column("secrets_json", Text, nullable=False),
+    Column("include_patient", Boolean, nullable=False, default=False),
+    Column("active", Boolean, nullable=False, default=True),
+    Column("created_at", Float, nullable=False),
+    PrimaryKeyConstraint("tenant", "id"),
+)
+
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("tenant", String, nullable=False),
+    Column("subscription_id", String, nullable=False),
+    Column("event_id", String, nullable=False),
+    Column("state", String, nullable=False),  # pending, sent, dead
+    Column("attempts", Integer, nullable=False, default=0),
+    Column("last_error", String, nullable=False, default=""),
+    Column("sent_at", Float),
+    Column("updated_at", Float, nullable=False),
+    PrimaryKeyConstraint("tenant", "subscription_id", "event_id"),
+    Index("deliveries_state", "tenant", "state"),
+)

@@ -1,0 +1,1 @@
+"""DICOM vocabulary: header walk, JSON model, facts, transfer syntaxes, volume assembly."""

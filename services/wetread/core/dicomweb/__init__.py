@@ -1,0 +1,1 @@
+"""DICOMweb grammar without any HTTP framework: multipart, media types, query parameters."""

@@ -1,0 +1,46 @@
+"""Event types and the event value (CloudEvents 1.0 names) that ride in the transaction of the change."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+
+class EventType(StrEnum):
+    """Every event that wetread emits. Each is documented in docs/events.md (tested)."""
+
+    STUDY_RECEIVED = "study.received"
+    STUDY_CHANGED = "study.changed"
+    STUDY_STABLE = "study.stable"
+    TASK_QUEUED = "task.queued"
+    TASK_STARTED = "task.started"
+    TASK_FINISHED = "task.finished"
+    TASK_FAILED = "task.failed"
+    TASK_DEAD = "task.dead"
+    RESULT_READY = "result.ready"
+    RESULT_SUPERSEDED = "result.superseded"
+    FINDING_POSITIVE = "finding.positive"
+    FINDING_RETRACTED = "finding.retracted"
+    PRIORITY_CHANGED = "worklist.priority_changed"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event. ``id`` is deterministic where the cause is, so a repeated cause is one event.
+
+    ``subject`` is the Study Instance UID (data for the API, never for a log line); ``data`` holds JSON values only.
+    ``stamps`` are Unix seconds of the stages known so far: received (last STOW byte), committed, evaluated, started,
+    inferred, stored, sent.
+    """
+
+    id: str
+    type: EventType
+    tenant: str
+    subject: str
+    time: float
+    data: Mapping[str, Any] = field(default_factory=dict)
+    stamps: Mapping[str, float] = field(default_factory=dict)
+    cursor: int = 0
+    """Position in the tenant's stream; 0 until written."""

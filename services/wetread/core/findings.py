@@ -1,0 +1,164 @@
+"""The finding object: one source of every encoding (SR, SEG, SC, JSON, notifications)."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from wetread.core.ruo import RUO_STATEMENT
+from wetread.core.states import AiState
+
+
+class _Value(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Code(_Value):
+    """A coded concept (PS3.3 8.8)."""
+
+    value: str
+    scheme: str
+    meaning: str
+
+
+class Measurement(_Value):
+    """A coded number with its UCUM unit."""
+
+    code: Code
+    value: float
+    unit: str
+    method: str = ""
+    uncertainty: float | None = None
+
+
+class Score(_Value):
+    """A detector's score beside the threshold it was judged by. A score is called a score, never a probability of
+    disease in patients.
+    """
+
+    value: float
+    threshold: float
+    operating_point: str
+    calibrated: bool = False
+
+
+class KeyImage(_Value):
+    """The plane that shows a finding best."""
+
+    sop_instance_uid: str
+    frame: int = 1
+    plane: int
+    """Index into the selected instances, in order along the normal."""
+
+
+class Finding(_Value):
+    """One finding of one run. ``label`` is its voxel value in the run's mask (None: no region)."""
+
+    schema_: Literal["wetread.finding/1"] = Field(default="wetread.finding/1", alias="schema")
+    finding_id: str
+    tracking_uid: str
+    code: Code
+    state: Literal["positive", "negative", "indeterminate", "measured"]
+    preliminary: bool = False
+    types: tuple[str, ...] = ()
+    score: Score | None = None
+    measurements: tuple[Measurement, ...] = ()
+    laterality: str = ""
+    site: str = ""
+    label: int | None = None
+    key_image: KeyImage | None = None
+    quality: tuple[str, ...] = ()
+    predecessor: str | None = None
+    ruo: str = RUO_STATEMENT
+
+    def volume_ml(self) -> float | None:
+        """Return the finding's volume in mL, if it has one."""
+        return next((m.value for m in self.measurements if m.unit == "mL"), None)
+
+
+class Run(_Value):
+    """What ran, on what, with what: enough to repeat it and to recognise it. Digests are SHA-256 hex."""
+
+    result_key: str
+    tenant: str
+    study_uid: str
+    series_uid: str | None
+    """The selected series; None when nothing could be selected."""
+    detector: str
+    version: str
+    title: str = ""
+    model_digest: str
+    params_digest: str
+    input_digest: str
+    rules_digest: str
+    software: str
+    engine: str
+    phantom_evidence_id: str = ""
+    started_at: float
+    """Unix seconds UTC, recorded once: every attempt writes byte-identical objects."""
+    shadow: bool = False
+
+
+class ResultSet(_Value):
+    """The outcome of one run, whatever it was: a study is never left without an answer."""
+
+    run: Run
+    state: AiState
+    reason: str | None = None
+    detail: str = ""
+    preliminary: bool = False
+    score: Score | None = None
+    findings: tuple[Finding, ...] = ()
+    quality: tuple[str, ...] = ()
+    sop_instance_uids: tuple[str, ...] = ()
+    """The selected instances in order along the normal (the planes of the mask)."""
+    mask_key: str | None = None
+    """Artifact key of the label mask (.npz, array ``mask`` [plane, row, column] uint8)."""
+    timings: dict[str, float] = Field(default_factory=dict)
+    """Seconds per stage."""
+
+
+class StoredSeries(_Value):
+    """One series of result objects as stored in the study."""
+
+    modality: str
+    series_uid: str
+    sop_instance_uids: tuple[str, ...]
+
+
+def result_json(result: ResultSet, stored: tuple[StoredSeries, ...]) -> dict[str, Any]:
+    """Return the result in the form of the findings API and of ``wetread demo --json``."""
+    return {
+        "detector": result.run.detector,
+        "version": result.run.version,
+        "state": str(result.state),
+        "reason": result.reason,
+        "detail": result.detail,
+        "score": result.score.value if result.score else None,
+        "threshold": result.score.threshold if result.score else None,
+        "shadow": result.run.shadow,
+        "preliminary": result.preliminary,
+        "model_digest": result.run.model_digest,
+        "quality": list(result.quality),
+        "findings": [
+            {
+                "finding_id": f.finding_id,
+                "code": f.code.value,
+                "scheme": f.code.scheme,
+                "meaning": f.code.meaning,
+                "state": f.state,
+                "types": list(f.types),
+                "score": f.score.value if f.score else None,
+                "volume_ml": f.volume_ml(),
+                "measurements": [
+                    {"code": m.code.value, "meaning": m.code.meaning, "value": m.value, "unit": m.unit}
+                    for m in f.measurements
+                ],
+                "key_image": f.key_image.model_dump() if f.key_image else None,
+            }
+            for f in result.findings
+        ],
+        "stored": [{"modality": s.modality, "series_uid": s.series_uid} for s in stored],
+        "ruo": RUO_STATEMENT,
+    }

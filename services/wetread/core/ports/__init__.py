@@ -1,0 +1,47 @@
+"""Ports: what the services need from the outside, one small protocol each. Adapters implement them."""
+
+from __future__ import annotations
+
+from wetread.core.ports.database import Clock, Database, Transaction
+from wetread.core.ports.events import EventLog, ReadingOrder, WebhookSender
+from wetread.core.ports.evidence import EncodedObject, EvidenceEncoder, EvidenceInput
+from wetread.core.ports.inference import DetectorInfo, DetectorRunner, InferenceClient, RunOutcome, RunRequest
+from wetread.core.ports.ingest import Ingest, IngestReport, InstanceOutcome, Outbox, StudyChange
+from wetread.core.ports.objects import ArtifactStore, ObjectRef, ObjectStore
+from wetread.core.ports.studies import StoredInstance, StudyIndex, StudySummary
+from wetread.core.ports.work import ResultRepository, Task, TaskRepository, WorkQueue
+from wetread.core.ports.workitems import Workitem, WorkitemRepository
+
+__all__ = [
+    "ArtifactStore",
+    "Clock",
+    "Database",
+    "DetectorInfo",
+    "DetectorRunner",
+    "EncodedObject",
+    "EventLog",
+    "EvidenceEncoder",
+    "EvidenceInput",
+    "InferenceClient",
+    "Ingest",
+    "IngestReport",
+    "InstanceOutcome",
+    "ObjectRef",
+    "ObjectStore",
+    "Outbox",
+    "ReadingOrder",
+    "ResultRepository",
+    "RunOutcome",
+    "RunRequest",
+    "StoredInstance",
+    "StudyChange",
+    "StudyIndex",
+    "StudySummary",
+    "Task",
+    "TaskRepository",
+    "Transaction",
+    "WebhookSender",
+    "WorkQueue",
+    "Workitem",
+    "WorkitemRepository",
+]

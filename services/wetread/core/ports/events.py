@@ -1,0 +1,59 @@
+"""Events out of the system and the reading order of the worklist."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from wetread.core.events import Event
+from wetread.core.ports.database import Transaction
+from wetread.core.priority import Priority
+
+
+class EventLog(Protocol):
+    """Append-only event stream per tenant with a cursor; at-least-once to readers, de-duplicated by id."""
+
+    def append(self, tx: Transaction, event: Event) -> bool:
+        """Append in the given transaction, fan out to subscriptions. False: the id was known."""
+
+    def after(
+        self, tx: Transaction, tenant: str, cursor: int, *, limit: int = 100, types: Sequence[str] | None = None
+    ) -> list[Event]:
+        """Return events after *cursor* in commit order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why a study stands where it stands."""
+
+    source: str
+    """order, rule, ai or manual."""
+    text: str
+    priority: Priority
+    at: float
+    detector: str | None = None
+    finding_id: str | None = None
+
+
+class ReadingOrder(Protocol):
+    """Priority class, due time and reasons of each study. AI and rules may only raise."""
+
+    def register(self, tx: Transaction, tenant: str, study_uid: str, *, arrival: float, reason: Reason) -> None:
+        """Put a study on the worklist with its first class, or raise it when already there."""
+
+    def raise_to(self, tx: Transaction, tenant: str, study_uid: str, reason: Reason) -> bool:
+        """Raise the class; True when it changed. The reason is kept either way. Never lowers."""
+
+    def priority(self, tx: Transaction, tenant: str, study_uid: str) -> tuple[Priority, float] | None:
+        """Return (class, due time), or None for a study that is not listed."""
+
+
+class WebhookSender(Protocol):
+    """One signed HTTP POST. Raises Unavailable for what may be retried, Gone for 410, ComputationFailed otherwise."""
+
+    def send(self, url: str, secrets: Sequence[str], event_id: str, body: bytes, headers: Mapping[str, str]) -> int:
+        """Deliver and return the HTTP status (2xx)."""
+
+
+JsonObject = Mapping[str, Any]

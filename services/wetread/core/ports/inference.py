@@ -1,0 +1,88 @@
+"""Running detectors: the engine behind one call, and the runner that drives a whole detector."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from wetread.core.detector import Applicability, InputSet, Tensors
+from wetread.core.facts import StudyFacts
+from wetread.core.findings import ResultSet
+from wetread.core.manifest import Card, Manifest
+from wetread.core.ports.studies import StoredInstance
+
+
+class InferenceClient(Protocol):
+    """One network on one batch; ONNX Runtime in process, Triton or KServe behind the Open Inference Protocol."""
+
+    @property
+    def engine(self) -> str:
+        """Identity and precision of the engine, part of every result key."""
+
+    def infer(self, network: str, tensors: Tensors) -> Tensors:
+        """Run a batch. Raises Unavailable (retry) or ComputationFailed."""
+
+
+@dataclass(frozen=True, slots=True)
+class DetectorInfo:
+    """An installed detector as rules and results see it."""
+
+    name: str
+    version: str
+    manifest: Manifest
+    card: Card
+    model_digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunRequest:
+    """One run: what to read and with which parameters. References only."""
+
+    tenant: str
+    study_uid: str
+    series_uid: str
+    detector: str
+    version: str
+    instances: tuple[StoredInstance, ...]
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    rules_digest: str = ""
+    input_digest: str = ""
+    result_key: str = ""
+    started_at: float = 0.0
+    shadow: bool = False
+    preliminary: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RunOutcome:
+    """A finished run: the result set (mask stored as an artifact)."""
+
+    result: ResultSet
+
+
+class DetectorRunner(Protocol):
+    """Runs detectors in worker processes that can be killed."""
+
+    def detectors(self) -> Mapping[str, DetectorInfo]:
+        """Return the installed detectors by name."""
+
+    def applicable(self, detector: str, study: StudyFacts) -> Applicability:
+        """Ask the detector, headers only."""
+
+    def select(self, detector: str, study: StudyFacts) -> InputSet:
+        """Ask the detector for its input. Raises NotApplicable or NotProcessable."""
+
+    def result_key(self, request: RunRequest) -> str:
+        """Return the identity of the run's result (tenant, study, detector, version, model, parameters, engine,
+        encoder version, input digest).
+        """
+
+    async def run(self, request: RunRequest, *, timeout_seconds: float | None = None) -> RunOutcome:
+        """Run to a result set; typed refusals become results with their reason.
+
+        Raises ComputationFailed(timeout | crashed | out_of_memory | model_unavailable).
+        """
+
+    def names(self) -> Sequence[str]:
+        """Return the names of installed detectors."""

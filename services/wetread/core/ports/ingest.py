@@ -1,0 +1,77 @@
+"""The one way in for instances: STOW-RS, the DIMSE edge and our own results all call ``Ingest``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from wetread.core.facts import Source
+from wetread.core.ports.database import Transaction
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceOutcome:
+    """What became of one part. ``failure_reason``/``warning_reason``: (0008,1197)/(0008,1196), PS3.18 annex I.2."""
+
+    sop_class_uid: str | None
+    sop_instance_uid: str | None
+    study_instance_uid: str | None
+    failure_reason: int | None = None
+    warning_reason: int | None = None
+    comment: str = ""
+    duplicate: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class IngestReport:
+    """One outcome per part, in the order of the parts."""
+
+    outcomes: tuple[InstanceOutcome, ...]
+
+    @property
+    def failed(self) -> int:
+        """Number of parts that were not stored."""
+        return sum(o.failure_reason is not None for o in self.outcomes)
+
+
+class Ingest(Protocol):
+    """Durable store of instances: bytes synced, index row and event committed, before it returns."""
+
+    def store(
+        self,
+        tenant: str,
+        parts: Iterable[bytes | memoryview],
+        *,
+        source: Source,
+        study_uid: str | None = None,
+        own_result: bool = False,
+    ) -> IngestReport:
+        """Store PS3.10 byte strings. ``study_uid``: the study named in the STOW URL. ``own_result``: written by
+        wetread itself (never triggers rules).
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class StudyChange:
+    """One commit group's effect on one study."""
+
+    tenant: str
+    study_uid: str
+    generation: int
+    first: bool
+    """True when this commit created the study."""
+    transfer_end: bool
+    """True when the request or association that brought the instances has ended."""
+    new_instances: int
+    source: Source
+    received_at: float
+    """Unix seconds of the last byte of this group."""
+    stamps: dict[str, float] = field(default_factory=dict)
+
+
+class Outbox(Protocol):
+    """What rides in the ingest transaction: the event rows and the queued evaluation."""
+
+    def study_changed(self, tx: Transaction, change: StudyChange) -> None:
+        """Record the change and enqueue its evaluation in the same transaction."""

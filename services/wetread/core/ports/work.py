@@ -1,0 +1,81 @@
+"""Tasks (study x detector), their results, and the durable queue that carries them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from wetread.core.findings import ResultSet, StoredSeries
+from wetread.core.ports.database import Transaction
+from wetread.core.priority import Priority
+from wetread.core.states import AiState
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """The state of one detector on one study."""
+
+    tenant: str
+    study_uid: str
+    detector: str
+    version: str
+    state: AiState
+    reason: str | None = None
+    detail: str = ""
+    shadow: bool = False
+    workflow: str = ""
+    """Name@version of the declared workflow that wants it."""
+    priority: Priority = Priority.ROUTINE
+    due_at: float = 0.0
+    input_digest: str | None = None
+    result_key: str | None = None
+    run_id: str | None = None
+    """Id of the durable workflow in flight, if any."""
+    workitem_uid: str | None = None
+    attempt: int = 0
+    progress: int = 0
+    updated_at: float = 0.0
+
+
+class TaskRepository(Protocol):
+    """Rows of (tenant, study, detector)."""
+
+    def get(self, tx: Transaction, tenant: str, study_uid: str, detector: str) -> Task | None:
+        """Return the task, or None."""
+
+    def of_study(self, tx: Transaction, tenant: str, study_uid: str) -> list[Task]:
+        """Return all tasks of a study, by detector name."""
+
+    def put(self, tx: Transaction, task: Task) -> None:
+        """Insert or update. Raises Conflict on an illegal state change (core.states)."""
+
+
+class ResultRepository(Protocol):
+    """Result sets by result key; at most one per (study, detector) is current."""
+
+    def put(self, tx: Transaction, result: ResultSet, stored: Sequence[StoredSeries], *, current: bool = True) -> bool:
+        """Store a result; the former current one of the pair becomes superseded. False: the key was known."""
+
+    def get(self, tx: Transaction, tenant: str, result_key: str) -> tuple[ResultSet, tuple[StoredSeries, ...]] | None:
+        """Return a result set by key."""
+
+    def current(self, tx: Transaction, tenant: str, study_uid: str) -> list[tuple[ResultSet, tuple[StoredSeries, ...]]]:
+        """Return the current result sets of a study, by detector name."""
+
+
+class WorkQueue(Protocol):
+    """The only door to the durable queue. Always on a named queue, always with a priority (due time)."""
+
+    def enqueue(
+        self,
+        tx: Transaction,
+        *,
+        workflow: str,
+        workflow_id: str,
+        queue: str,
+        due: float,
+        arguments: Mapping[str, Any],
+        delay_seconds: float | None = None,
+    ) -> None:
+        """Enqueue in the given transaction. The same id again is ignored."""

@@ -1,0 +1,1 @@
+"""Detectors: find them, run them in killable worker processes, on any engine."""

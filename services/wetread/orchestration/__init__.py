@@ -1,0 +1,1 @@
+"""Durable orchestration: completeness, rules, tasks and their outcomes on DBOS."""

@@ -1,0 +1,1 @@
+"""Shipped test support: phantoms with known truth, contract suites, server start-up."""

@@ -1,0 +1,1 @@
+"""Triage: from a result to priority, due time and notification."""

@@ -1,0 +1,80 @@
+"""Fixtures shared by all tests: where real data lie, and what a missing server means."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# Every real server, tool or folder that a test may need, with how to see whether it is there. One list for all tests:
+# WETREAD_REQUIRE names those whose absence is a failure instead of a loud skip.
+REAL: dict[str, Callable[[], bool]] = {
+    "shared": lambda: shared_folder().is_dir(),
+    "dicom3tools": lambda: shutil.which("dciodvfy") is not None,
+    "dcmtk": lambda: shutil.which("dcmdump") is not None,
+    "chromium": lambda: shutil.which("chromium") is not None,
+    "torch": lambda: _importable("torch"),
+}
+
+
+def shared_folder() -> Path:
+    """Return the folder of real data (``WETREAD_SHARED``, default ``../shared``)."""
+    return Path(os.environ.get("WETREAD_SHARED", ROOT.parent / "shared")) / "data"
+
+
+def _importable(name: str) -> bool:
+    import importlib.util
+
+    return importlib.util.find_spec(name) is not None
+
+
+def need(name: str) -> None:
+    """Skip loudly when the real thing *name* is absent; fail when ``WETREAD_REQUIRE`` lists it."""
+    if REAL[name]():
+        return
+    required = {part.strip() for part in os.environ.get("WETREAD_REQUIRE", "").split(",")}
+    message = f"real {name} is not on this machine"
+    if name in required:
+        pytest.fail(f"{message}, and WETREAD_REQUIRE demands it")
+    pytest.skip(f"NOT RUN: {message}")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for mark in item.iter_markers("server"):
+        for name in mark.args:
+            need(name)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how many tests ran on which real servers."""
+    counts: dict[str, int] = {}
+    for report in terminalreporter.stats.get("passed", []):
+        for name in getattr(report, "wetread_servers", ()):
+            counts[name] = counts.get(name, 0) + 1
+    terminalreporter.section("real servers, tools and data")
+    for name in sorted(REAL):
+        state = f"{counts.get(name, 0)} tests passed" if REAL[name]() else "ABSENT"
+        terminalreporter.write_line(f"{name:12s} {state}")
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item):
+    outcome = yield
+    report = outcome.get_result()
+    names = {name for mark in item.iter_markers("server") for name in mark.args}
+    if "shared" in item.fixturenames:
+        names.add("shared")
+    if report.when == "call":
+        report.wetread_servers = sorted(names)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Folder of real, licensed data; tests that need it skip loudly elsewhere."""
+    need("shared")
+    return shared_folder()
