@@ -33,8 +33,9 @@ class Measurement(_Value):
 
 
 class Score(_Value):
-    """A detector's score beside the threshold it was judged by. A score is called a score, never a probability of
-    disease in patients.
+    """A detector's score beside the threshold it was judged by.
+
+    A score is called a score, never a probability of disease in patients.
     """
 
     value: float

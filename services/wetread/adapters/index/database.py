@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.exc import OperationalError
 
 from wetread.adapters.index.tables import metadata
 from wetread.core.errors import StorageFull, Unavailable
@@ -78,15 +79,15 @@ class SqlDatabase:
     @contextmanager
     def write(self) -> Iterator[SqlTransaction]:
         """Open a write transaction (``BEGIN IMMEDIATE``): no upgrade dead-locks, no lost updates."""
-        with self.engine.connect() as connection, _translated(), connection.begin():
+        with _translated(), self.engine.connect() as connection, connection.begin():
             yield SqlTransaction(connection)
 
     @contextmanager
     def read(self) -> Iterator[SqlTransaction]:
         """Open a read-only snapshot."""
-        with self.engine.connect().execution_options(wetread_begin="DEFERRED") as connection, _translated():
-            with connection.begin():
-                yield SqlTransaction(connection)
+        deferred = self.engine.execution_options(wetread_begin="DEFERRED")
+        with _translated(), deferred.connect() as connection, connection.begin():
+            yield SqlTransaction(connection)
 
     def close(self) -> None:
         """Close all connections."""
@@ -97,8 +98,6 @@ class SqlDatabase:
 
 @contextmanager
 def _translated() -> Iterator[None]:
-    from sqlalchemy.exc import OperationalError
-
     try:
         yield
     except OperationalError as error:

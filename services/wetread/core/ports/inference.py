@@ -74,8 +74,9 @@ class DetectorRunner(Protocol):
         """Ask the detector for its input. Raises NotApplicable or NotProcessable."""
 
     def result_key(self, request: RunRequest) -> str:
-        """Return the identity of the run's result (tenant, study, detector, version, model, parameters, engine,
-        encoder version, input digest).
+        """Return the identity of the run's result.
+
+        SHA-256 over tenant, study, detector, version, model, parameters, engine, encoder version, input digest.
         """
 
     async def run(self, request: RunRequest, *, timeout_seconds: float | None = None) -> RunOutcome:

@@ -47,8 +47,9 @@ class Ingest(Protocol):
         study_uid: str | None = None,
         own_result: bool = False,
     ) -> IngestReport:
-        """Store PS3.10 byte strings. ``study_uid``: the study named in the STOW URL. ``own_result``: written by
-        wetread itself (never triggers rules).
+        """Store PS3.10 byte strings.
+
+        ``study_uid``: the study named in the STOW URL. ``own_result``: written by wetread itself, never triggers rules.
         """
 
 

@@ -1,0 +1,1 @@
+"""Credentials: the only source of the tenant."""

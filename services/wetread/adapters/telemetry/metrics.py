@@ -1,0 +1,97 @@
+"""Prometheus metrics: requests counted in process, the state of the work read from the database at scrape time.
+
+Every metric is listed in docs/operations/metrics.md (tested). No label ever holds a UID or a patient attribute.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
+
+from wetread.adapters.index.database import connection_of
+from wetread.core.ports import Database
+
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+
+_QUERIES: Final[tuple[tuple[str, str, tuple[str, ...], str], ...]] = (
+    ("wetread_studies", "Studies in the index.", (), "SELECT count(*) FROM studies"),
+    ("wetread_instances", "Instances in the index.", (), "SELECT count(*) FROM instances"),
+    ("wetread_stored_bytes", "Bytes of indexed instances.", (), "SELECT coalesce(sum(length), 0) FROM instances"),
+    (
+        "wetread_tasks",
+        "AI tasks by detector and state.",
+        ("detector", "state"),
+        "SELECT detector, state, count(*) FROM tasks GROUP BY 1, 2",
+    ),
+    (
+        "wetread_worklist_open",
+        "Open studies on the worklist by priority.",
+        ("priority",),
+        "SELECT priority, count(*) FROM reading_order WHERE state = 'open' GROUP BY 1",
+    ),
+    (
+        "wetread_deliveries",
+        "Webhook deliveries by state.",
+        ("state",),
+        "SELECT state, count(*) FROM deliveries GROUP BY 1",
+    ),
+    (
+        "wetread_queue_depth",
+        "Durable workflows waiting or running, by queue and status.",
+        ("queue", "status"),
+        """SELECT coalesce(queue_name, ''), status, count(*) FROM workflow_status
+           WHERE status IN ('ENQUEUED', 'PENDING', 'DELAYED') GROUP BY 1, 2""",
+    ),
+)
+
+
+class DatabaseCollector(Collector):
+    """Gauges computed from the database when scraped."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def describe(self) -> Iterable[GaugeMetricFamily]:
+        """Name the metrics without opening the database."""
+        return [GaugeMetricFamily(name, help_, labels=labels) for name, help_, labels, _ in _QUERIES]
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """Read all gauges in one snapshot."""
+        with self._database.read() as tx:
+            for name, help_, labels, query in _QUERIES:
+                family = GaugeMetricFamily(name, help_, labels=labels)
+                try:
+                    rows = connection_of(tx).execute(text(query)).all()
+                except OperationalError:  # the durable queue's tables are made by the worker's first start
+                    rows = []
+                for row in rows:
+                    family.add_metric([str(value) for value in row[:-1]], float(row[-1]))
+                yield family
+
+
+class Metrics:
+    """The metrics of one web process."""
+
+    def __init__(self, database: Database) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "wetread_http_requests_total", "HTTP requests.", ("route", "method", "status"), registry=self.registry
+        )
+        self.seconds = Histogram(
+            "wetread_http_request_seconds",
+            "Seconds from request to end of response.",
+            ("route",),
+            registry=self.registry,
+        )
+        self.in_flight = Gauge("wetread_http_in_flight", "HTTP requests being served.", registry=self.registry)
+        self.registry.register(DatabaseCollector(database))
+
+    def render(self) -> bytes:
+        """Return the exposition text."""
+        return generate_latest(self.registry)

@@ -1,0 +1,88 @@
+"""The command line. Imports nothing heavy: each command imports what it needs when it runs.
+
+Exit codes: 0 done; 1 the work was done and its outcome is bad (a study failed, a check is red); 2 wrong usage or
+input; 3 a server could not be reached or started; 4 interrupted before the end.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    name="wetread",
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,
+    add_completion=False,
+    help=(
+        "A study goes in over DICOMweb, an urgent preliminary read comes out as standard DICOM.\n\n"
+        "Research use only. Not a medical device. Not for diagnosis or patient care."
+    ),
+    epilog="Exit codes: 0 done; 1 bad outcome; 2 wrong usage or input; 3 server not reached; 4 interrupted.",
+)
+
+
+@app.command()
+def up(
+    host: Annotated[str | None, typer.Option(help="Address to bind (default 127.0.0.1).")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to bind; 0 takes a free one (default 8080).")] = None,
+    data: Annotated[Path | None, typer.Option(help="Data folder (default ./wetread-data).")] = None,
+) -> None:
+    """Run everything on this machine: a web process and a worker process, restarted when one dies."""
+    from wetread.commands.up import run_up
+
+    raise typer.Exit(run_up(host=host, port=port, data=data))
+
+
+@app.command()
+def serve(
+    names: Annotated[list[str], typer.Argument(help="Services, such as gateway worklist, or orchestration.")],
+    fd: Annotated[int | None, typer.Option(hidden=True, help="Listening socket handed over by `up`.")] = None,
+) -> None:
+    """Run the named services in this process (settings from WETREAD_* variables)."""
+    from wetread.commands.serve import run_serve
+
+    raise typer.Exit(run_serve(names, fd=fd))
+
+
+@app.command()
+def demo(
+    input: Annotated[  # noqa: A002 - the flag's name is part of the contract
+        Path | None, typer.Option(help="Folder of DICOM studies; without it phantom head CTs with known truth.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object per study and line.")] = False,
+    data: Annotated[Path | None, typer.Option(help="Keep the data folder here (default: a temporary one).")] = None,
+    keep: Annotated[bool, typer.Option(help="Keep the server running afterwards, to look around.")] = False,
+) -> None:
+    """Show the main job: send studies over HTTP, wait for the read, print what came back."""
+    from wetread.commands.demo import run_demo
+
+    raise typer.Exit(run_demo(folder=input, as_json=json, data=data, keep=keep))
+
+
+@app.command()
+def send(
+    folder: Annotated[Path, typer.Argument(help="Folder of DICOM files, searched with its sub-folders.")],
+    url: Annotated[str, typer.Option(help="Base URL of the server, such as http://127.0.0.1:8080.")],
+    connections: Annotated[int, typer.Option(min=1, max=16, help="Requests at a time.")] = 2,
+    api_key: Annotated[str | None, typer.Option(envvar="WETREAD_API_KEY", help="API key of the server.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object per study and line.")] = False,
+) -> None:
+    """Send DICOM files by STOW-RS. Run it again to resume: what the server already holds is not sent twice."""
+    from wetread.commands.send import run_send
+
+    raise typer.Exit(run_send(folder, url=url, connections=connections, api_key=api_key, as_json=json))
+
+
+@app.command()
+def doctor(
+    url: Annotated[str | None, typer.Option(help="Also check a running server.")] = None,
+    live: Annotated[bool, typer.Option(help="Only ask /livez of the configured port.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,
+) -> None:
+    """Check this installation: packages, codecs, detectors, workflows, disk; and a server if given."""
+    from wetread.commands.doctor import run_doctor
+
+    raise typer.Exit(run_doctor(url=url, live=live, as_json=json))

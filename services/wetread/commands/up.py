@@ -1,0 +1,173 @@
+"""``wetread up``: one command, two processes. Restarts a process that dies and takes both along when it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from wetread.core.lifeline import PARENT_VARIABLE
+from wetread.core.ruo import RUO_SHORT
+from wetread.registry import WEB, WORKER
+from wetread.settings import Settings
+
+_GRACE_SECONDS = 20.0
+_BACKOFF_SECONDS = (0.0, 0.2, 0.5, 1.0, 2.0, 5.0)
+"""Pause before the n-th restart of a process that does not stay up."""
+_STEADY_SECONDS = 30.0
+
+
+def settings_of(**overrides: Any) -> Settings:
+    """Return the settings of the environment with the command line's values on top."""
+    return Settings(**{name: value for name, value in overrides.items() if value is not None})
+
+
+@dataclass
+class Child:
+    """One supervised process."""
+
+    names: Sequence[str]
+    start: Callable[[], subprocess.Popen[bytes]]
+    process: subprocess.Popen[bytes]
+    started: float
+    deaths: int = 0
+    restart_at: float | None = None
+
+
+@dataclass
+class Supervisor:
+    """Starts the two processes of the embedded profile on one listening socket and watches them."""
+
+    settings: Settings
+    children: list[Child] = field(default_factory=list)
+    _lock: IO[str] | None = None
+    _socket: socket.socket | None = None
+
+    def open(self) -> None:
+        """Take the data folder and the port. Raises OSError when either is taken."""
+        self.settings.data.mkdir(parents=True, exist_ok=True)
+        self._lock = lock_folder(self.settings.data)
+        family = socket.AF_INET6 if ":" in self.settings.host else socket.AF_INET
+        self._socket = socket.socket(family)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._socket.bind((self.settings.host, self.settings.port))
+        # The supervisor owns the socket: while the web process restarts, connections wait instead of being refused.
+        self._socket.listen(1024)
+        for names in (WEB, WORKER):
+            start = self._starter(names)
+            self.children.append(Child(names, start, start(), time.monotonic()))
+
+    @property
+    def url(self) -> str:
+        """Base URL of the server."""
+        assert self._socket is not None
+        host = f"[{self.settings.host}]" if ":" in self.settings.host else self.settings.host
+        return f"http://{host}:{self._socket.getsockname()[1]}"
+
+    def _starter(self, names: Sequence[str]) -> Callable[[], subprocess.Popen[bytes]]:
+        assert self._socket is not None
+        command = [sys.executable, "-m", "wetread", "serve", *names]
+        inherited: tuple[int, ...] = ()
+        if names == WEB:
+            inherited = (self._socket.fileno(),)
+            command += ["--fd", str(self._socket.fileno())]
+        environment = os.environ | self.settings.environment() | {PARENT_VARIABLE: str(os.getpid())}
+
+        def start() -> subprocess.Popen[bytes]:
+            return subprocess.Popen(  # noqa: S603 - our own interpreter and our own arguments
+                command, env=environment, pass_fds=inherited, stdin=subprocess.DEVNULL
+            )
+
+        return start
+
+    def watch(self) -> None:
+        """Restart what died, once. Called again and again."""
+        now = time.monotonic()
+        for child in self.children:
+            if child.restart_at is not None:
+                if now >= child.restart_at:
+                    child.restart_at = None
+                    child.started = now
+                    child.process = child.start()
+            elif child.process.poll() is not None:
+                child.deaths = 0 if now - child.started > _STEADY_SECONDS else child.deaths + 1
+                child.restart_at = now + _BACKOFF_SECONDS[min(child.deaths, len(_BACKOFF_SECONDS) - 1)]
+
+    def close(self) -> None:
+        """End the processes: politely, then not."""
+        for child in self.children:
+            if child.process.poll() is None:
+                child.process.terminate()
+        deadline = time.monotonic() + _GRACE_SECONDS
+        for child in self.children:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.process.wait(max(0.1, deadline - time.monotonic()))
+            if child.process.poll() is None:
+                child.process.kill()
+                child.process.wait()
+        if self._socket is not None:
+            self._socket.close()
+        if self._lock is not None:
+            self._lock.close()
+
+
+def lock_folder(data: Path) -> IO[str]:
+    """Take the data folder for this process. Raises BlockingIOError when another server has it."""
+    handle = (data / "lock").open("a+")
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        handle.close()
+        raise
+    return handle
+
+
+def run_up(*, host: str | None, port: int | None, data: Path | None) -> int:
+    """Run until SIGINT or SIGTERM. Returns the exit code."""
+    try:
+        settings = settings_of(host=host, port=port, data=data)
+    except ValueError as error:
+        print(f"wetread: {_first_message(error)}", file=sys.stderr)
+        return 2
+    supervisor = Supervisor(settings)
+    try:
+        supervisor.open()
+    except BlockingIOError:
+        print(f"wetread: another server is using {settings.data}", file=sys.stderr)
+        return 3
+    except OSError as error:
+        print(f"wetread: cannot start on {settings.host}:{settings.port}: {error.strerror}", file=sys.stderr)
+        return 3
+    stopping = False
+
+    def stop(_signal: int, _frame: object) -> None:
+        nonlocal stopping
+        stopping = True
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    print(f"wetread is at {supervisor.url}/ (DICOMweb {supervisor.url}/dicom-web), data in {settings.data}", flush=True)
+    if settings.api_keys_file is None:
+        print("No authentication is configured, so only this machine can connect.", flush=True)
+    print(RUO_SHORT, flush=True)
+    try:
+        while not stopping:
+            supervisor.watch()
+            time.sleep(0.1)
+    finally:
+        supervisor.close()
+    return 0
+
+
+def _first_message(error: ValueError) -> str:
+    errors = getattr(error, "errors", None)
+    return str(errors()[0]["msg"]) if callable(errors) else str(error)

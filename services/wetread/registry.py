@@ -1,0 +1,19 @@
+"""The services by name. Strings, so that a pod imports only its own."""
+
+from __future__ import annotations
+
+from typing import Final
+
+SERVICES: Final[dict[str, str]] = {
+    "gateway": "wetread.gateway.service:build",
+    "worklist": "wetread.worklist.service:build",
+    "orchestration": "wetread.orchestration.service:build",
+    "triage": "wetread.triage.service:build",
+    "detection": "wetread.detection.service:build",
+}
+
+WEB: Final = ("gateway", "worklist")
+"""Services of the web process of ``wetread up``."""
+
+WORKER: Final = ("orchestration", "triage", "detection")
+"""Services of the worker process of ``wetread up``: numeric work never shares the web process's GIL."""
