@@ -110,19 +110,20 @@ class Sender:
 
     def _held(self, study_uid: str) -> set[str]:
         held: set[str] = set()
-        while True:
-            answer = self._retried(
-                lambda offset=len(held): self._client.get(
-                    f"/dicom-web/studies/{study_uid}/instances",
-                    params={"limit": 5000, "offset": offset},
-                    headers={"Accept": "application/dicom+json"},
-                )
-            )
-            page = answer.json() if answer.status_code == 200 and answer.content else []
-            new = {item["00080018"]["Value"][0] for item in page} - held
-            if not new:
-                return held
+        while new := self._held_page(study_uid, len(held)) - held:
             held |= new
+        return held
+
+    def _held_page(self, study_uid: str, offset: int) -> set[str]:
+        answer = self._retried(
+            lambda: self._client.get(
+                f"/dicom-web/studies/{study_uid}/instances",
+                params={"limit": 5000, "offset": offset},
+                headers={"Accept": "application/dicom+json"},
+            )
+        )
+        page = answer.json() if answer.status_code == 200 and answer.content else []
+        return {item["00080018"]["Value"][0] for item in page}
 
     def _declare_complete(self, study: FileStudy) -> None:
         # Only wetread knows this call: another STOW server answers 404, and that is fine.
