@@ -9,6 +9,7 @@ work, so no ratio is computed against them.
 from __future__ import annotations
 
 import argparse
+import itertools
 import random
 import statistics
 import tempfile
@@ -87,7 +88,7 @@ def _run(options: argparse.Namespace, scratch: Path) -> int:
     print(f"cold (first study): {seconds[0]:.2f} s")
     print(f"last STOW byte -> webhook, warm: p50 {percentile(warm, 0.5):.2f} s, p95 {percentile(warm, 0.95):.2f} s")
     print(f"transfer of a study: median {statistics.median(transfer):.2f} s")
-    for before, after in zip(STAGES, STAGES[1:], strict=False):
+    for before, after in itertools.pairwise(STAGES):
         spans = [s[after] - s[before] for s in stages[1:] if before in s and after in s]
         if spans:
             print(f"  {before:>10} -> {after:<10} median {statistics.median(spans):.2f} s")
