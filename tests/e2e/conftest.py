@@ -1,0 +1,115 @@
+"""A real ``wetread up`` on an ephemeral loopback port, and phantom studies rendered once per run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from wetread.commands.dicom_folder import FileStudy, scan_folder
+from wetread.commands.local_server import local_server
+from wetread.commands.up import Supervisor
+from wetread.core.states import FINAL
+from wetread.testing.phantoms import BleedType, HeadSpec, make, write_dicom
+
+
+@dataclass(frozen=True)
+class Wetread:
+    """A running server with what tests ask of it."""
+
+    supervisor: Supervisor
+
+    @property
+    def url(self) -> str:
+        return self.supervisor.url
+
+    def get(self, path: str, **arguments: Any) -> httpx.Response:
+        return httpx.get(self.url + path, timeout=30, **arguments)
+
+    def post(self, path: str, **arguments: Any) -> httpx.Response:
+        return httpx.post(self.url + path, timeout=60, **arguments)
+
+    def results(self, study_uid: str) -> list[dict[str, Any]]:
+        answer = self.get(f"/api/v1/studies/{study_uid}/findings")
+        return answer.json()["results"] if answer.status_code == 200 else []
+
+    def final_results(self, study_uid: str, *, seconds: float = 90) -> list[dict[str, Any]]:
+        """Wait for every detector's final state and stored report."""
+        return wait_for(
+            lambda: self.results(study_uid),
+            lambda results: (
+                bool(results)
+                and all(r["state"] in FINAL and (r["stored"] or r["state"] == "not_applicable") for r in results)
+            ),
+            seconds=seconds,
+        )
+
+    def worklist_item(self, study_uid: str) -> dict[str, Any] | None:
+        items = self.get("/api/v1/worklist", params={"limit": 500}).json()["items"]
+        return next((item for item in items if item["study_uid"] == study_uid), None)
+
+
+def wait_for(read: Callable[[], Any], done: Callable[[Any], bool], *, seconds: float = 30) -> Any:
+    """Poll until *done*; fail with the last value otherwise."""
+    import time
+
+    deadline = time.monotonic() + seconds
+    while True:
+        value = read()
+        if done(value):
+            return value
+        if time.monotonic() > deadline:
+            pytest.fail(f"not within {seconds} s; last seen: {value!r}"[:2000])
+        time.sleep(0.1)
+
+
+@pytest.fixture(scope="session")
+def wetread(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wetread]:
+    """One server for all tests that do not kill anything."""
+    with local_server(tmp_path_factory.mktemp("server")) as supervisor:
+        yield Wetread(supervisor)
+
+
+@dataclass(frozen=True)
+class PhantomStudies:
+    """Renders phantom head CTs on demand; each seed is another patient with its own UIDs."""
+
+    folder: Path
+
+    def study(
+        self, seed: int, *, bleeds: tuple[BleedType, ...] = (), volume_ml: float | None = None, slices_mm: float = 5.0
+    ) -> FileStudy:
+        target = self.folder / str(seed)
+        if not target.exists():
+            spec = HeadSpec(
+                split="test",
+                matrix=256,
+                bleeds=bleeds,
+                volume_ml=volume_ml,
+                thickness_mm=slices_mm,
+                step_mm=slices_mm,
+                regular=True,
+            )
+            write_dicom(make(seed, spec), target, seed=seed)
+        return scan_folder(target).studies[0]
+
+
+@pytest.fixture(scope="session")
+def phantoms(tmp_path_factory: pytest.TempPathFactory) -> PhantomStudies:
+    return PhantomStudies(tmp_path_factory.mktemp("phantoms"))
+
+
+@pytest.fixture(scope="session")
+def bleed(phantoms: PhantomStudies) -> FileStudy:
+    """A large intraparenchymal bleed: any working detector sees it."""
+    return phantoms.study(2_800_001, bleeds=(BleedType.IPH,), volume_ml=60.0)
+
+
+@pytest.fixture(scope="session")
+def quiet(phantoms: PhantomStudies) -> FileStudy:
+    """A head without blood."""
+    return phantoms.study(2_800_002)
