@@ -96,6 +96,8 @@ class InputSet:
     completeness: Literal["incomplete", "enough", "complete"]
     reason: str = ""
     """Why this series and not another, for the explanation."""
+    lacking: str = ""
+    """Typed reason (not_processable) that the study ends with if no more images come; empty: it can be run."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,9 @@ class SeriesNeeds(_Strict):
 
     min_slices: int = 1
     max_step_mm: float | None = None
+    """Largest distance between neighbouring planes: holes up to it are bridged and flagged, larger ones refuse."""
+    max_step_ratio: float | None = None
+    """Largest step over the median step, for detectors that need a regular stack (1.5 refuses every hole)."""
     coverage_mm: float | None = None
     orientation: Literal["axial", "coronal", "sagittal", "any"] = "any"
     max_tilt_deg: float | None = None
