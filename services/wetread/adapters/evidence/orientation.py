@@ -29,6 +29,4 @@ def directions(image: Dataset) -> tuple[str, str, str, str]:
 def direction(vector: Sequence[float]) -> str:
     """Return the letters of a direction in patient space (LPS): Left/Right, Posterior/Anterior, Head/Foot."""
     ranked = sorted(range(3), key=lambda axis: -abs(vector[axis]))
-    return "".join(
-        (_POSITIVE if vector[axis] > 0 else _NEGATIVE)[axis] for axis in ranked if abs(vector[axis]) >= 0.3
-    )
+    return "".join((_POSITIVE if vector[axis] > 0 else _NEGATIVE)[axis] for axis in ranked if abs(vector[axis]) >= 0.3)

@@ -66,9 +66,7 @@ def reference_view(headers: Sequence[Dataset], study_uid: str) -> ReferenceView:
     frames = {_text(header, "FrameOfReferenceUID") for header in headers}
     only = next(iter(frames))
     derived = len(frames) > 1 or not only or not is_uid(only)
-    frame_of_reference = (
-        derived_uid("frame-of-reference", _text(headers[0], "SeriesInstanceUID")) if derived else only
-    )
+    frame_of_reference = derived_uid("frame-of-reference", _text(headers[0], "SeriesInstanceUID")) if derived else only
     images = tuple(_image(header, identity, study_uid, frame_of_reference) for header in headers)
     placed = all(
         {"ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"} <= set(image.dir()) for image in images
@@ -120,22 +118,27 @@ def _image(header: Dataset, identity: Dataset, study_uid: str, frame_of_referenc
     view.FrameOfReferenceUID = frame_of_reference
     view.PositionReferenceIndicator = ""
     view.Modality = _text(header, "Modality") or "OT"
-    for keyword in ("Rows", "Columns"):
-        if (number := _numbers(header, keyword, 1)) is not None:
-            setattr(view, keyword, int(number[0]))
-    for keyword, size in (("ImagePositionPatient", 3), ("ImageOrientationPatient", 6), ("PixelSpacing", 2)):
-        if (numbers := _numbers(header, keyword, size)) is not None:
-            setattr(view, keyword, numbers)
-    thickness = _numbers(header, "SliceThickness", 1)
-    if thickness is not None and thickness[0] > 0:
-        view.SliceThickness = thickness[0]
-    frames = _numbers(header, "NumberOfFrames", 1)
-    if frames is not None and frames[0] > 1:
-        view.NumberOfFrames = int(frames[0])
+    _add_geometry(view, header)
     for keyword in ("WindowCenter", "WindowWidth"):
-        if (window := _numbers(header, keyword, None)) is not None:
+        if window := _numbers(header, keyword, None):
             setattr(view, keyword, window[0])
     return view
+
+
+def _add_geometry(view: Dataset, header: Dataset) -> None:
+    """Copy what can be read of size and place; an attribute that cannot be is left out."""
+    for keyword, size in (("ImagePositionPatient", 3), ("ImageOrientationPatient", 6), ("PixelSpacing", 2)):
+        if numbers := _numbers(header, keyword, size):
+            setattr(view, keyword, numbers)
+    for keyword in ("Rows", "Columns"):
+        if number := _numbers(header, keyword, 1):
+            setattr(view, keyword, int(number[0]))
+    thickness = _numbers(header, "SliceThickness", 1)
+    if thickness and thickness[0] > 0:
+        view.SliceThickness = thickness[0]
+    frames = _numbers(header, "NumberOfFrames", 1)
+    if frames and frames[0] > 1:
+        view.NumberOfFrames = int(frames[0])
 
 
 def _text(header: Dataset, keyword: str) -> str:

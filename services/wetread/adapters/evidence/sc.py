@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import numpy.typing as npt
 from pydicom import Dataset
 from pydicom.uid import SecondaryCaptureImageStorage
 
@@ -22,7 +23,11 @@ from wetread.core.findings import Finding, ResultSet
 from wetread.core.ruo import RUO_STATEMENT
 
 MAX_SLICES = 6
-"""Slices per finding: the key slice and those with the largest cross-section of the region."""
+"""Slices per result, shared among its flagged findings; each gets one at least: its key slice, then the planes with
+the largest cross-section of its region."""
+_WIDTH = 512
+"""Least width in pixels: text stays legible, and the matrix is enlarged by a whole factor only."""
+BoolArray = npt.NDArray[np.bool_]
 _FLAGGED = frozenset({"positive", "indeterminate"})
 
 
@@ -33,24 +38,23 @@ def secondary_captures(
     if read_plane is None:
         return []
     datasets: list[Dataset] = []
-    for finding in result.findings:
-        if finding.state not in _FLAGGED:
-            continue
+    flagged = [finding for finding in result.findings if finding.state in _FLAGGED]
+    for finding in flagged:
         region = mask == finding.label if mask is not None and finding.label else None
-        for plane in key_planes(finding, region, len(view.images)):
+        for plane in key_planes(finding, region, len(view.images), max(1, MAX_SLICES // len(flagged))):
             pixels = _draw(result, finding, view, plane, region, read_plane(plane))
             datasets.append(_capture(result, view, plane, pixels, len(datasets) + 1))
     return datasets
 
 
-def key_planes(finding: Finding, region: np.ndarray | None, planes: int) -> list[int]:
+def key_planes(finding: Finding, region: BoolArray | None, planes: int, most: int) -> list[int]:
     """Return the planes to show, in spatial order: the key image and the largest sections of the region."""
     key = finding.key_image.plane if finding.key_image and finding.key_image.plane < planes else None
     chosen = [] if key is None else [key]
     if region is not None:
         areas = np.count_nonzero(region, axis=(1, 2))
         chosen += [int(p) for p in np.argsort(-areas, kind="stable") if areas[p] and p != key]
-    return sorted(chosen[:MAX_SLICES])
+    return sorted(chosen[:most])
 
 
 def display_window(finding: Finding, view: ReferenceView, plane: FloatArray) -> tuple[float, float]:
@@ -70,23 +74,33 @@ def _draw(
     finding: Finding,
     view: ReferenceView,
     plane: int,
-    region: np.ndarray | None,
+    region: BoolArray | None,
     pixels: FloatArray,
 ) -> RgbArray:
     source = view.images[plane]
     run = result.run
     window = display_window(finding, view, pixels)
     kinds = f" ({', '.join(finding.types)})" if finding.types else ""
-    score = f"  score {finding.score.value:.2f} (threshold {finding.score.threshold:.2f})" if finding.score else ""
     volume = finding.volume_ml()
+    numbers = [] if volume is None else [f"{volume:.1f} mL"]
+    if finding.score:
+        numbers.append(f"score {finding.score.value:.2f} (threshold {finding.score.threshold:.2f})")
+    outlined = region is not None and bool(region[plane].any())
+    marks = [
+        mark
+        for mark, applies in (
+            (" - phantom-trained", bool(run.phantom_evidence_id)),
+            (" - SHADOW", run.shadow),
+            (" - EARLY RESULT", finding.preliminary),
+        )
+        if applies
+    ]
     above = (
-        f"{run.detector} {run.version}{' - phantom-trained' if run.phantom_evidence_id else ''}"
-        f"{' - SHADOW' if run.shadow else ''}{' - EARLY RESULT' if finding.preliminary else ''}",
-        f"{finding.state.upper()}: {finding.code.meaning}{kinds}"
-        + (f"  {volume:.1f} mL" if volume is not None else "")
-        + score,
-        f"slice {plane + 1} of {len(view.images)}  C {window[0]:.0f} W {window[1]:.0f}"
-        + ("  line: region found by the detector" if region is not None and region[plane].any() else ""),
+        f"{run.detector} {run.version}" + "".join(marks),
+        f"{finding.state.upper()}: {finding.code.meaning}{kinds}",
+        ", ".join(numbers),
+        f"slice {plane + 1} of {len(view.images)}, window {window[0]:.0f}/{window[1]:.0f}"
+        + (", line: region found by the detector" if outlined else ""),
     )
     spacing = source.get("PixelSpacing")
     return overlay_image(
@@ -94,6 +108,7 @@ def _draw(
         region[plane] if region is not None else None,
         window,
         Caption(above, (RUO_STATEMENT,), directions(source)),
+        width=pixels.shape[1] * max(1, -(-_WIDTH // pixels.shape[1])),
         pixel_aspect=float(spacing[0]) / float(spacing[1]) if spacing else 1.0,
     )
 

@@ -1,4 +1,7 @@
-"""The regions of a result as a BINARY Segmentation (PS3.3 A.51): one segment per finding, non-empty frames only."""
+"""The regions of a result as a BINARY Segmentation (PS3.3 A.51): one segment per finding, non-empty frames only.
+
+Findings that name the same mask label share its segment, which the first of them describes.
+"""
 
 from __future__ import annotations
 
@@ -43,21 +46,23 @@ def segmentation(result: ResultSet, view: ReferenceView, mask: LabelArray) -> Se
         msg = f"mask of shape {mask.shape} does not lie on {len(view.images)} planes of the source"
         raise InvalidInput(msg)
     present = set(np.flatnonzero(np.bincount(mask.ravel(), minlength=256)).tolist())
-    regions = [f for f in result.findings if f.label and f.label in present]
-    if not regions:
+    described: dict[int, Finding] = {}
+    for finding in result.findings:
+        if finding.label and finding.label in present:
+            described.setdefault(finding.label, finding)
+    if not described:
         return None
-    numbers = {finding.finding_id: number for number, finding in enumerate(regions, start=1)}
-    table = np.zeros((256, len(regions)), dtype=np.uint8)
-    for index, finding in enumerate(regions):
-        table[finding.label, index] = 1
-    shown = table.any(axis=1)
-    planes = [plane for plane in range(len(mask)) if shown[mask[plane]].any()]
+    numbers = np.zeros(256, dtype=np.uint8)
+    numbers[list(described)] = np.arange(1, len(described) + 1)
+    planes = [plane for plane in range(len(mask)) if mask[plane].any() and numbers[mask[plane]].any()]
     run = result.run
     dataset = hd.seg.Segmentation(
         source_images=[view.images[plane] for plane in planes],
-        pixel_array=table[mask[planes]],
+        pixel_array=numbers[mask[planes]],
         segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
-        segment_descriptions=[_description(finding, numbers[finding.finding_id], result) for finding in regions],
+        segment_descriptions=[
+            _description(finding, number, result) for number, finding in enumerate(described.values(), 1)
+        ],
         series_instance_uid=series_uid(run, "seg"),
         series_number=SERIES_NUMBERS["seg"],
         sop_instance_uid=instance_uid(run, "seg", 1),
@@ -68,7 +73,7 @@ def segmentation(result: ResultSet, view: ReferenceView, mask: LabelArray) -> Se
         device_serial_number=lo(run.model_digest),
         content_label="FINDINGS",
         content_description=RUO_SHORT,
-        content_creator_name=MANUFACTURER,
+        content_creator_name=f"{MANUFACTURER}^AI",
         content_qualification=hd.ContentQualificationValues.RESEARCH,
         # Frames may have holes between them, so no one spacing is claimed: positions say where each frame lies.
         pixel_measures=hd.PixelMeasuresSequence(
@@ -79,7 +84,8 @@ def segmentation(result: ResultSet, view: ReferenceView, mask: LabelArray) -> Se
     )
     dataset.ImageComments = RUO_STATEMENT
     stamp(dataset, run, view)
-    return Segmented(dataset, numbers)
+    segments = {f.finding_id: int(numbers[f.label]) for f in result.findings if f.label and numbers[f.label]}
+    return Segmented(dataset, segments)
 
 
 def _description(finding: Finding, number: int, result: ResultSet) -> hd.seg.SegmentDescription:

@@ -8,12 +8,11 @@ import highdicom as hd
 from highdicom.coding_schemes import CodingSchemeIdentificationItem
 from highdicom.sr import RelationshipTypeValues, TextContentItem
 from pydicom import Dataset
-from pydicom.uid import Comprehensive3DSRStorage
 
 from wetread.adapters.evidence.coding import concept_code
 from wetread.adapters.evidence.outline import Outline
 from wetread.adapters.evidence.reference_header import UTF8, ReferenceView
-from wetread.adapters.evidence.sr_groups import finding_groups, outcome_group
+from wetread.adapters.evidence.sr_groups import Group, finding_groups, outcome_group
 from wetread.adapters.evidence.stamp import (
     MANUFACTURER,
     SERIES_NUMBERS,
@@ -45,7 +44,7 @@ def measurement_report(
     evidence (PS3.3 C.17.2).
     """
     run = result.run
-    groups = [outcome_group(result, view, flags)]
+    groups: list[Group] = [outcome_group(result, view, flags)]
     for index, finding in enumerate(result.findings, start=1):
         number = segments.get(finding.finding_id)
         reference = (str(segmentation.SOPInstanceUID), number) if segmentation is not None and number else None
@@ -57,9 +56,7 @@ def measurement_report(
     )
     for text in (RUO_STATEMENT, summary(result)):
         report[0].ContentSequence.append(
-            TextContentItem(
-                name=concept_code("comment"), value=text, relationship_type=RelationshipTypeValues.CONTAINS
-            )
+            TextContentItem(name=concept_code("comment"), value=text, relationship_type=RelationshipTypeValues.CONTAINS)
         )
     dataset = hd.sr.Comprehensive3DSR(
         evidence=[*view.images, *([segmentation] if segmentation is not None else [])],

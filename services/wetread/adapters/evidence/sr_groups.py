@@ -8,6 +8,8 @@ diameter there (TID 1501).
 
 from __future__ import annotations
 
+from typing import Any
+
 import highdicom as hd
 from highdicom.sr import RelationshipTypeValues, TextContentItem
 from pydicom.uid import SegmentationStorage
@@ -30,6 +32,8 @@ _ANALYSIS = {
 }
 _Group = hd.sr.MeasurementsAndQualitativeEvaluations
 _VolumeGroup = hd.sr.VolumetricROIMeasurementsAndQualitativeEvaluations
+Group = _Group | _VolumeGroup
+"""A group of the report: TID 1501, or TID 1411 when it stands on a segment."""
 
 
 def outcome_group(result: ResultSet, view: ReferenceView, flags: tuple[str, ...]) -> _Group:
@@ -68,9 +72,9 @@ def finding_groups(
     view: ReferenceView,
     outline: Outline | None,
     segment: tuple[str, int] | None,
-) -> list[_Group | _VolumeGroup]:
+) -> list[Group]:
     """Build the groups of one finding. ``segment``: SOP instance UID of the segmentation and segment number."""
-    groups = [_description(result, finding, number, view, segment)]
+    groups: list[Group] = [_description(result, finding, number, view, segment)]
     image = _key_image(finding, view)
     if outline is not None and image is not None:
         groups.append(_drawn(result, finding, "PlanarFreehandROI", outline, image))
@@ -80,18 +84,17 @@ def finding_groups(
 
 def _description(
     result: ResultSet, finding: Finding, number: int, view: ReferenceView, segment: tuple[str, int] | None
-) -> _Group | _VolumeGroup:
+) -> Group:
     run = result.run
     kind = _VolumeGroup if segment else _Group
-    arguments = {
+    arguments: dict[str, Any] = {
         "tracking_identifier": hd.sr.TrackingIdentifier(
             uid=finding.tracking_uid, identifier=f"{run.detector} finding {number}"
         ),
         "finding_type": to_concept(finding.code),
         "finding_category": concept_code(concept_of(finding.code).category),
         "algorithm_id": _algorithm(run, finding.score, provenance=False),
-        "measurements": [*map(_measurement, finding.measurements), *(_score_measurements(finding.score) or [])]
-        or None,
+        "measurements": [*map(_measurement, finding.measurements), *(_score_measurements(finding.score) or [])] or None,
         "qualitative_evaluations": _evaluations(finding) or None,
     }
     if segment:
@@ -152,7 +155,9 @@ def _key_image(finding: Finding, view: ReferenceView) -> hd.sr.SourceImageForReg
 def _frame_numbers(finding: Finding, view: ReferenceView) -> list[int] | None:
     """Return the frame to reference; single-frame images are referenced whole (PS3.3 table 10-3)."""
     source = view.image(finding.key_image.sop_instance_uid) if finding.key_image else None
-    return [finding.key_image.frame] if source is not None and finding.key_image and "NumberOfFrames" in source else None
+    return (
+        [finding.key_image.frame] if source is not None and finding.key_image and "NumberOfFrames" in source else None
+    )
 
 
 def _algorithm(run: Run, score: Score | None, *, provenance: bool) -> hd.sr.AlgorithmIdentification:
@@ -177,7 +182,7 @@ def _measurement(measurement: Measurement) -> hd.sr.Measurement:
     item = hd.sr.Measurement(
         name=to_concept(measurement.code), value=_significant(measurement.value), unit=unit_concept(measurement.unit)
     )
-    content = []
+    content: list[hd.sr.ContentItem] = []
     if measurement.method:
         content.append(_text("comment", f"Method: {measurement.method}"))
     if measurement.uncertainty is not None:
@@ -213,14 +218,12 @@ def _evaluations(finding: Finding) -> list[hd.sr.QualitativeEvaluation]:
     return [hd.sr.QualitativeEvaluation(concept_code(name), concept_code(value)) for name, value in pairs]
 
 
-def _add_texts(group: _Group | _VolumeGroup, texts: list[tuple[str, str]]) -> None:
+def _add_texts(group: Group, texts: list[tuple[str, str]]) -> None:
     group[0].ContentSequence.extend([_text(name, value) for name, value in texts])
 
 
 def _text(name: str, value: str) -> TextContentItem:
-    return TextContentItem(
-        name=concept_code(name), value=value, relationship_type=RelationshipTypeValues.CONTAINS
-    )
+    return TextContentItem(name=concept_code(name), value=value, relationship_type=RelationshipTypeValues.CONTAINS)
 
 
 def _significant(value: float) -> float:
