@@ -1,0 +1,1 @@
+"""From results to standard DICOM objects: SR TID 1500, SEG, Secondary Capture. Nothing else imports highdicom."""

@@ -1,0 +1,23 @@
+"""Our codes as highdicom's coded concepts."""
+
+from __future__ import annotations
+
+import highdicom as hd
+
+from wetread.core.codes import concept, unit_code
+from wetread.core.findings import Code
+
+
+def to_concept(code: Code) -> hd.sr.CodedConcept:
+    """Return *code* as a Code Sequence item (PS3.3 8.8)."""
+    return hd.sr.CodedConcept(value=code.value, scheme_designator=code.scheme, meaning=code.meaning)
+
+
+def concept_code(key: str) -> hd.sr.CodedConcept:
+    """Return the concept named *key* in the dictionary. Raises ConfigurationError."""
+    return to_concept(concept(key).code)
+
+
+def unit_concept(unit: str) -> hd.sr.CodedConcept:
+    """Return a UCUM unit of the dictionary. Raises ConfigurationError."""
+    return to_concept(unit_code(unit))

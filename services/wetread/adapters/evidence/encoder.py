@@ -1,0 +1,86 @@
+"""``Encoder``: a result set in, the study's new DICOM objects out."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from pydicom import Dataset
+
+from wetread.adapters.evidence.outline import Outline, largest_outline
+from wetread.adapters.evidence.reference_header import ReferenceView, reference_view
+from wetread.adapters.evidence.stamp import encoded
+from wetread.core.detector import LabelArray
+from wetread.core.errors import InvalidInput
+from wetread.core.findings import ResultSet
+from wetread.core.ports import EncodedObject, EvidenceInput
+
+ENCODER_VERSION: Final = "1"
+"""Raised when the same result would give other bytes: it is part of every result key."""
+
+
+class Encoder:
+    """Port ``EvidenceEncoder``. Holds no state; highdicom is imported by the first ``encode`` (0.3 s)."""
+
+    @property
+    def version(self) -> str:
+        """Version of the encodings, part of every result key."""
+        return ENCODER_VERSION
+
+    def encode(self, evidence: EvidenceInput) -> list[EncodedObject]:
+        """Return the SR (always), the SEG (a region exists) and the SC images (flagged findings), in that order.
+
+        Raises InvalidInput when headers, mask and result do not belong together.
+        """
+        from wetread.adapters.evidence.sc import secondary_captures
+        from wetread.adapters.evidence.seg import segmentation
+        from wetread.adapters.evidence.sr import measurement_report
+
+        result, mask = evidence.result, evidence.mask
+        view = reference_view(evidence.headers, result.run.study_uid)
+        _check_planes(view, result, mask)
+        segmented = segmentation(result, view, mask) if mask is not None else None
+        seg = segmented.dataset if segmented else None
+        outlines = _outlines(result, view, mask)
+        flags = ("segmentation_omitted",) if outlines and seg is None else ()
+        report = measurement_report(result, view, outlines, seg, segmented.segments if segmented else {}, flags)
+        captures = secondary_captures(result, view, mask, evidence.read_plane)
+        objects: list[tuple[str, Dataset]] = [("sr", report)]
+        if seg is not None:
+            objects.append(("seg", seg))
+        objects += [("sc", capture) for capture in captures]
+        return [encoded(dataset, role) for role, dataset in objects]
+
+
+def _check_planes(view: ReferenceView, result: ResultSet, mask: LabelArray | None) -> None:
+    if mask is None:
+        return
+    if mask.ndim != 3 or mask.dtype.name != "uint8":
+        msg = "a mask is [plane, row, column] of uint8"
+        raise InvalidInput(msg)
+    listed = result.sop_instance_uids
+    if listed and "NumberOfFrames" not in view.images[0]:
+        if tuple(str(image.SOPInstanceUID) for image in view.images) != listed:
+            msg = "headers and result name different planes"
+            raise InvalidInput(msg)
+        if len(mask) != len(listed):
+            msg = f"mask of {len(mask)} planes for {len(listed)} instances"
+            raise InvalidInput(msg)
+
+
+def _outlines(result: ResultSet, view: ReferenceView, mask: LabelArray | None) -> dict[str, Outline]:
+    """Outline each finding's region on its key image; needs the pixel spacing to say mm."""
+    outlines: dict[str, Outline] = {}
+    if mask is None:
+        return outlines
+    for finding in result.findings:
+        key = finding.key_image
+        if key is None or not finding.label or not 0 <= key.plane < len(mask):
+            continue
+        source = view.image(key.sop_instance_uid)
+        if source is None or "PixelSpacing" not in source:
+            continue
+        spacing = (float(source.PixelSpacing[0]), float(source.PixelSpacing[1]))
+        outline = largest_outline(mask[key.plane] == finding.label, spacing)
+        if outline is not None:
+            outlines[finding.finding_id] = outline
+    return outlines

@@ -1,0 +1,184 @@
+"""The reference-header view: source headers as the encoders may rely on them, whatever the sender left out.
+
+Real studies lack type-2 attributes, name no frame of reference or one per slice, carry dates that are none, and claim
+to be de-identified without saying how (workflow-and-results 8.3). The encoders read this view: small new data sets
+with what results inherit (PS3.3 C.7.1.1, C.7.2.1) and the geometry of each image. Stored headers are never changed.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from pydicom import Dataset
+from pydicom.valuerep import PersonName
+
+from wetread.core.errors import InvalidInput
+from wetread.core.identifiers import derived_uid, is_uid
+
+DERIVED_FRAME_OF_REFERENCE: Final = "frame_of_reference=derived"
+"""Flag: the source has no one frame of reference for the series, so ours is made from its series UID."""
+NO_GEOMETRY: Final = "no_image_geometry"
+"""Flag: position, orientation or spacing is missing, so no segmentation can be placed."""
+NOT_STATED: Final = "Not stated in the source objects"
+UTF8: Final = "ISO_IR 192"
+
+_DATE = re.compile(r"\d{8}")
+_OLD_DATE = re.compile(r"(\d{4})[.-](\d{2})[.-](\d{2})")
+_TIME = re.compile(r"([01]\d|2[0-3])([0-5]\d([0-5]\d(\.\d{1,6})?)?)?")
+_OLD_TIME = re.compile(r"(\d{2}):(\d{2}):(\d{2})(\.\d{1,6})?")
+_AGE = re.compile(r"\d{3}[DWMY]")
+_ZONE = re.compile(r"[+-]\d{4}")
+_TEXT: Final = ("PatientID", "AccessionNumber", "StudyID", "Manufacturer")
+_OPTIONAL_TEXT: Final = ("IssuerOfPatientID", "StudyDescription")
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceView:
+    """What results inherit from their source. ``images`` hold identity and geometry, in plane order."""
+
+    identity: Dataset
+    """Patient and study attributes, complete to type 2, text as Unicode for ``ISO_IR 192``."""
+    images: tuple[Dataset, ...]
+    flags: tuple[str, ...]
+    has_geometry: bool
+    timezone: str
+    """TimezoneOffsetFromUTC of the source, or empty."""
+
+    def image(self, sop_instance_uid: str) -> Dataset | None:
+        """Return the view of one source image."""
+        return next((i for i in self.images if i.SOPInstanceUID == sop_instance_uid), None)
+
+
+def reference_view(headers: Sequence[Dataset], study_uid: str) -> ReferenceView:
+    """Build the view of *headers* (no pixel data needed), which stay untouched.
+
+    Raises InvalidInput when there is no header, or one lacks the UIDs that make a reference, or belongs to another
+    study.
+    """
+    if not headers:
+        msg = "a result needs at least one header of its study"
+        raise InvalidInput(msg)
+    identity = _identity(headers[0], study_uid)
+    frames = {_text(header, "FrameOfReferenceUID") for header in headers}
+    only = next(iter(frames))
+    derived = len(frames) > 1 or not only or not is_uid(only)
+    frame_of_reference = derived_uid("frame-of-reference", _text(headers[0], "SeriesInstanceUID")) if derived else only
+    images = tuple(_image(header, identity, study_uid, frame_of_reference) for header in headers)
+    placed = all(
+        {"ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"} <= set(image.dir()) for image in images
+    )
+    flags = (*((DERIVED_FRAME_OF_REFERENCE,) if derived else ()), *(() if placed else (NO_GEOMETRY,)))
+    zone = _text(headers[0], "TimezoneOffsetFromUTC")
+    return ReferenceView(identity, images, flags, placed, zone if _ZONE.fullmatch(zone) else "")
+
+
+def _identity(header: Dataset, study_uid: str) -> Dataset:
+    view = Dataset()
+    view.SpecificCharacterSet = UTF8
+    view.StudyInstanceUID = study_uid
+    for keyword in _TEXT:
+        setattr(view, keyword, _text(header, keyword))
+    for keyword in ("PatientName", "ReferringPhysicianName"):
+        setattr(view, keyword, PersonName(_text(header, keyword)))
+    for keyword in ("PatientBirthDate", "StudyDate"):
+        setattr(view, keyword, _date(_text(header, keyword)))
+    view.StudyTime = _time(_text(header, "StudyTime"))
+    sex = _text(header, "PatientSex").upper()
+    view.PatientSex = sex if sex in {"M", "F", "O"} else ""
+    for keyword in _OPTIONAL_TEXT:
+        if text := _text(header, keyword):
+            setattr(view, keyword, text)
+    if _AGE.fullmatch(age := _text(header, "PatientAge")):
+        view.PatientAge = age
+    removed = _text(header, "PatientIdentityRemoved").upper()
+    if removed in {"YES", "NO"}:
+        view.PatientIdentityRemoved = removed
+    if removed == "YES":
+        # Type 1C (PS3.3 C.7.1.1): a method is required here, and real senders leave it out.
+        view.DeidentificationMethod = _text(header, "DeidentificationMethod") or NOT_STATED
+    return view
+
+
+def _image(header: Dataset, identity: Dataset, study_uid: str, frame_of_reference: str) -> Dataset:
+    view = Dataset()
+    view.update(identity)
+    for keyword in ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID"):
+        uid = _text(header, keyword)
+        if not uid or not is_uid(uid):
+            msg = f"a source header has no usable {keyword}"
+            raise InvalidInput(msg)
+        setattr(view, keyword, uid)
+    if _text(header, "StudyInstanceUID") not in {"", study_uid}:
+        msg = "a source header belongs to another study"
+        raise InvalidInput(msg)
+    view.FrameOfReferenceUID = frame_of_reference
+    view.PositionReferenceIndicator = ""
+    view.Modality = _text(header, "Modality") or "OT"
+    _add_geometry(view, header)
+    for keyword in ("WindowCenter", "WindowWidth"):
+        if window := _numbers(header, keyword, None):
+            setattr(view, keyword, window[0])
+    return view
+
+
+def _add_geometry(view: Dataset, header: Dataset) -> None:
+    """Copy what can be read of size and place; an attribute that cannot be is left out."""
+    for keyword, size in (("ImagePositionPatient", 3), ("ImageOrientationPatient", 6), ("PixelSpacing", 2)):
+        if numbers := _numbers(header, keyword, size):
+            setattr(view, keyword, numbers)
+    for keyword in ("Rows", "Columns"):
+        if number := _numbers(header, keyword, 1):
+            setattr(view, keyword, int(number[0]))
+    thickness = _numbers(header, "SliceThickness", 1)
+    if thickness and thickness[0] > 0:
+        view.SliceThickness = thickness[0]
+    frames = _numbers(header, "NumberOfFrames", 1)
+    if frames and frames[0] > 1:
+        view.NumberOfFrames = int(frames[0])
+
+
+def _text(header: Dataset, keyword: str) -> str:
+    """Return an attribute as text: the first of several values, '' for what is absent or cannot be decoded."""
+    try:
+        value = header.get(keyword)
+        if value is None:
+            return ""
+        if not isinstance(value, str | PersonName) and isinstance(value, Sequence):
+            value = value[0] if value else ""
+        return str(value).strip().rstrip("\0")
+    except (ValueError, TypeError, AttributeError, LookupError, NotImplementedError):
+        return ""
+
+
+def _numbers(header: Dataset, keyword: str, size: int | None) -> list[float] | None:
+    try:
+        value = header.get(keyword)
+        if value is None or value == "":
+            return None
+        several = isinstance(value, Sequence) and not isinstance(value, str)
+        numbers = [float(v) for v in (value if several else [value])]
+    except (ValueError, TypeError, AttributeError, LookupError, NotImplementedError):
+        return None
+    if not numbers or (size is not None and len(numbers) != size) or not all(map(math.isfinite, numbers)):
+        return None
+    return numbers
+
+
+def _date(text: str) -> str:
+    """Return a DA value (PS3.5 6.2), also from the ACR-NEMA form; '' when it is no date."""
+    if old := _OLD_DATE.fullmatch(text):
+        text = "".join(old.groups())
+    if not _DATE.fullmatch(text) or not ("01" <= text[4:6] <= "12" and "01" <= text[6:] <= "31"):
+        return ""
+    return text
+
+
+def _time(text: str) -> str:
+    """Return a TM value (PS3.5 6.2), also from the ACR-NEMA form; '' when it is no time."""
+    if old := _OLD_TIME.fullmatch(text):
+        text = "".join(part or "" for part in old.groups())
+    return text if _TIME.fullmatch(text) else ""

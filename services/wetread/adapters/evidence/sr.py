@@ -1,0 +1,121 @@
+"""Every outcome as a Comprehensive 3D SR, Measurement Report (PS3.16 TID 1500): the answer a study always gets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import highdicom as hd
+from highdicom.coding_schemes import CodingSchemeIdentificationItem
+from highdicom.sr import RelationshipTypeValues, TextContentItem
+from pydicom import Dataset
+
+from wetread.adapters.evidence.coding import concept_code
+from wetread.adapters.evidence.outline import Outline
+from wetread.adapters.evidence.reference_header import UTF8, ReferenceView
+from wetread.adapters.evidence.sr_groups import Group, finding_groups, outcome_group
+from wetread.adapters.evidence.stamp import (
+    MANUFACTURER,
+    SERIES_NUMBERS,
+    instance_uid,
+    lo,
+    series_uid,
+    stamp,
+)
+from wetread.core.codes import PRIVATE_SCHEME, PRIVATE_SCHEME_NAME, PRIVATE_SCHEME_UID
+from wetread.core.findings import ResultSet
+from wetread.core.identifiers import derived_uid
+from wetread.core.ruo import RUO_STATEMENT
+
+_EXAMINATIONS = {"CT": "ct_examination", "MR": "mr_examination"}
+
+
+def measurement_report(
+    result: ResultSet,
+    view: ReferenceView,
+    outlines: Mapping[str, Outline],
+    segmentation: Dataset | None,
+    segments: Mapping[str, int],
+    flags: tuple[str, ...],
+) -> Dataset:
+    """Build the report: what ran, on what, with which outcome and reason, and each finding.
+
+    ``outlines`` and ``segments`` by finding id; ``flags`` say what the encoders had to do without. The report stays
+    PRELIMINARY and UNVERIFIED: no person has looked at it. Every selected instance and the segmentation are listed as
+    evidence (PS3.3 C.17.2).
+    """
+    run = result.run
+    groups: list[Group] = [outcome_group(result, view, flags)]
+    for index, finding in enumerate(result.findings, start=1):
+        number = segments.get(finding.finding_id)
+        reference = (str(segmentation.SOPInstanceUID), number) if segmentation is not None and number else None
+        groups += finding_groups(result, finding, index, view, outlines.get(finding.finding_id), reference)
+    report = hd.sr.MeasurementReport(
+        observation_context=_observer(result),
+        procedure_reported=concept_code(_EXAMINATIONS.get(view.images[0].Modality, "imaging_examination")),
+        imaging_measurements=groups,
+    )
+    for text in (RUO_STATEMENT, summary(result)):
+        report[0].ContentSequence.append(
+            TextContentItem(name=concept_code("comment"), value=text, relationship_type=RelationshipTypeValues.CONTAINS)
+        )
+    dataset = hd.sr.Comprehensive3DSR(
+        evidence=[*view.images, *([segmentation] if segmentation is not None else [])],
+        content=report[0],
+        series_instance_uid=series_uid(run, "sr"),
+        series_number=SERIES_NUMBERS["sr"],
+        sop_instance_uid=instance_uid(run, "sr", 1),
+        instance_number=1,
+        manufacturer=MANUFACTURER,
+        is_complete=not result.preliminary,
+        is_final=False,
+        is_verified=False,
+        specific_character_set=UTF8,
+        coding_schemes=[
+            CodingSchemeIdentificationItem(
+                PRIVATE_SCHEME, name=PRIVATE_SCHEME_NAME, uid=PRIVATE_SCHEME_UID, responsible_organization=MANUFACTURER
+            )
+        ],
+    )
+    stamp(dataset, run, view)
+    return dataset
+
+
+def summary(result: ResultSet) -> str:
+    """Return the outcome in words, for readers whose viewer shows text only."""
+    run = result.run
+    name = f"{run.title or run.detector} ({run.detector} {run.version})"
+    lines = [f"{name}: {str(result.state).replace('_', ' ').upper()}"]
+    if result.reason:
+        lines.append(f"Reason: {result.reason}" + (f" ({result.detail})" if result.detail else ""))
+    elif result.detail:
+        lines.append(result.detail)
+    if result.score:
+        point = f", operating point {result.score.operating_point}" if result.score.operating_point else ""
+        lines.append(f"Score {result.score.value:.3f}, threshold {result.score.threshold:.3f}{point}.")
+    for finding in result.findings:
+        measures = ", ".join(f"{m.code.meaning} {m.value:.4g} {m.unit}" for m in finding.measurements)
+        kinds = f" [{', '.join(finding.types)}]" if finding.types else ""
+        lines.append(f"{finding.code.meaning}: {finding.state}{kinds}" + (f"; {measures}" if measures else ""))
+    if result.preliminary:
+        lines.append("Early result on an incomplete image set.")
+    if run.shadow:
+        lines.append("Shadow run: not for display to readers.")
+    if run.phantom_evidence_id:
+        lines.append("Phantom-trained model.")
+    return "\n".join(lines)
+
+
+def _observer(result: ResultSet) -> hd.sr.ObservationContext:
+    run = result.run
+    return hd.sr.ObservationContext(
+        observer_device_context=hd.sr.ObserverContext(
+            observer_type=hd.sr.CodedConcept("121007", "DCM", "Device"),
+            observer_identifying_attributes=hd.sr.DeviceObserverIdentifyingAttributes(
+                uid=derived_uid("device", run.detector, run.version, run.model_digest),
+                name=lo(f"{MANUFACTURER} {run.detector}"),
+                manufacturer_name=MANUFACTURER,
+                model_name=lo(f"{run.detector} {run.version}"),
+                serial_number=lo(run.model_digest),
+            ),
+        )
+    )

@@ -1,0 +1,156 @@
+"""The dictionary of coded concepts: what a detector calls a thing, and the code that the world knows it by.
+
+Detectors name concepts by key (``Observation.code``, ``Observation.types``, ``Measure.name``); encoders and the API
+write the code. Every entry says where its code was read. A public code is used only when that source holds it; where
+it does not (the sub-types of intracranial haemorrhage, for which public lists contradict one another), the concept is
+a private one of ``99WETREAD`` (PS3.3 8.2, private coding schemes) instead of a guess.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from wetread.core.errors import ConfigurationError
+from wetread.core.findings import Code
+
+PRIVATE_SCHEME: Final = "99WETREAD"
+PRIVATE_SCHEME_UID: Final = "2.25.76791391052808615754155878532105964228"
+PRIVATE_SCHEME_NAME: Final = "wetread private concepts"
+
+PS316: Final = "DICOM PS3.16, as tabulated by pydicom.sr"
+"""Source of public codes: a test reads each from pydicom's tables."""
+OURS: Final = "private to wetread"
+UCUM_SOURCE: Final = "UCUM case-sensitive symbols"
+
+
+@dataclass(frozen=True, slots=True)
+class Concept:
+    """A concept with its code, the source of that code, and how it is drawn and segmented."""
+
+    code: Code
+    source: str
+    window: tuple[float, float] | None = None
+    """Window centre and width in HU in which a reader looks for it on CT."""
+    category: str = "morphologically_abnormal_structure"
+    """Key of its segmented property category (PS3.16 CID 7150)."""
+    property_type: str | None = None
+    """Key of its segmented property type (PS3.16 CID 7151); None: the concept itself."""
+
+
+def _sct(value: str, meaning: str) -> Concept:
+    return Concept(Code(value=value, scheme="SCT", meaning=meaning), PS316)
+
+
+def _dcm(value: str, meaning: str) -> Concept:
+    return Concept(Code(value=value, scheme="DCM", meaning=meaning), PS316)
+
+
+def _own(value: str, meaning: str) -> Concept:
+    return Concept(Code(value=value, scheme=PRIVATE_SCHEME, meaning=meaning), OURS)
+
+
+CONCEPTS: Final[Mapping[str, Concept]] = {
+    # Findings
+    "intracranial_hemorrhage": Concept(
+        Code(value="1386000", scheme="SCT", meaning="Intracranial hemorrhage"),
+        PS316,
+        window=(40.0, 80.0),
+        property_type="hemorrhage",
+    ),
+    "hemorrhage": _sct("50960005", "Hemorrhage"),
+    "hematoma": _sct("35566002", "Hematoma"),
+    "nodule": _sct("27925004", "Nodule"),
+    "hippocampus": Concept(
+        Code(value="5366008", scheme="SCT", meaning="Hippocampus"), PS316, category="anatomical_structure"
+    ),
+    "brain": Concept(Code(value="12738006", scheme="SCT", meaning="Brain"), PS316, category="anatomical_structure"),
+    # Sub-types of intracranial haemorrhage
+    "EDH": _own("ich-edh", "Epidural hemorrhage"),
+    "SDH": _own("ich-sdh", "Subdural hemorrhage"),
+    "IPH": _own("ich-iph", "Intraparenchymal hemorrhage"),
+    "IVH": _own("ich-ivh", "Intraventricular hemorrhage"),
+    "SAH": _own("ich-sah", "Subarachnoid hemorrhage"),
+    # Measurements
+    "volume": _sct("118565006", "Volume"),
+    "area": _sct("42798000", "Area"),
+    "length": _sct("410668003", "Length"),
+    "diameter": _sct("81827009", "Diameter"),
+    "major_axis": _sct("131187009", "Major Axis"),
+    "minor_axis": _sct("131188004", "Minor Axis"),
+    "perpendicular_axis": _sct("131189007", "Perpendicular Axis"),
+    "midline_shift": _own("midline-shift", "Midline shift"),
+    "max_attenuation": _dcm("112180", "Maximum Attenuation Coefficient"),
+    "min_attenuation": _dcm("112179", "Minimum Attenuation Coefficient"),
+    "mean_attenuation": _dcm("112181", "Mean Attenuation Coefficient"),
+    "ejection_fraction": _sct("70822001", "Cardiac ejection fraction"),
+    "score": _own("score", "Detector score"),
+    "score_threshold": _own("threshold", "Detector score threshold"),
+    "uncertainty": _sct("371884006", "+/-, range of measurement uncertainty"),
+    # Structure of a result
+    "comment": _dcm("121106", "Comment"),
+    "presence": _dcm("121052", "Presence of property"),
+    "present": _dcm("121053", "Present"),
+    "absent": _dcm("121054", "Absent"),
+    "undetermined": _dcm("121059", "Presence Undetermined"),
+    "analysis_summary": _dcm("111065", "Summary of Analyses"),
+    "succeeded": _dcm("111222", "Succeeded"),
+    "failed": _dcm("111224", "Failed"),
+    "not_attempted": _dcm("111225", "Not Attempted"),
+    "ai_state": _own("ai-state", "AI result state"),
+    "ai_reason": _own("ai-reason", "AI result reason"),
+    "finding_type": _own("finding-type", "Type of finding"),
+    "quality_flag": _own("quality-flag", "Quality flag"),
+    "laterality": _sct("272741003", "Laterality"),
+    "left": _sct("7771000", "Left"),
+    "right": _sct("24028007", "Right"),
+    "bilateral": _sct("51440002", "Bilateral"),
+    "finding_site": _sct("363698007", "Finding Site"),
+    "morphologically_abnormal_structure": _sct("49755003", "Morphologically Abnormal Structure"),
+    "anatomical_structure": _sct("91723000", "Anatomical Structure"),
+    "artificial_intelligence": _dcm("123110", "Artificial Intelligence"),
+    # What was examined (PS3.16 CID 100), by modality
+    "ct_examination": Concept(Code(value="25045-6", scheme="LN", meaning="CT unspecified body region"), PS316),
+    "mr_examination": Concept(Code(value="25056-3", scheme="LN", meaning="MRI unspecified body region"), PS316),
+    "imaging_examination": _sct("363679005", "Imaging procedure"),
+}
+
+UNITS: Final[Mapping[str, tuple[str, str]]] = {
+    "mm": ("mm", PS316),
+    "mm2": ("square millimeter", PS316),
+    "mm3": ("cubic millimeter", PS316),
+    "cm": ("cm", PS316),
+    "mL": ("milliliter", UCUM_SOURCE),
+    "%": ("Percent", PS316),
+    "1": ("no units", PS316),
+    "s": ("second", PS316),
+    "[hnsf'U]": ("Hounsfield unit", PS316),
+}
+"""UCUM unit -> (meaning, source)."""
+
+_BY_CODE: Final = {(c.code.scheme, c.code.value): c for c in CONCEPTS.values()}
+
+
+def concept(key: str) -> Concept:
+    """Return the concept named *key*. Raises ConfigurationError: a detector uses a word that nobody defined."""
+    try:
+        return CONCEPTS[key]
+    except KeyError:
+        msg = f"no coded concept named {key!r}"
+        raise ConfigurationError(msg) from None
+
+
+def concept_of(code: Code) -> Concept:
+    """Return what is known of *code*; an unknown one (a foreign result) stands for itself."""
+    return _BY_CODE.get((code.scheme, code.value)) or Concept(code, source="given")
+
+
+def unit_code(unit: str) -> Code:
+    """Return the UCUM unit as a code. Raises ConfigurationError for a unit outside the dictionary."""
+    try:
+        meaning, _ = UNITS[unit]
+    except KeyError:
+        msg = f"no UCUM unit {unit!r} in the dictionary"
+        raise ConfigurationError(msg) from None
+    return Code(value=unit, scheme="UCUM", meaning=meaning)
