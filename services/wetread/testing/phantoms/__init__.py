@@ -9,6 +9,7 @@ from wetread.testing.phantoms.head import make
 from wetread.testing.phantoms.parameters import GENERATOR_VERSION, evidence_id
 from wetread.testing.phantoms.seeds import SPLITS, require_split, split_of
 from wetread.testing.phantoms.spec import BleedTruth, BleedType, HeadSpec, Phantom
+from wetread.testing.phantoms.volume import to_volume
 
 __all__ = [
     "GENERATOR_VERSION",
@@ -24,4 +25,5 @@ __all__ = [
     "make",
     "require_split",
     "split_of",
+    "to_volume",
 ]

@@ -46,7 +46,7 @@ def lateral_ventricle(
     )
     horn = scaled(shape, [(23, 36, 9), (31, 14, -12), (29, -6, -22)], side)
     body = tube(point, main, [2.6 * size, 3.6 * size, 4.0 * size, 4.6 * size, 5.6 * size,
-                              1.6 * size])
+                              1.6 * size], margin_mm=24.0)
     temporal = tube(point, horn, [5.0 * size, 1.7 * size, 0.9 * size])
     out: FloatArray = np.maximum(body, temporal) + 0.8 * wobble
     return out
@@ -104,11 +104,12 @@ def render_brain(draw: Draw, shape: HeadShape, point: Point, moved: Point, depth
     # Sylvian fissures: sheets from the temporal surface inwards to the insula
     for side in (-1, 1):
         lateral = side * x / sx
-        sheet = np.abs(z / sz + 6 - 0.18 * (y / sy + 8) + 2.5 * slow) - 0.5
-        gap = 0.8 + 1.3 * atrophy * rng.uniform(0.7, 1.4)
-        span = soft(lateral - 33, 3.0) * soft(26 - np.abs(y / sy + 6), 5.0)
+        rise = float(rng.uniform(0.55, 0.95))
+        sheet = np.abs(z / sz + 4 - rise * (y / sy + 8) + 3.5 * slow + 1.5 * fold) - 0.2
+        gap = 0.5 + 1.0 * atrophy * float(rng.uniform(0.7, 1.4))
+        span = soft(lateral - 34, 3.0) * soft(24 - np.abs(y / sy + 6), 8.0)
         fluid = np.maximum(fluid, soft(gap - sheet, 1.5) * span)
-        insula = soft(gap * 0.8 - np.abs(lateral - 36 + 1.5 * slow), 1.5)
+        insula = soft(gap * 0.7 - np.abs(lateral - 36 + 2.5 * slow + 1.2 * fold), 1.5)
         fluid = np.maximum(
             fluid, insula * soft(11 - np.abs(z / sz), 3.0) * soft(20 - np.abs(y / sy + 8), 4.0)
         )
@@ -125,7 +126,9 @@ def render_brain(draw: Draw, shape: HeadShape, point: Point, moved: Point, depth
 
     ventricle = _ventricles(draw, shape, moved, hu, white, slow)
     fluid = np.maximum(fluid, ventricle)
-    hu += draw.num("tissue.texture_hu") * texture + draw.num("tissue.shading_hu") * slow
+    mottle = NoiseField(rng, 6.5)(x, y, z)
+    hu += draw.num("tissue.texture_hu") * texture + draw.num("tissue.mottle_hu") * mottle
+    hu += draw.num("tissue.shading_hu") * slow
     paint(hu, csf + 0.5 * texture, fluid)
     falx_gap, dura = _dura(draw, shape, point, depth, hu, gap, slow)
     _vessels(draw, shape, moved, hu)

@@ -67,20 +67,31 @@ def tube(
     point: tuple[FloatArray, FloatArray, FloatArray],
     nodes: list[tuple[float, float, float]],
     radii: list[float],
+    margin_mm: float = 8.0,
 ) -> FloatArray:
-    """Signed distance (mm, positive inside) of a chain of round cones through `nodes`."""
-    x, y, z = point
-    best = np.full(x.shape, -1e3, dtype=np.float32)
+    """Signed distance (mm, positive inside) of a chain of round cones through `nodes`.
+
+    Points further than `margin_mm` from a cone's box read -1000.
+    """
+    best = np.full(point[0].shape, -1e3, dtype=np.float32)
     for (start, end), (r0, r1) in zip(
         zip(nodes[:-1], nodes[1:], strict=True), zip(radii[:-1], radii[1:], strict=True),
         strict=True,
     ):
+        reach = max(r0, r1) + margin_mm
+        close = np.ones(best.shape, dtype=bool)
+        for values, u, v in zip(point, start, end, strict=True):
+            close &= np.abs(values - np.float32((u + v) / 2)) < abs(u - v) / 2 + reach
+        index = np.flatnonzero(close)
+        if index.size == 0:
+            continue
         axis = np.asarray(end, dtype=np.float32) - np.asarray(start, dtype=np.float32)
-        dx, dy, dz = x - np.float32(start[0]), y - np.float32(start[1]), z - np.float32(start[2])
+        dx, dy, dz = (values[index] - np.float32(u) for values, u in zip(point, start, strict=True))
         along = (dx * axis[0] + dy * axis[1] + dz * axis[2]) / np.float32(axis @ axis)
         np.clip(along, 0.0, 1.0, out=along)
         distance = np.sqrt(
             (dx - along * axis[0]) ** 2 + (dy - along * axis[1]) ** 2 + (dz - along * axis[2]) ** 2
         )
-        np.maximum(best, np.float32(r0) + along * np.float32(r1 - r0) - distance, out=best)
+        inside = np.float32(r0) + along * np.float32(r1 - r0) - distance
+        best[index] = np.maximum(best[index], inside)
     return best

@@ -123,7 +123,7 @@ def scan(
     rng = draw.rng
     size = slices.shape[-1]
     dose = float(np.exp(rng.uniform(np.log(0.3), np.log(1.5))))
-    photons = 6.0e5 * dose * min(stack.thickness_mm, 10.0) / 5.0
+    photons = 2.0e6 * dose * min(stack.thickness_mm, 10.0) / 5.0
     weights = spectrum(kvp)
     density = np.clip(slices / 1000.0 + 1.0, 0.0, None)
     bone_share = np.clip((slices - 150.0) / (_BONE_HU_FULL - 150.0), 0.0, 1.2).astype(np.float32)

@@ -42,13 +42,13 @@ class HeadShape:
         self.c = draw.num("shape.half_height_mm")
         self.scale = (self.a / 67.0, self.b / 85.0, self.c / 74.0)
         deform = draw.num("shape.deform")
-        # polynomials in the direction up to degree 4 stand in for low spherical harmonics
+        # polynomials in the direction up to degree 3 stand in for low spherical harmonics
         self.powers = [
             (i, j, k)
-            for i in range(5)
-            for j in range(5)
-            for k in range(5)
-            if 1 <= i + j + k <= 4
+            for i in range(4)
+            for j in range(4)
+            for k in range(4)
+            if 1 <= i + j + k <= 3
         ]
         self.coefficients = rng.normal(0.0, deform, len(self.powers)) * np.array(
             [0.6 if i % 2 else 1.0 for i, _, _ in self.powers]
@@ -115,7 +115,7 @@ class HeadShape:
         ladder: list[list[FloatArray]] = []
         for base in (u, v, w):
             powers = [np.ones_like(base), base]
-            for _ in range(3):
+            for _ in range(2):
                 powers.append(powers[-1] * base)
             ladder.append(powers)
         for (i, j, k), weight in zip(self.powers, self.coefficients, strict=True):

@@ -94,8 +94,9 @@ def draw_stack(draw: Draw, spec: HeadSpec) -> Stack:
     about_z = np.array([[cos[2], -sin[2], 0], [sin[2], cos[2], 0], [0, 0, 1]])
     field_mm = draw.num("scan.field_mm")
     centre = np.array([draw.num("pose.offset_mm") * 0.5, draw.num("pose.offset_mm") * 0.5, 0.0])
-    render_size = 256
-    spacing = float(np.clip(thickness / 3, 1.0, 1.7))
+    # tissue is rendered coarser than it is shown: the scanner's blur hides the difference
+    render_size = 208 if spec.matrix == 256 else 256
+    spacing = float(np.clip(thickness / 3, 1.1, 1.8))
     planes = np.arange(heights[0] - thickness / 2 - spacing, heights[-1] + thickness / 2 + spacing,
                        spacing)
     return Stack(
