@@ -4,6 +4,8 @@ For the demo, for tests and for training; NumPy and SciPy only. `make` renders o
 split by purpose (`SPLITS`), `write_dicom` and `demo_studies` write CT series.
 """
 
+from wetread.testing.phantoms.demo import DemoStudy, demo_studies, thin_study
+from wetread.testing.phantoms.dicom import Headers, WrittenSeries, write_dicom
 from wetread.testing.phantoms.errors import PhantomError, PhantomSeedError, PhantomSpecError
 from wetread.testing.phantoms.head import make
 from wetread.testing.phantoms.parameters import GENERATOR_VERSION, evidence_id
@@ -16,14 +18,20 @@ __all__ = [
     "SPLITS",
     "BleedTruth",
     "BleedType",
+    "DemoStudy",
+    "Headers",
     "HeadSpec",
     "Phantom",
     "PhantomError",
     "PhantomSeedError",
     "PhantomSpecError",
+    "WrittenSeries",
+    "demo_studies",
     "evidence_id",
     "make",
     "require_split",
     "split_of",
+    "thin_study",
     "to_volume",
+    "write_dicom",
 ]

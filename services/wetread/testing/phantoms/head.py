@@ -220,7 +220,7 @@ def _truth(stack: Stack, anatomy: Anatomy) -> tuple[BleedTruth, ...]:
     out = []
     for kind, grid in sorted(anatomy.bleeds.items()):
         part = grid[covered]
-        volume = float(part.sum(dtype=np.float64)) * voxel_ml
+        volume = float(part.sum(dtype=np.float64) * voxel_ml)
         if volume < 0.02:
             continue
         core = part > 0.5
