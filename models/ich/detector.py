@@ -30,26 +30,16 @@ from wetread.core.detector import (
     Tensors,
     Volume,
 )
-from wetread.core.errors import NotApplicable, NotProcessable
-from wetread.core.facts import InstanceFacts, SeriesFacts, StudyFacts
+from wetread.core.dicom import selection
+from wetread.core.errors import ConfigurationError, NotApplicable, NotProcessable
+from wetread.core.facts import StudyFacts
 
 TYPES = ("EDH", "SDH", "IPH", "IVH", "SAH")
 SLAB_MM = 5.0
 GRID = 256
 WINDOWS_HU = ((0.0, 80.0), (-40.0, 180.0), (-300.0, 1200.0))
 MIN_BLEED_ML = 0.2
-_CT_CLASSES = ("1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.2.1")
-_HEAD_WORDS = ("HEAD", "BRAIN", "SKULL", "CRAN", "KOPF", "SCHAEDEL", "CEREBR", "NEURO", "TETE", "STROKE")
-_OTHER_WORDS = (
-    "CHEST", "THORAX", "ABDOMEN", "PELVIS", "SPINE", "KNEE", "LUNG", "CARDIAC", "HEART", "LEG",
-    "EXTREMITY", "HIP", "FOOT", "ANKLE", "WRIST", "SHOULDER", "ELBOW", "COLON", "LIVER",
-)
-_SOFT_KERNELS = (
-    "SOFT", "STANDARD", "STD", "BRAIN", "H30", "H31", "H32", "H37", "H40", "HR36", "HR38", "HR40",
-    "J30", "J37", "J40", "UB", "UC", "FC20", "FC21", "FC23", "FC26", "FC64", "FC68",
-)
-_SHARP_KERNELS = ("BONE", "EDGE", "LUNG", "DETAIL", "H60", "H70", "HR59", "HR60", "HR64", "J70",
-                  "YA", "YB", "YC", "YD", "FC30", "FC35", "FC80", "FC81")
+MIN_AGE_YEARS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,51 +67,17 @@ class Detector(SingleNetworkDetector):
     """Suspected intracranial haemorrhage (SCT 1386000)."""
 
     def applicable(self, study: StudyFacts) -> Applicability:
-        """Want head CT without contrast; headers only."""
-        if study.patient_age_years is not None and study.patient_age_years < 2:
-            return Applicability(False, "age", "not for patients under 2 years")
-        series = [s for s in study.series if s.modality == "CT" and not s.detector_result]
-        if not series:
-            return Applicability(False, "modality", "no CT series")
-        heads = [s for s in series if _maybe_head(study, s)]
-        if not heads:
-            return Applicability(False, "body_part", "no CT series of the head")
-        if all(s.contrast for s in heads):
-            return Applicability(False, "contrast", "every head series names a contrast agent")
-        return Applicability(True)
+        """Want head CT without contrast of patients of 2 years and older; headers only."""
+        if study.patient_age_years is not None and study.patient_age_years < MIN_AGE_YEARS:
+            return Applicability(applicable=False, reason="patient_age", detail="not for patients under 2 years")
+        return selection.applicable(self.manifest.input, study)
 
     def select(self, study: StudyFacts) -> InputSet:
-        """Take the thinnest soft-kernel axial head series; ties by series UID."""
+        """Take the thinnest soft-kernel axial head series (the manifest's rule)."""
         answer = self.applicable(study)
         if not answer.applicable:
-            raise NotApplicable(answer.reason or "not_applicable", answer.detail)
-        needs = self.manifest.input.series
-        best: tuple[tuple[float, ...], str, SeriesFacts, list[InstanceFacts]] | None = None
-        for series in study.series:
-            if series.modality != "CT" or series.detector_result or series.contrast:
-                continue
-            if not _maybe_head(study, series):
-                continue
-            images = _axial_images(series)
-            frames = sum(image.number_of_frames for image in images)
-            if frames < needs.min_slices:
-                continue
-            rank = (_kernel_rank(series.kernel), _spacing(images), -float(frames))
-            if best is None or (rank, series.series_instance_uid) < (best[0], best[1]):
-                best = (rank, series.series_instance_uid, series, images)
-        if best is None:
-            raise NotProcessable(
-                "too_few_slices", f"no axial head series of {needs.min_slices} slices or more"
-            )
-        _, uid, series, images = best
-        extent = _extent(images)
-        complete = extent is None or extent >= (needs.coverage_mm or 0.0)
-        return InputSet(
-            series_instance_uid=uid,
-            sop_instance_uids=tuple(image.sop_instance_uid for image in images),
-            completeness="enough" if complete else "incomplete",
-            reason=f"thinnest soft-kernel axial series ({len(images)} images)",
-        )
+            raise NotApplicable(answer.reason or "no_suitable_series", answer.detail)
+        return selection.select(self.manifest.input, study)
 
     def preprocess(self, volume: Volume) -> Tensors:
         """Give `slabs`, float32 [n, 9, 256, 256]: three neighbours x three windows, -1..1."""
@@ -138,29 +94,19 @@ class Detector(SingleNetworkDetector):
         return self._read(outputs, volume, slabs)
 
     def _slabs(self, volume: Volume) -> Slabs:
-        needs = self.manifest.input.series
-        heights = volume.positions_mm
-        if len(heights) < needs.min_slices:
-            raise NotProcessable("too_few_slices", f"{len(heights)} planes")
-        step = float(np.abs(np.diff(heights)).max())
-        if needs.max_step_mm is not None and step > needs.max_step_mm:
-            raise NotProcessable("slice_spacing", f"largest step {step:.1f} mm")
-        extent = float(np.ptp(heights)) + float(np.median(np.abs(np.diff(heights))))
-        if needs.coverage_mm is not None and extent < needs.coverage_mm:
-            raise NotProcessable("coverage", f"{extent:.0f} mm covered")
-        limit = np.cos(np.radians((needs.max_tilt_deg or 30.0) + 5.0))
-        if abs(float(volume.normal[2])) < limit:
-            raise NotProcessable("orientation", "planes are not axial")
+        if len(volume.voxels) < 2 or abs(float(volume.normal[2])) < 0.75:
+            raise NotProcessable("mixed_orientation", "the planes are not an axial stack")
         slabs = make_slabs(volume)
         if not looks_like_head(slabs.hu):
-            raise NotProcessable("wrong_body_part", "no skull-like ring around brain-like tissue")
+            raise NotProcessable("body_part", "no skull-like ring around brain-like tissue")
         return slabs
 
     def _read(self, outputs: Tensors, volume: Volume, slabs: Slabs) -> Result:
         settings: Mapping[str, Any] = (self.card.model_extra or {}).get("case_model", {})
         point = self.card.operating_point()
         if not settings or point is None:
-            raise NotProcessable("no_operating_point", "the card has no case model or threshold")
+            msg = "the card of ich has no case model or no operating point"
+            raise ConfigurationError(msg)
         labels, kept = find_bleeds(outputs["prob"], slabs.hu, settings)
         score = case_score(outputs, labels, settings)
         positive = score >= point.threshold
@@ -178,7 +124,7 @@ class Detector(SingleNetworkDetector):
             key = int(np.argmin(np.abs(slabs.plane_heights_mm - best)))
         else:
             key = None
-        measures = [Measure("volume_ml", round(millilitres, 3), "mL", "segmentation")]
+        measures = [Measure("volume", round(millilitres, 3), "mL", "segmentation")]
         types: tuple[str, ...] = ()
         side = ""
         if positive:
@@ -189,11 +135,11 @@ class Detector(SingleNetworkDetector):
             )
             side = _laterality(labels)
             if kept:
-                measures.append(Measure("max_hu", float(round(kept, 1)), "[hnsf'U]", "slab, p99"))
+                measures.append(Measure("max_attenuation", float(round(kept, 1)), "[hnsf'U]", "slab, p99"))
             shift = midline_shift(slabs.hu)
             if shift is not None:
                 measures.append(
-                    Measure("midline_shift_mm", round(shift[0], 1), "mm", "mirror registration",
+                    Measure("midline_shift", round(shift[0], 1), "mm", "mirror registration",
                             round(shift[1], 1))
                 )
         observation = Observation(
@@ -206,56 +152,6 @@ class Detector(SingleNetworkDetector):
             threshold=point.threshold, mask=(mask > 0).astype(np.uint8), heatmap=heatmap,
             flags=volume.flags,
         )
-
-
-def _maybe_head(study: StudyFacts, series: SeriesFacts) -> bool:
-    """Body part by tags: named head, or nothing that names another part."""
-    tag = series.body_part.upper()
-    text = " ".join((tag, series.description, series.protocol, study.description)).upper()
-    if any(word in text for word in _HEAD_WORDS):
-        return not any(word in tag for word in _OTHER_WORDS)
-    return not any(word in text for word in _OTHER_WORDS)
-
-
-def _axial_images(series: SeriesFacts) -> list[InstanceFacts]:
-    """CT images that are neither localizers nor reformats in another plane, the largest shape."""
-    images = []
-    for image in series.instances:
-        if image.sop_class_uid not in _CT_CLASSES or "LOCALIZER" in image.image_type:
-            continue
-        if image.orientation is not None:
-            row, column = np.array(image.orientation[:3]), np.array(image.orientation[3:])
-            if abs(float(np.cross(row, column)[2])) < 0.8:
-                continue
-        images.append(image)
-    shapes: dict[tuple[int | None, int | None], int] = {}
-    for image in images:
-        shapes[image.rows, image.columns] = shapes.get((image.rows, image.columns), 0) + 1
-    if not shapes:
-        return []
-    most = max(shapes, key=lambda shape: (shapes[shape], shape[0] or 0))
-    return [image for image in images if (image.rows, image.columns) == most]
-
-
-def _kernel_rank(kernel: str) -> int:
-    name = kernel.upper()
-    if any(name.startswith(word) or word in name for word in _SHARP_KERNELS):
-        return 2
-    return 0 if any(name.startswith(word) for word in _SOFT_KERNELS) else 1
-
-
-def _extent(images: list[InstanceFacts]) -> float | None:
-    heights = [image.position[2] for image in images if image.position is not None]
-    if len(heights) < 2:
-        return None
-    gaps = np.diff(np.unique(np.round(heights, 2)))
-    return float(max(heights) - min(heights)) + (float(np.median(gaps)) if gaps.size else 0.0)
-
-
-def _spacing(images: list[InstanceFacts]) -> float:
-    heights = [image.position[2] for image in images if image.position is not None]
-    gaps = np.diff(np.unique(np.round(heights, 2)))
-    return float(np.median(gaps)) if gaps.size else 99.0
 
 
 def make_slabs(volume: Volume) -> Slabs:
@@ -359,7 +255,7 @@ def _skull_centre(
     if bone.sum() < 200:
         bone = stack[upper, ::2, ::2] > -300
     if not bone.any():
-        raise NotProcessable("wrong_body_part", "no tissue in the upper slices")
+        raise NotProcessable("body_part", "no tissue in the upper slices")
     plane, row, column = np.nonzero(bone)
     x = column * 2 * across_mm + left[upper][plane]
     y = row * 2 * down_mm + top[upper][plane]

@@ -227,7 +227,7 @@ def loss_of(
 def fit(cache: Path, run: Path, minutes: float, batch: int, seed: int) -> None:
     """Train for a wall-clock budget; resumes from RUN/last.pt, keeps the best on tune as best.pt."""
     run.mkdir(parents=True, exist_ok=True)
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)  # on two shared cores a second thread mostly waits for the first
     torch.manual_seed(seed)
     rng = np.random.default_rng([seed, 71])
     net = Network().to(memory_format=torch.channels_last)  # type: ignore[call-overload]

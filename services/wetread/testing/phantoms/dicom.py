@@ -6,6 +6,7 @@ and archives do to headers: missing frame of reference, wrong SpacingBetweenSlic
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -195,7 +196,7 @@ def _file(base: Dataset, sop_instance_uid: str, syntax: str) -> FileDataset:
     meta.TransferSyntaxUID = RLELossless if syntax == "rle" else ExplicitVRLittleEndian
     meta.ImplementationClassUID = _IMPLEMENTATION
     dataset = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
-    dataset.update(base)
+    dataset.update(base)  # shares elements with `base`: only add to it, never change
     dataset.SOPInstanceUID = sop_instance_uid
     return dataset
 
@@ -206,7 +207,7 @@ def _localizer(phantom: Phantom, base: Dataset, seed: int) -> FileDataset:
     rows = max(32, int(len(phantom.volume) * abs(float(phantom.affine[2, 2]))))
     picked = np.clip((np.arange(rows) * len(attenuation)) // rows, 0, len(attenuation) - 1)
     stored = np.ascontiguousarray(np.clip(attenuation[picked], 0, 4000), dtype="<i2")
-    dataset = _file(base, uid(seed, "localizer"), "explicit")
+    dataset = _file(copy.deepcopy(base), uid(seed, "localizer"), "explicit")
     dataset.ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
     dataset.SeriesInstanceUID = uid(seed, "series", 1)
     dataset.SeriesNumber, dataset.InstanceNumber = 1, 1
