@@ -251,7 +251,7 @@ def fit(cache: Path, run: Path, minutes: float, batch: int, seed: int) -> None:
         progress = spent / budget
         rate = 2e-3 * min(1.0, (steps + 1) / 100) * (0.5 * (1 + np.cos(np.pi * progress)) + 0.01)
         for group in optimiser.param_groups:
-            group["lr"] = rate
+            group["lr"] = float(rate)
         net.train()
         image, label = augment(*pool.draw(rng, batch), rng)
         inputs = windows(image).contiguous(memory_format=torch.channels_last)
@@ -274,7 +274,7 @@ def fit(cache: Path, run: Path, minutes: float, batch: int, seed: int) -> None:
             checked = spent
             score = tune_score(average.module, cache)
             if score >= best:
-                best = score
+                best = float(score)
                 torch.save(average.module.state_dict(), run / "best.pt")
             torch.save(
                 {"net": net.state_dict(), "average": average.state_dict(),
