@@ -114,7 +114,8 @@ def main() -> None:
     options = parser.parse_args()
     for seed in seeds(options.split, options.first, options.count, options.stride, options.offset):
         render(seed, options.split, options.tier, options.cache)
-        print(options.split, seed, flush=True)
+        sys.stdout.write(f"{options.split} {seed}\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -87,7 +87,7 @@ class Detector(SingleNetworkDetector):
         """Turn type probabilities and slab logits into one observation on the source planes."""
         return self._read(outputs, context.volume, self._slabs(context.volume))
 
-    def steps(self, volume: Volume, context: Context) -> Generator[Request, Tensors, Result]:
+    def steps(self, volume: Volume, context: Context) -> Generator[Request, Tensors, Result]:  # noqa: ARG002 - the contract names it
         """Same as the default, with the slabs made once."""
         slabs = self._slabs(volume)
         outputs = yield Request(self.manifest.name, {"slabs": network_input(slabs.hu)})

@@ -3,6 +3,7 @@
     python models/ich/evaluate.py calibrate CACHE     thresholds and case model from `tune` cases
     python models/ich/evaluate.py run CACHE           evaluation.csv over every cached s0..s5 case
     python models/ich/evaluate.py card                metrics of the card, README.md
+    python models/ich/evaluate.py golden              golden.yaml, golden.npz from the weights
 
 `card` needs only the committed evaluation.csv and tuning.csv: every number can be recomputed.
 All figures are phantom figures.
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,14 @@ FIELDS = (
     "shift_mm",
 )
 BOOTSTRAPS = 2000
+_PHANTOM_FIGURES = (
+    "Every figure below is a **phantom figure**: computed on generated heads, not on patients. "
+    "Performance on patients is unknown."
+)
+_TABLE_HEAD = (
+    "| set | n (positive) | AUC (95 % CI) | sensitivity (95 % CI) | specificity (95 % CI) "
+    "| sensitivity from 1 mL | classical rule AUC |"
+)
 SIZE_BANDS_ML = ((0.0, 1.0), (1.0, 5.0), (5.0, 25.0), (25.0, 1000.0))
 Row = dict[str, Any]
 
@@ -111,7 +121,7 @@ def measure(
 ) -> list[Row]:
     """Run network, postprocessing and baseline over cached cases; a row each."""
     import onnxruntime as ort
-    from cases import load_detector_module, read
+    from cases import load_detector_module, read  # type: ignore[import-not-found]
 
     module = load_detector_module()
     options = ort.SessionOptions()
@@ -141,7 +151,7 @@ def measure(
             "shift_truth_mm": round(facts["midline_shift_mm"], 2),
             "shift_mm": round(shift[0], 2) if shift else "",
         })
-        print(rows[-1], flush=True)
+        sys.stdout.write(f"{rows[-1]}\n")
     return rows
 
 
@@ -289,7 +299,7 @@ def calibrate(cache: Path) -> None:
         rows = measure(paths, settings)
         big = [r for r in rows if r["truth_ml"] >= 5]
         error = float(np.median([abs(r["found_ml"] - r["truth_ml"]) / r["truth_ml"] for r in big]))
-        print("pixel threshold", pixel, "median volume error", error, flush=True)
+        sys.stdout.write(f"pixel threshold {pixel} median volume error {error}\n")
         if best is None or error < best[0]:
             best = (error, pixel, rows)
     if best is None:
@@ -336,15 +346,51 @@ def card() -> None:
     (HERE / "README.md").write_text(readme(content))
 
 
+def golden() -> None:
+    """Write golden.yaml and golden.npz: what the committed weights answer for one test phantom."""
+    import onnxruntime as ort
+    from cases import load_detector_module  # type: ignore[import-not-found]
+    from ruamel.yaml import YAML
+
+    from wetread.core.detector import Context
+    from wetread.core.manifest import Card, Manifest
+    from wetread.testing.phantoms import BleedType, HeadSpec, make, to_volume
+
+    module = load_detector_module()
+    yaml = YAML()
+    wanted = {"split": "s0", "seed": 2_900_001, "bleeds": ["IPH", "IVH"], "volume_ml": 45.0}
+    spec = HeadSpec(
+        split="s0", thickness_mm=5.0, step_mm=5.0, regular=True, volume_ml=45.0,
+        bleeds=(BleedType.IPH, BleedType.IVH),
+    )
+    volume, _ = to_volume(make(2_900_001, spec))
+    manifest = Manifest.model_validate(YAML(typ="safe").load(HERE / "detector.yaml"))
+    content = Card.model_validate_json((HERE / "model-card.json").read_text())
+    detector = module.Detector(manifest, content)
+    session = ort.InferenceSession(str(HERE / "1" / "model.onnx"))
+    slabs = module.make_slabs(volume)
+    result = detector.postprocess(_outputs(session, module, slabs.hu), Context(volume))
+    seen = result.observations[0]
+    measures = {m.name: m.value for m in seen.measures}
+    expected = {
+        "state": result.state, "score": round(result.score, 6), "types": list(seen.types),
+        "key_plane": seen.key_plane, "volume_ml": measures.get("volume", 0.0),
+    }
+    tolerance = {"score": 1e-4, "volume_rel": 0.005, "dice": 0.999}
+    with (HERE / "golden.yaml").open("w") as file:
+        yaml.dump({"input": wanted, "expected": expected, "tolerance": tolerance}, file)
+    np.savez_compressed(HERE / "golden.npz", mask=np.packbits(result.mask > 0))
+
+
 def readme(content: Mapping[str, Any]) -> str:
     """README.md from the card alone."""
+    version = (
+        f"Version {content['version']}. Phantom evidence {content['phantom_evidence_id']}. "
+        f"Operating point {content['default_operating_point']}."
+    )
     lines = [f"# {content['title']}", "", content["ruo"], "", content["intended_use"], "",
-             f"Version {content['version']}. Phantom evidence {content['phantom_evidence_id']}. "
-             f"Operating point {content['default_operating_point']}.", "",
-             "Every figure below is a **phantom figure**: computed on generated heads, not on patients. "
-             "Performance on patients is unknown.", "",
-             "| set | n (positive) | AUC (95 % CI) | sensitivity (95 % CI) | specificity (95 % CI) "
-             "| sensitivity from 1 mL | classical rule AUC |", "|---|---|---|---|---|---|---|"]
+             version, "",
+             _PHANTOM_FIGURES, "", _TABLE_HEAD, "|---|---|---|---|---|---|---|"]
 
     def cell(item: Mapping[str, Any]) -> str:
         if item["value"] is None:
@@ -366,13 +412,15 @@ def readme(content: Mapping[str, Any]) -> str:
 
 
 def main() -> None:
-    """Command line: calibrate CACHE, run CACHE, card."""
+    """Command line: calibrate CACHE, run CACHE, card, golden."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("command", choices=["calibrate", "run", "card"])
+    parser.add_argument("command", choices=["calibrate", "run", "card", "golden"])
     parser.add_argument("cache", type=Path, nargs="?")
     options = parser.parse_args()
     if options.command == "card":
         card()
+    elif options.command == "golden":
+        golden()
     elif options.cache is None:
         parser.error("CACHE is missing")
     elif options.command == "calibrate":

@@ -262,7 +262,8 @@ def test_a_card_without_thresholds_is_a_configuration_error():
 
 
 def study(**series) -> StudyFacts:
-    facts = SeriesFacts(**({"series_instance_uid": "1.2", "modality": "CT", "instances": (), "body_part": "HEAD"} | series))
+    usual = {"series_instance_uid": "1.2", "modality": "CT", "instances": (), "body_part": "HEAD"}
+    facts = SeriesFacts(**(usual | series))
     return StudyFacts(tenant="t", study_instance_uid="1", series=(facts,), patient_age_years=60)
 
 
@@ -313,7 +314,7 @@ def test_weights_are_those_of_the_manifest(session):
     assert len(data) <= 8 << 20
     names = {tensor.name: tensor.shape for tensor in MANIFEST.tensors.outputs}
     assert [i.name for i in session.get_inputs()] == [t.name for t in MANIFEST.tensors.inputs]
-    assert [tuple(o.shape[1:]) for o in session.get_outputs()] == [tuple(names[o.name][1:]) for o in session.get_outputs()]
+    assert all(tuple(o.shape[1:]) == tuple(names[o.name][1:]) for o in session.get_outputs())
 
 
 @pytest.fixture(scope="module")
@@ -335,7 +336,7 @@ def golden(session):
 
 
 def test_golden_case(golden):
-    recipe, volume, truth, _, result, _ = golden
+    recipe, _, truth, _, result, _ = golden
     expected, tolerance = recipe["expected"], recipe["tolerance"]
     stored = np.load(HERE / "golden.npz")
     mask = np.unpackbits(stored["mask"], count=truth.size).reshape(truth.shape).astype(bool)

@@ -61,7 +61,7 @@ def plan_bleeds(
                 BleedType.IVH: (BleedType.SAH, BleedType.IPH, BleedType.IPH),
             }[kinds[0]]
             kinds = (kinds[0], partner[int(rng.integers(0, 3))])
-    plans = []
+    plans: list[Plan] = []
     for index, kind in enumerate(kinds):
         volume = draw.num("bleed.volume_ml")
         if index == 0 and volume_ml is not None:
@@ -145,7 +145,7 @@ def _plan(
     )
 
 
-def displacement(plans: list[Plan], shape: HeadShape, point: Point) -> Point:
+def displacement(plans: list[Plan], point: Point) -> Point:
     """How far (mm) tissue now at `point` was pushed by all bleeds."""
     total = [np.zeros_like(point[0]) for _ in range(3)]
     for plan in plans:
@@ -172,7 +172,7 @@ def displacement(plans: list[Plan], shape: HeadShape, point: Point) -> Point:
 
 
 def occupancy(
-    draw: Draw, plan: Plan, shape: HeadShape, point: Point, depth: FloatArray, brain: Brain
+    draw: Draw, plan: Plan, point: Point, depth: FloatArray, brain: Brain
 ) -> FloatArray:
     """Fraction 0..1 of each point's neighbourhood that the planned bleed fills."""
     rng = draw.rng
@@ -191,7 +191,7 @@ def occupancy(
         lens = plan.thickness_mm * (1 - (distance / plan.radius_mm) ** 2) + 0.4 * rough
         return soft(np.minimum(lens - depth, depth + 0.5), edge) * soft(depth)
     if plan.type is BleedType.SDH:
-        return _subdural(plan, point, depth, distance, rough, brain, edge)
+        return _subdural(plan, depth, distance, rough, brain, edge)
     if plan.type is BleedType.IVH:
         return _ventricular(rng, plan, point, rough, brain)
     film = float(rng.uniform(0.3, 1.5))
@@ -202,8 +202,7 @@ def occupancy(
 
 
 def _subdural(
-    plan: Plan, point: Point, depth: FloatArray, distance: FloatArray, rough: FloatArray,
-    brain: Brain, edge: float,
+    plan: Plan, depth: FloatArray, distance: FloatArray, rough: FloatArray, brain: Brain, edge: float
 ) -> FloatArray:
     if plan.variant == "convex":
         crescent = plan.thickness_mm * (1 - (distance / plan.radius_mm) ** 4)

@@ -100,7 +100,7 @@ def render_brain(draw: Draw, shape: HeadShape, point: Point, moved: Point, depth
             )
             paint(hu, white + gain * (grey - white), soft(nucleus + 0.8 * slow, 2.5))
 
-    fluid = soft(0.35 + 0.8 * atrophy * within - sheet_mm, 1.2) * gyral
+    fluid: FloatArray = soft(0.35 + 0.8 * atrophy * within - sheet_mm, 1.2) * gyral
     # Sylvian fissures: sheets from the temporal surface inwards to the insula
     for side in (-1, 1):
         lateral = side * x / sx
@@ -120,11 +120,11 @@ def render_brain(draw: Draw, shape: HeadShape, point: Point, moved: Point, depth
     fluid = np.maximum(fluid, fissure * soft(z + 18 * sz, 4.0))
 
     gap, infra = _hindbrain(draw, shape, moved, hu, grey, white, slow)
-    fluid *= 1 - infra * np.float32(rng.uniform(0.5, 1.0))
+    fluid = fluid * (1 - infra * np.float32(rng.uniform(0.5, 1.0)))
     fluid = np.maximum(fluid, soft(rim * (1 - 0.4 * infra) - depth, 1.2))
-    fluid = np.maximum(fluid, _cisterns(draw, shape, moved, atrophy, hu))
+    fluid = np.maximum(fluid, _cisterns(draw, shape, moved, atrophy))
 
-    ventricle = _ventricles(draw, shape, moved, hu, white, slow)
+    ventricle = _ventricles(draw, shape, moved, hu, slow)
     fluid = np.maximum(fluid, ventricle)
     mottle = NoiseField(rng, 6.5)(x, y, z)
     hu += draw.num("tissue.texture_hu") * texture + draw.num("tissue.mottle_hu") * mottle
@@ -161,7 +161,7 @@ def _hindbrain(
 
 
 def _cisterns(
-    draw: Draw, shape: HeadShape, point: Point, atrophy: float, hu: FloatArray
+    draw: Draw, shape: HeadShape, point: Point, atrophy: float
 ) -> FloatArray:
     rng = draw.rng
     wide = 0.7 + 0.4 * min(atrophy, 1.8)
@@ -190,7 +190,7 @@ def _cisterns(
 
 
 def _ventricles(
-    draw: Draw, shape: HeadShape, point: Point, hu: FloatArray, white: float, slow: FloatArray
+    draw: Draw, shape: HeadShape, point: Point, hu: FloatArray, slow: FloatArray
 ) -> FloatArray:
     rng = draw.rng
     size = draw.num("ventricle.scale")
@@ -205,7 +205,7 @@ def _ventricles(
             weak = np.exp(-(np.clip(-distance, 0, None) / np.float32(halo)) ** 2)
             hu -= np.float32(drop) * weak * np.clip(0.6 + 0.5 * patches, 0, 1)
         inside = np.maximum(inside, soft(distance, 1.4))
-    sx, sy, sz = shape.scale
+    _, sy, sz = shape.scale
     third = np.minimum(0.6 + 1.3 * size - np.abs(point[0]), 16 * sy - np.abs(point[1] + 2))
     inside = np.maximum(inside, soft(np.minimum(third, 9 - np.abs(point[2] + 1)), 1.4))
     fourth = ellipsoid(point, (0, 25 * sy, -31 * sz), (6.5 * size**0.5, 4.5 * size**0.5, 9.0))

@@ -49,8 +49,7 @@ def paint_lesions(draw: Draw, shape: HeadShape, point: Point, depth: FloatArray,
         paint(hu, texture, soft(mass, 2.0) * soft(depth))
 
 
-def paint_calcium(draw: Draw, shape: HeadShape, point: Point, depth: FloatArray, brain: Brain
-                  ) -> None:
+def paint_calcium(draw: Draw, shape: HeadShape, point: Point, brain: Brain) -> None:
     """Physiological and dystrophic calcium, clips and tubes of operations."""
     rng = draw.rng
     hu = brain.hu
@@ -96,9 +95,9 @@ def paint_calcium(draw: Draw, shape: HeadShape, point: Point, depth: FloatArray,
             )
     if draw.coin("calcified.speck"):
         for _ in range(int(rng.integers(1, 5))):
-            place = rng.normal(0, 0.35, 3) * (shape.a, shape.b, shape.c)
+            at = rng.normal(0, 0.35, 3) * (shape.a, shape.b, shape.c)
             size = float(rng.uniform(1, 2.5))
-            spot((place[0], place[1], place[2]), (size, size, size),
+            spot((float(at[0]), float(at[1]), float(at[2])), (size, size, size),
                  float(np.exp(rng.uniform(4.5, 6.5))))
     if draw.coin("shunt"):
         side = int(rng.choice([-1, 1]))

@@ -15,8 +15,8 @@ from typing import Literal
 import numpy as np
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.encaps import encapsulate
-from pydicom.pixels.encoders import RLELosslessEncoder
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, RLELossless
+from pydicom.pixels import get_encoder
+from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian, RLELossless
 
 from wetread.testing.phantoms.errors import PhantomSpecError
 from wetread.testing.phantoms.spec import Phantom
@@ -178,7 +178,7 @@ def _slice(
     dataset.ImagePositionPatient = [_short(v) for v in phantom.positions_lps_mm[index]]
     dataset.SliceLocation = _short(phantom.positions_lps_mm[index][2])
     if headers.syntax == "rle":
-        dataset.PixelData = encapsulate([RLELosslessEncoder.encode(
+        dataset.PixelData = encapsulate([get_encoder(RLELossless).encode(
             stored, rows=dataset.Rows, columns=dataset.Columns, samples_per_pixel=1,
             bits_allocated=16, bits_stored=16, pixel_representation=1, number_of_frames=1,
             photometric_interpretation="MONOCHROME2",
@@ -192,7 +192,7 @@ def _slice(
 def _file(base: Dataset, sop_instance_uid: str, syntax: str) -> FileDataset:
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = CTImageStorage
-    meta.MediaStorageSOPInstanceUID = sop_instance_uid
+    meta.MediaStorageSOPInstanceUID = UID(sop_instance_uid)
     meta.TransferSyntaxUID = RLELossless if syntax == "rle" else ExplicitVRLittleEndian
     meta.ImplementationClassUID = _IMPLEMENTATION
     dataset = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)

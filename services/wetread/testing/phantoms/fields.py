@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from scipy import ndimage
 
@@ -74,10 +76,7 @@ def tube(
     Points further than `margin_mm` from a cone's box read -1000.
     """
     best = np.full(point[0].shape, -1e3, dtype=np.float32)
-    for (start, end), (r0, r1) in zip(
-        zip(nodes[:-1], nodes[1:], strict=True), zip(radii[:-1], radii[1:], strict=True),
-        strict=True,
-    ):
+    for (start, end), (r0, r1) in zip(pairwise(nodes), pairwise(radii), strict=True):
         reach = max(r0, r1) + margin_mm
         close = np.ones(best.shape, dtype=bool)
         for values, u, v in zip(point, start, end, strict=True):

@@ -121,7 +121,6 @@ def scan(
 ) -> tuple[FloatArray, float]:
     """Scan and reconstruct HU slices; returns new slices and the measured noise sigma, HU."""
     rng = draw.rng
-    size = slices.shape[-1]
     dose = float(np.exp(rng.uniform(np.log(0.3), np.log(1.5))))
     photons = 2.0e6 * dose * min(stack.thickness_mm, 10.0) / 5.0
     weights = spectrum(kvp)

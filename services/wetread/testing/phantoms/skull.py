@@ -16,7 +16,7 @@ def render_outside(draw: Draw, shape: HeadShape, point: Point, at: Surfaces) -> 
     """HU of points outside the braincase (inside it the value is a bone continuation)."""
     rng = draw.rng
     x, y, z = point
-    sx, sy, sz = shape.scale
+    sx, _, sz = shape.scale
     table = draw.num("bone.table_hu")
     diploe = draw.num("bone.diploe_ratio")
     grain = NoiseField(rng, 2.6)(x, y, z)

@@ -54,7 +54,8 @@ class Stack:
         distance = np.abs(self.heights[:, None] - self.planes[None, :])
         weight = np.clip((half - distance) / step + 0.5, 0.0, 1.0)
         weight /= weight.sum(axis=1, keepdims=True)
-        return weight.astype(np.float32)
+        out: FloatArray = weight.astype(np.float32)
+        return out
 
 
 def draw_stack(draw: Draw, spec: HeadSpec) -> Stack:

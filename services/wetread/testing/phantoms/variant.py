@@ -19,7 +19,6 @@ from wetread.testing.phantoms.spec import BleedType, FloatArray, HeadSpec
 
 if TYPE_CHECKING:
     from wetread.testing.phantoms.head import Anatomy
-    from wetread.testing.phantoms.stack import Stack
 
 
 def _blob(point: Point, centre: FloatArray, radius: float) -> FloatArray:
@@ -54,8 +53,8 @@ def _gyri(rng: np.random.Generator, point: Point, warp: FloatArray, other: Float
     return out
 
 
-def render_variant(draw: Draw, spec: HeadSpec, stack: Stack, point: Point) -> Anatomy:
-    """Render an S5 head on the points of a stack; same contract as the first generator's."""
+def render_variant(draw: Draw, spec: HeadSpec, point: Point) -> Anatomy:
+    """Render an S5 head on rendered points; same contract as the first generator's."""
     from wetread.testing.phantoms.head import Anatomy
 
     rng = draw.rng
@@ -109,8 +108,7 @@ def render_variant(draw: Draw, spec: HeadSpec, stack: Stack, point: Point) -> An
         alpha = _fill(rng, plan, point, depth, fluid, ventricle, warp, x)
         value = plan.hu + 2 * other - (12 * _level(other - 0.6, 0.2) if plan.mixed else 0)
         hu += (value - hu) * alpha
-        for kind in grids:
-            grids[kind] = grids[kind] * (1 - alpha)
+        grids = {kind: grid * (1 - alpha) for kind, grid in grids.items()}
         grids[plan.type] = np.maximum(grids.get(plan.type, np.zeros_like(alpha)), alpha)
     for _ in range(int(rng.integers(0, 5))):
         spot = np.array([rng.normal(0, 18), rng.normal(15, 22), rng.normal(8, 12)])
