@@ -106,10 +106,10 @@ def render_brain(draw: Draw, shape: HeadShape, point: Point, moved: Point, depth
         lateral = side * x / sx
         rise = float(rng.uniform(0.55, 0.95))
         sheet = np.abs(z / sz + 4 - rise * (y / sy + 8) + 3.5 * slow + 1.5 * fold) - 0.2
-        gap = 0.5 + 1.0 * atrophy * float(rng.uniform(0.7, 1.4))
+        width = 0.5 + 1.0 * atrophy * float(rng.uniform(0.7, 1.4))
         span = soft(lateral - 34, 3.0) * soft(24 - np.abs(y / sy + 6), 8.0)
-        fluid = np.maximum(fluid, soft(gap - sheet, 1.5) * span)
-        insula = soft(gap * 0.7 - np.abs(lateral - 36 + 2.5 * slow + 1.2 * fold), 1.5)
+        fluid = np.maximum(fluid, soft(width - sheet, 1.5) * span)
+        insula = soft(width * 0.7 - np.abs(lateral - 36 + 2.5 * slow + 1.2 * fold), 1.5)
         fluid = np.maximum(
             fluid, insula * soft(11 - np.abs(z / sz), 3.0) * soft(20 - np.abs(y / sy + 8), 4.0)
         )
