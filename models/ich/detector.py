@@ -337,7 +337,8 @@ def to_planes(labels: LabelArray, slabs: Slabs, volume: Volume) -> LabelArray:
     """Carry slab labels to the source planes, nearest neighbour in plane and along the normal."""
     out = np.zeros(volume.voxels.shape, dtype=np.uint8)
     nearest = np.abs(slabs.plane_heights_mm[:, None] - slabs.heights_mm[None, :]).argmin(axis=1)
-    shape = out.shape[1:][::-1] if slabs.transpose else out.shape[1:]
+    _, height, width = out.shape
+    shape = (width, height) if slabs.transpose else (height, width)
     for plane, slab in enumerate(nearest):
         source = labels[slab]
         if not source.any():
