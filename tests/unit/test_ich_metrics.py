@@ -44,9 +44,10 @@ def test_wilson_intervals_of_the_literature(evaluate):
 
 
 def test_threshold_keeps_the_asked_sensitivity(evaluate):
-    rows = [{"truth": 1, "score": s / 10} for s in range(10)] + [{"truth": 0, "score": 0.99}]
+    rows = [{"truth": 1, "truth_ml": 5.0, "score": s / 10} for s in range(10)]
+    rows += [{"truth": 0, "truth_ml": 0.0, "score": 0.99}, {"truth": 1, "truth_ml": 0.3, "score": 0.0}]
     threshold = evaluate.threshold_for(rows, 0.9)
-    kept = sum(r["score"] >= threshold for r in rows if r["truth"])
+    kept = sum(r["score"] >= threshold for r in rows if r["truth_ml"] >= 1)
     assert kept == 9
 
 
