@@ -98,7 +98,7 @@ class Detector(SingleNetworkDetector):
             raise NotProcessable("mixed_orientation", "the planes are not an axial stack")
         slabs = make_slabs(volume)
         if not looks_like_head(slabs.hu):
-            raise NotProcessable("body_part", "no skull-like ring around brain-like tissue")
+            raise NotApplicable("body_part", "no skull-like ring around brain-like tissue")
         return slabs
 
     def _read(self, outputs: Tensors, volume: Volume, slabs: Slabs) -> Result:
@@ -255,7 +255,7 @@ def _skull_centre(
     if bone.sum() < 200:
         bone = stack[upper, ::2, ::2] > -300
     if not bone.any():
-        raise NotProcessable("body_part", "no tissue in the upper slices")
+        raise NotApplicable("body_part", "no tissue in the upper slices")
     plane, row, column = np.nonzero(bone)
     x = column * 2 * across_mm + left[upper][plane]
     y = row * 2 * down_mm + top[upper][plane]

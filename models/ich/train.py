@@ -95,6 +95,28 @@ class Network(nn.Module):
         return torch.softmax(pixels, dim=1), pooled, cam
 
 
+class Symmetric(nn.Module):
+    """The network as shipped: the mean of its answers to the image and to its mirror image.
+
+    A head and its mirror image hold the same blood, so the detector must not care; averaging also thins out marks
+    that only one of the two views shows.
+    """
+
+    def __init__(self, net: Network) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, slabs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Give prob, case_logit and cam."""
+        prob, logit, cam = self.net(slabs)
+        mirrored, logit_mirrored, cam_mirrored = self.net(torch.flip(slabs, (3,)))
+        return (
+            (prob + torch.flip(mirrored, (3,))) / 2,
+            (logit + logit_mirrored) / 2,
+            (cam + torch.flip(cam_mirrored, (2,))) / 2,
+        )
+
+
 def depth_map(hu: np.ndarray) -> np.ndarray:
     """Distance (mm, 0 outside, at most 127) of brain from the inner table, slab by slab, at 2 mm."""
     out = np.zeros(hu.shape, dtype=np.uint8)
@@ -180,6 +202,34 @@ def paste_bleed(
     return image, np.where(alpha[1] > 0.5, kind, label).astype(label.dtype)
 
 
+def confound(
+    image: np.ndarray, beside: np.ndarray, depth: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """Brighten three neighbouring slabs [3, h, w] the way blood-free heads are bright.
+
+    `beside` are the same slabs, one further: thick slices mix a slab with its neighbour, so that sloping bone shows
+    inside the skull. `depth` (mm from the inner table): partial volume and beam hardening leave a rim that fades
+    inwards, stronger here than there. Mildly dense spots stand for cortex, vessels and the sella.
+    """
+    if rng.random() < 0.5:
+        share = float(rng.uniform(0.0, 0.4))
+        image = (1 - share) * image + share * beside
+    if rng.random() < 0.7:
+        strength, reach = float(rng.gamma(1.6, 9.0)), float(rng.uniform(0.7, 3.2))
+        where = np.clip(0.7 + 0.6 * _smooth(rng, image.shape, int(rng.choice([12, 24, 48]))), 0, 2)
+        image = image + strength * where * np.exp(-(np.maximum(depth, 1) - 1) / reach) * (depth > 0)
+    for _ in range(int(rng.integers(0, 3))):
+        rows, columns = np.nonzero(depth[1] > 0)
+        if rows.size < 40:
+            break
+        pick = int(rng.integers(0, rows.size))
+        across = np.arange(image.shape[2], dtype=np.float32)[None, None, :] - columns[pick]
+        down = np.arange(image.shape[1], dtype=np.float32)[None, :, None] - rows[pick]
+        spot = np.exp(-(across**2 + down**2) / (2 * float(rng.uniform(2, 7)) ** 2))
+        image = image + float(rng.uniform(3, 11)) * spot * (depth > 0)
+    return image.astype(np.float32)
+
+
 class Pool:
     """All cached training slabs in memory, with the index from which batches are drawn."""
 
@@ -221,10 +271,13 @@ class Pool:
                 index = np.array([slab, slab, slab])
             image = stack[index][(slice(None), *CROP)].astype(np.float32)
             label = self.labels[case][slab][CROP]
+            if case not in self.depths:
+                self.depths[case] = depth_map(stack)
+            depth = self.depths[case][index][(slice(None), *CROP)].astype(np.float32)
+            if rng.random() < 0.75:
+                further = np.clip(index + int(rng.choice([-1, 1])), 0, len(stack) - 1)
+                image = confound(image, stack[further][(slice(None), *CROP)].astype(np.float32), depth, rng)
             if name != "blood" and rng.random() < 0.6:
-                if case not in self.depths:
-                    self.depths[case] = depth_map(stack)
-                depth = self.depths[case][index][(slice(None), *CROP)].astype(np.float32)
                 image, label = paste_bleed(image, label, depth, rng)
             if rng.random() < 0.5:
                 image, label = image[..., ::-1], label[..., ::-1]
@@ -438,7 +491,7 @@ def export(run: Path) -> None:
     target = HERE / "1" / "model.onnx"
     example = torch.zeros(2, 9, 256, 256)
     torch.onnx.export(
-        net, (example,), str(target), dynamo=False, opset_version=17,
+        Symmetric(net).eval(), (example,), str(target), dynamo=False, opset_version=17,
         input_names=["slabs"], output_names=["prob", "case_logit", "cam"],
         dynamic_axes={name: {0: "n"} for name in ("slabs", "prob", "case_logit", "cam")},
     )
