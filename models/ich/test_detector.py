@@ -244,9 +244,9 @@ def test_what_is_no_axial_head_is_refused(detector):
     with pytest.raises(NotProcessable) as turned:
         detector.preprocess(sagittal)
     block = np.where(HEAD.voxels > -500, 40.0, -1000.0).astype(np.float32)
-    with pytest.raises(NotProcessable) as belly:
+    with pytest.raises(NotApplicable) as belly:
         detector.preprocess(replace(HEAD, voxels=block))
-    with pytest.raises(NotProcessable) as air:
+    with pytest.raises(NotApplicable) as air:
         detector.preprocess(replace(HEAD, voxels=np.full_like(HEAD.voxels, -1000.0)))
     assert (turned.value.reason, belly.value.reason, air.value.reason) == (
         "mixed_orientation",
