@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from pydicom import Dataset
-from pydicom.valuerep import PersonName
+from pydicom.valuerep import DSfloat, PersonName
 
 from wetread.core.errors import InvalidInput
 from wetread.core.identifiers import derived_uid, is_uid
@@ -91,7 +91,7 @@ def _identity(header: Dataset, study_uid: str) -> Dataset:
     view.PatientSex = sex if sex in {"M", "F", "O"} else ""
     for keyword in _OPTIONAL_TEXT:
         if text := _text(header, keyword):
-            setattr(view, keyword, text)
+            setattr(view, keyword, text[:64])
     if _AGE.fullmatch(age := _text(header, "PatientAge")):
         view.PatientAge = age
     removed = _text(header, "PatientIdentityRemoved").upper()
@@ -127,9 +127,14 @@ def _image(header: Dataset, identity: Dataset, study_uid: str, frame_of_referenc
 
 def _add_geometry(view: Dataset, header: Dataset) -> None:
     """Copy what can be read of size and place; an attribute that cannot be is left out."""
-    for keyword, size in (("ImagePositionPatient", 3), ("ImageOrientationPatient", 6), ("PixelSpacing", 2)):
-        if numbers := _numbers(header, keyword, size):
-            setattr(view, keyword, numbers)
+    if position := _numbers(header, "ImagePositionPatient", 3):
+        view.ImagePositionPatient = position
+    orientation = _numbers(header, "ImageOrientationPatient", 6)
+    if orientation and all(abs(math.hypot(*half) - 1) < 0.05 for half in (orientation[:3], orientation[3:])):
+        view.ImageOrientationPatient = orientation
+    spacing = _numbers(header, "PixelSpacing", 2)
+    if spacing and min(spacing) > 0:
+        view.PixelSpacing = spacing
     for keyword in ("Rows", "Columns"):
         if number := _numbers(header, keyword, 1):
             setattr(view, keyword, int(number[0]))
@@ -165,7 +170,8 @@ def _numbers(header: Dataset, keyword: str, size: int | None) -> list[float] | N
         return None
     if not numbers or (size is not None and len(numbers) != size) or not all(map(math.isfinite, numbers)):
         return None
-    return numbers
+    # Senders write DS values beyond its 16 characters (PS3.5 6.2); ours stay inside.
+    return [DSfloat(number, auto_format=True) for number in numbers]
 
 
 def _date(text: str) -> str:
