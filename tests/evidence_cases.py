@@ -28,7 +28,7 @@ def headers(
 ) -> list[Dataset]:
     """Complete CT headers without pixels, axial or tilted about the left-right axis, in order along the normal."""
     tilt = math.radians(tilt_deg)
-    positions = np.concatenate([[0.0], np.cumsum(steps if steps else [5.0] * (planes - 1))])
+    positions = np.concatenate([[0.0], np.cumsum(steps or [5.0] * (planes - 1))])
     made = []
     for plane in range(planes):
         header = Dataset()

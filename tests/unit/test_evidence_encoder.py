@@ -12,13 +12,15 @@ import numpy as np
 import pytest
 from pydicom import Dataset, dcmread
 from pydicom.datadict import dictionary_has_tag
-
 from tests.evidence_cases import STUDY, blob, evidence, headers, positive, refusal, run, without
+
 from wetread.adapters.evidence.encoder import Encoder
 from wetread.adapters.evidence.stamp import series_description
-from wetread.core.errors import InvalidInput
+from wetread.core.detector import FrameRef
+from wetread.core.errors import ComputationFailed, InvalidInput
 from wetread.core.identifiers import derived_uid, digest
 from wetread.core.ports import EncodedObject, EvidenceEncoder, EvidenceInput
+from wetread.core.results import result_set
 from wetread.core.ruo import RUO_SHORT, RUO_STATEMENT
 from wetread.core.states import AiState
 
@@ -111,7 +113,11 @@ def test_another_process_at_another_time_gives_the_same_bytes() -> None:
         "from wetread.core.identifiers import digest\n"
         "print(digest(*[o.data.hex() for o in Encoder().encode(evidence())]))"
     )
-    environment = os.environ | {"PYTHONHASHSEED": "7", "PYTHONPATH": f"{ROOT / 'services'}{os.pathsep}{ROOT}", "TZ": "Asia/Kolkata"}
+    environment = os.environ | {
+        "PYTHONHASHSEED": "7",
+        "PYTHONPATH": f"{ROOT / 'services'}{os.pathsep}{ROOT}",
+        "TZ": "Asia/Kolkata",
+    }
     other = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, check=True, env=environment
     )
@@ -191,6 +197,35 @@ def test_input_that_does_not_belong_together_is_refused(change) -> None:
         Encoder().encode(change(evidence()))
 
 
+def test_private_source_class_still_gets_its_report() -> None:
+    case = refusal(AiState.NOT_APPLICABLE, "modality")
+    case.headers[0].SOPClassUID = "1.2.3.4"
+    ((_, report),) = encode(case)
+    listed = report.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence[0].ReferencedSOPSequence[0]
+    assert listed.ReferencedSOPClassUID == "1.2.3.4"
+
+
+def test_multi_frame_source_gets_report_and_captures() -> None:
+    (source,) = headers(1)
+    source.NumberOfFrames = 12
+    outcome = result_set(run(), positive(), tuple(FrameRef(source.SOPInstanceUID, n + 1) for n in range(12)))
+    objects = encode(EvidenceInput(outcome, [source], blob(), lambda _: np.zeros((64, 80), np.float32)))
+    assert [o.role for o, _ in objects] == ["sr"] + ["sc"] * 4
+    assert "segmentation_omitted" in texts(objects[0][1])
+    frames = {int(e.value) for e in objects[0][1].iterall() if e.keyword == "ReferencedFrameNumber"}
+    assert frames == {6, 10}
+
+
+def test_refusal_of_a_library_is_typed_and_quotes_nothing() -> None:
+    case = evidence()
+    for source in case.headers:
+        source.SOPClassUID = "1.2.3.4"  # no segmentation of a class that nobody knows
+    with pytest.raises(ComputationFailed) as caught:
+        Encoder().encode(case)
+    assert caught.value.reason == "crashed"
+    assert "1.2.3.4" not in caught.value.detail
+
+
 @pytest.mark.parametrize("name", ["ich", "brain-volumetry", "a" * 63])
 def test_series_description_fits_and_keeps_the_statement(name: str) -> None:
     text = series_description(run(detector=name))
@@ -202,7 +237,9 @@ def test_series_description_fits_and_keeps_the_statement(name: str) -> None:
 def test_encoder_module_does_not_import_highdicom_early() -> None:
     program = "import sys, wetread.adapters.evidence.encoder; print('highdicom' in sys.modules)"
     environment = os.environ | {"PYTHONPATH": str(ROOT / "services")}
-    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment)
+    answer = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment
+    )
     assert answer.stdout.strip() == "False"
 
 

@@ -5,8 +5,8 @@ from io import BytesIO
 import numpy as np
 import pytest
 from PIL import Image
-
 from tests.evidence_cases import headers
+
 from wetread.adapters.evidence.orientation import direction, directions
 from wetread.adapters.evidence.overlay import LINE, Caption, overlay_image, render_overlay, windowed
 from wetread.core.errors import InvalidInput

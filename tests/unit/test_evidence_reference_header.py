@@ -5,8 +5,8 @@ from io import BytesIO
 
 import pytest
 from pydicom import Dataset, dcmread, dcmwrite
-
 from tests.evidence_cases import STUDY, headers, without
+
 from wetread.adapters.evidence.reference_header import (
     DERIVED_FRAME_OF_REFERENCE,
     NO_GEOMETRY,

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-
 from tests.evidence_cases import blob, frames, headers, positive, run
+
 from wetread.core.detector import Measure, Observation
 from wetread.core.errors import ComputationFailed, ConfigurationError
 from wetread.core.findings import result_json

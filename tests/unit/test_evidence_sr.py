@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from pydicom import Dataset
 from pydicom.sr.codedict import codes
-
 from tests.evidence_cases import evidence, frames, headers, positive, refusal, run
+
 from wetread.adapters.evidence.encoder import Encoder
 from wetread.core.detector import Observation
 from wetread.core.ports import EvidenceInput
@@ -132,10 +132,15 @@ def test_volumetric_group_stands_on_the_segment() -> None:
 def test_finding_says_presence_type_side_and_score() -> None:
     group = groups(report(evidence()))[1]
     assert values(group, ("121052", "DCM")) == ["Present"]
-    assert values(group, ("finding-type", "99WETREAD")) == ["Intraparenchymal hemorrhage", "Intraventricular hemorrhage"]
+    assert values(group, ("finding-type", "99WETREAD")) == [
+        "Intraparenchymal hemorrhage",
+        "Intraventricular hemorrhage",
+    ]
     assert values(group, ("272741003", "SCT")) == ["Right"]
     numbers = {
-        name(i)[0]: float(i.MeasuredValueSequence[0].NumericValue) for i in group.ContentSequence if i.ValueType == "NUM"
+        name(i)[0]: float(i.MeasuredValueSequence[0].NumericValue)
+        for i in group.ContentSequence
+        if i.ValueType == "NUM"
     }
     assert numbers == {"118565006": 0.58, "midline-shift": 3.25, "score": 0.93, "threshold": 0.61}
 

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
 from pydicom import Dataset
 from pydicom.valuerep import DSfloat, PersonName
 
@@ -35,6 +36,22 @@ _ZONE = re.compile(r"[+-]\d{4}")
 _TEXT: Final = ("PatientID", "AccessionNumber", "StudyID", "Manufacturer")
 _OPTIONAL_TEXT: Final = ("IssuerOfPatientID", "StudyDescription")
 
+INHERITED: Final = (
+    *_TEXT[:3],
+    *_OPTIONAL_TEXT,
+    "PatientName",
+    "PatientBirthDate",
+    "PatientSex",
+    "PatientAge",
+    "PatientIdentityRemoved",
+    "DeidentificationMethod",
+    "StudyInstanceUID",
+    "StudyDate",
+    "StudyTime",
+    "ReferringPhysicianName",
+)
+"""Attributes of patient and study that a result takes over from its source."""
+
 
 @dataclass(frozen=True, slots=True)
 class ReferenceView:
@@ -47,6 +64,10 @@ class ReferenceView:
     has_geometry: bool
     timezone: str
     """TimezoneOffsetFromUTC of the source, or empty."""
+
+    def of_plane(self, plane: int) -> Dataset:
+        """Return the image that holds *plane*; a multi-frame source holds all of them."""
+        return self.images[plane] if len(self.images) > 1 else self.images[0]
 
     def image(self, sop_instance_uid: str) -> Dataset | None:
         """Return the view of one source image."""
@@ -71,6 +92,8 @@ def reference_view(headers: Sequence[Dataset], study_uid: str) -> ReferenceView:
     placed = all(
         {"ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"} <= set(image.dir()) for image in images
     )
+    if placed:
+        _fill_thickness(images)
     flags = (*((DERIVED_FRAME_OF_REFERENCE,) if derived else ()), *(() if placed else (NO_GEOMETRY,)))
     zone = _text(headers[0], "TimezoneOffsetFromUTC")
     return ReferenceView(identity, images, flags, placed, zone if _ZONE.fullmatch(zone) else "")
@@ -144,6 +167,22 @@ def _add_geometry(view: Dataset, header: Dataset) -> None:
     frames = _numbers(header, "NumberOfFrames", 1)
     if frames and frames[0] > 1:
         view.NumberOfFrames = int(frames[0])
+
+
+def _fill_thickness(images: Sequence[Dataset]) -> None:
+    """Give images without a Slice Thickness the median step between planes, or 1 mm.
+
+    A nominal value for viewers: type 1C in the segmentation, and highdicom fails without it. Volumes never use it.
+    """
+    lacking = [image for image in images if "SliceThickness" not in image]
+    if not lacking:
+        return
+    orientation = np.array(images[0].ImageOrientationPatient, dtype=float)
+    normal = np.cross(orientation[:3], orientation[3:])
+    places = np.sort([float(np.dot(normal, np.array(i.ImagePositionPatient, dtype=float))) for i in images])
+    steps = np.diff(places)[np.diff(places) > 0]
+    for image in lacking:
+        image.SliceThickness = DSfloat(float(np.median(steps)) if steps.size else 1.0, auto_format=True)
 
 
 def _text(header: Dataset, keyword: str) -> str:

@@ -11,10 +11,11 @@ from pydicom import Dataset
 
 from wetread.adapters.evidence.coding import concept_code
 from wetread.adapters.evidence.outline import Outline
-from wetread.adapters.evidence.reference_header import UTF8, ReferenceView
+from wetread.adapters.evidence.reference_header import INHERITED, UTF8, ReferenceView
 from wetread.adapters.evidence.sr_groups import Group, finding_groups, outcome_group
 from wetread.adapters.evidence.stamp import (
     MANUFACTURER,
+    NONE,
     SERIES_NUMBERS,
     instance_uid,
     lo,
@@ -25,6 +26,17 @@ from wetread.core.codes import PRIVATE_SCHEME, PRIVATE_SCHEME_NAME, PRIVATE_SCHE
 from wetread.core.findings import ResultSet
 from wetread.core.identifiers import derived_uid
 from wetread.core.ruo import RUO_STATEMENT
+
+
+class _Report(hd.sr.Comprehensive3DSR):
+    """highdicom's report, open to any source: its own copying knows no private or new SOP class."""
+
+    def copy_patient_and_study_information(self, dataset: Dataset) -> None:
+        """Inherit what the reference view holds of patient and study (PS3.3 C.7.1.1, C.7.2.1)."""
+        for keyword in INHERITED:
+            if keyword in dataset:
+                self[keyword] = dataset[keyword]
+
 
 _EXAMINATIONS = {"CT": "ct_examination", "MR": "mr_examination"}
 
@@ -58,7 +70,7 @@ def measurement_report(
         report[0].ContentSequence.append(
             TextContentItem(name=concept_code("comment"), value=text, relationship_type=RelationshipTypeValues.CONTAINS)
         )
-    dataset = hd.sr.Comprehensive3DSR(
+    dataset = _Report(
         evidence=[*view.images, *([segmentation] if segmentation is not None else [])],
         content=report[0],
         series_instance_uid=series_uid(run, "sr"),
@@ -115,7 +127,7 @@ def _observer(result: ResultSet) -> hd.sr.ObservationContext:
                 name=lo(f"{MANUFACTURER} {run.detector}"),
                 manufacturer_name=MANUFACTURER,
                 model_name=lo(f"{run.detector} {run.version}"),
-                serial_number=lo(run.model_digest),
+                serial_number=lo(run.model_digest) or NONE,
             ),
         )
     )

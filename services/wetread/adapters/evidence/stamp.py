@@ -24,6 +24,8 @@ MANUFACTURER: Final = "wetread"
 SERIES_NUMBERS: Final = {"sr": 9001, "seg": 9002, "sc": 9003}
 _IMPLEMENTATION_CLASS_UID: Final = derived_uid("implementation-class", "wetread")
 _IMPLEMENTATION_VERSION: Final = "WETREAD"
+NONE: Final = "none"
+"""Stands where the run has nothing to name: a detector without a network, an input that was never selected."""
 _LO: Final = 64
 
 
@@ -76,7 +78,7 @@ def stamp(dataset: Dataset, run: Run, view: ReferenceView) -> None:
     dataset.Manufacturer = MANUFACTURER
     dataset.ManufacturerModelName = lo(run.detector)
     dataset.SoftwareVersions = [lo(run.software), lo(f"{run.detector} {run.version}")]
-    dataset.DeviceSerialNumber = lo(run.model_digest)
+    dataset.DeviceSerialNumber = lo(run.model_digest) or NONE
     for item in dataset.get("ContributingEquipmentSequence", []):
         item.ContributionDateTime = start.strftime("%Y%m%d%H%M%S.%f%z")
     organization = derived_uid(run.result_key, "dimension-organization", dataset.SOPInstanceUID)
