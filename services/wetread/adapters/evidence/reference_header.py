@@ -11,10 +11,11 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
-from pydicom import Dataset
+from pydicom import DataElement, Dataset
+from pydicom.datadict import dictionary_VR
 from pydicom.valuerep import DSfloat, PersonName
 
 from wetread.core.errors import InvalidInput
@@ -34,6 +35,7 @@ _OLD_TIME = re.compile(r"(\d{2}):(\d{2}):(\d{2})(\.\d{1,6})?")
 _AGE = re.compile(r"\d{3}[DWMY]")
 _ZONE = re.compile(r"[+-]\d{4}")
 _TEXT: Final = ("PatientID", "AccessionNumber", "StudyID", "Manufacturer")
+_PLACE: Final = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
 _OPTIONAL_TEXT: Final = ("IssuerOfPatientID", "StudyDescription")
 
 INHERITED: Final = (
@@ -88,10 +90,9 @@ def reference_view(headers: Sequence[Dataset], study_uid: str) -> ReferenceView:
     only = next(iter(frames))
     derived = len(frames) > 1 or not only or not is_uid(only)
     frame_of_reference = derived_uid("frame-of-reference", _text(headers[0], "SeriesInstanceUID")) if derived else only
-    images = tuple(_image(header, identity, study_uid, frame_of_reference) for header in headers)
-    placed = all(
-        {"ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"} <= set(image.dir()) for image in images
-    )
+    made = _Elements()
+    images = tuple(_image(header, identity, study_uid, frame_of_reference, made) for header in headers)
+    placed = all(keyword in image for image in images for keyword in _PLACE)
     if placed:
         _fill_thickness(images)
     flags = (*((DERIVED_FRAME_OF_REFERENCE,) if derived else ()), *(() if placed else (NO_GEOMETRY,)))
@@ -126,7 +127,24 @@ def _identity(header: Dataset, study_uid: str) -> Dataset:
     return view
 
 
-def _image(header: Dataset, identity: Dataset, study_uid: str, frame_of_reference: str) -> Dataset:
+class _Elements:
+    """Makes data elements, each distinct one once: a thousand slices share most of theirs."""
+
+    def __init__(self) -> None:
+        self._made: dict[tuple[str, Any], DataElement] = {}
+
+    def put(self, view: Dataset, keyword: str, value: str | int | tuple[float, ...]) -> None:
+        """Set an attribute; numbers in a tuple are written as DS."""
+        element = self._made.get((keyword, value))
+        if element is None:
+            # Senders write DS values beyond its 16 characters (PS3.5 6.2); ours stay inside.
+            written = [DSfloat(v, auto_format=True) for v in value] if isinstance(value, tuple) else value
+            element = DataElement(keyword, dictionary_VR(keyword), written)
+            self._made[keyword, value] = element
+        view[element.tag] = element
+
+
+def _image(header: Dataset, identity: Dataset, study_uid: str, frame_of_reference: str, made: _Elements) -> Dataset:
     view = Dataset()
     view.update(identity)
     for keyword in ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID"):
@@ -134,39 +152,39 @@ def _image(header: Dataset, identity: Dataset, study_uid: str, frame_of_referenc
         if not uid or not is_uid(uid):
             msg = f"a source header has no usable {keyword}"
             raise InvalidInput(msg)
-        setattr(view, keyword, uid)
+        made.put(view, keyword, uid)
     if _text(header, "StudyInstanceUID") not in {"", study_uid}:
         msg = "a source header belongs to another study"
         raise InvalidInput(msg)
-    view.FrameOfReferenceUID = frame_of_reference
-    view.PositionReferenceIndicator = ""
-    view.Modality = _text(header, "Modality") or "OT"
-    _add_geometry(view, header)
+    made.put(view, "FrameOfReferenceUID", frame_of_reference)
+    made.put(view, "PositionReferenceIndicator", "")
+    made.put(view, "Modality", _text(header, "Modality") or "OT")
+    _add_geometry(view, header, made)
     for keyword in ("WindowCenter", "WindowWidth"):
         if window := _numbers(header, keyword, None):
-            setattr(view, keyword, window[0])
+            made.put(view, keyword, window[:1])
     return view
 
 
-def _add_geometry(view: Dataset, header: Dataset) -> None:
+def _add_geometry(view: Dataset, header: Dataset, made: _Elements) -> None:
     """Copy what can be read of size and place; an attribute that cannot be is left out."""
     if position := _numbers(header, "ImagePositionPatient", 3):
-        view.ImagePositionPatient = position
+        made.put(view, "ImagePositionPatient", position)
     orientation = _numbers(header, "ImageOrientationPatient", 6)
     if orientation and all(abs(math.hypot(*half) - 1) < 0.05 for half in (orientation[:3], orientation[3:])):
-        view.ImageOrientationPatient = orientation
+        made.put(view, "ImageOrientationPatient", orientation)
     spacing = _numbers(header, "PixelSpacing", 2)
     if spacing and min(spacing) > 0:
-        view.PixelSpacing = spacing
+        made.put(view, "PixelSpacing", spacing)
     for keyword in ("Rows", "Columns"):
         if number := _numbers(header, keyword, 1):
-            setattr(view, keyword, int(number[0]))
+            made.put(view, keyword, int(number[0]))
     thickness = _numbers(header, "SliceThickness", 1)
     if thickness and thickness[0] > 0:
-        view.SliceThickness = thickness[0]
+        made.put(view, "SliceThickness", thickness)
     frames = _numbers(header, "NumberOfFrames", 1)
     if frames and frames[0] > 1:
-        view.NumberOfFrames = int(frames[0])
+        made.put(view, "NumberOfFrames", int(frames[0]))
 
 
 def _fill_thickness(images: Sequence[Dataset]) -> None:
@@ -198,19 +216,19 @@ def _text(header: Dataset, keyword: str) -> str:
         return ""
 
 
-def _numbers(header: Dataset, keyword: str, size: int | None) -> list[float] | None:
+def _numbers(header: Dataset, keyword: str, size: int | None) -> tuple[float, ...] | None:
+    """Return a numeric attribute; None for what is absent, has another length or is no finite number."""
     try:
         value = header.get(keyword)
         if value is None or value == "":
             return None
         several = isinstance(value, Sequence) and not isinstance(value, str)
-        numbers = [float(v) for v in (value if several else [value])]
+        numbers = tuple(float(v) for v in (value if several else [value]))
     except (ValueError, TypeError, AttributeError, LookupError, NotImplementedError):
         return None
     if not numbers or (size is not None and len(numbers) != size) or not all(map(math.isfinite, numbers)):
         return None
-    # Senders write DS values beyond its 16 characters (PS3.5 6.2); ours stay inside.
-    return [DSfloat(number, auto_format=True) for number in numbers]
+    return numbers
 
 
 def _date(text: str) -> str:
