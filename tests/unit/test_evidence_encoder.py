@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pydicom import Dataset, dcmread
+from pydicom import DataElement, Dataset, config, dcmread
 from pydicom.datadict import dictionary_has_tag
 from tests.evidence_cases import STUDY, blob, evidence, headers, positive, refusal, run, without
 
@@ -164,6 +164,23 @@ def test_foreign_script_survives() -> None:
     for _, dataset in encode(evidence(sources)):
         assert str(dataset.PatientName) == "山田^太郎"
         assert dataset.SpecificCharacterSet == "ISO_IR 192"
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("name", ["Einteilig", "Ümläut", "A" * 70])
+def test_no_library_warns_or_logs_a_patient(name: str, recwarn, caplog) -> None:
+    sources = headers()
+    for source in sources:
+        source.SpecificCharacterSet = "ISO_IR 192"
+        source["PatientName"] = DataElement("PatientName", "PN", name, validation_mode=config.IGNORE)
+        source["PatientID"] = DataElement("PatientID", "LO", f"ID-{name}", validation_mode=config.IGNORE)
+    recwarn.clear()
+    with caplog.at_level("DEBUG"):
+        objects = encode(evidence(sources))
+    said = caplog.text + "".join(str(w.message) for w in recwarn)
+    assert name not in said
+    assert sources[0].StudyInstanceUID not in said
+    assert {str(d.PatientName) for _, d in objects} == {name}
 
 
 def test_source_headers_are_unchanged() -> None:

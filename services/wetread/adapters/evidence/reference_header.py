@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-from pydicom import DataElement, Dataset
+from pydicom import DataElement, Dataset, config
 from pydicom.datadict import dictionary_VR
 from pydicom.valuerep import DSfloat, PersonName
 
@@ -38,26 +38,24 @@ _TEXT: Final = ("PatientID", "AccessionNumber", "StudyID", "Manufacturer")
 _PLACE: Final = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
 _OPTIONAL_TEXT: Final = ("IssuerOfPatientID", "StudyDescription")
 
-INHERITED: Final = (
-    *_TEXT[:3],
-    *_OPTIONAL_TEXT,
+_TYPE_2: Final = (
+    *_TEXT,
     "PatientName",
     "PatientBirthDate",
     "PatientSex",
-    "PatientAge",
-    "PatientIdentityRemoved",
-    "DeidentificationMethod",
-    "StudyInstanceUID",
     "StudyDate",
     "StudyTime",
     "ReferringPhysicianName",
 )
-"""Attributes of patient and study that a result takes over from its source."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReferenceView:
-    """What results inherit from their source. ``images`` hold identity and geometry, in plane order."""
+    """What results inherit from their source.
+
+    ``images`` hold UIDs and geometry in plane order, with patient and study left blank: the libraries quote doubtful
+    names in warnings and logs, so they never see one. ``stamp`` puts ``identity`` on the finished object.
+    """
 
     identity: Dataset
     """Patient and study attributes, complete to type 2, text as Unicode for ``ISO_IR 192``."""
@@ -91,7 +89,7 @@ def reference_view(headers: Sequence[Dataset], study_uid: str) -> ReferenceView:
     derived = len(frames) > 1 or not only or not is_uid(only)
     frame_of_reference = derived_uid("frame-of-reference", _text(headers[0], "SeriesInstanceUID")) if derived else only
     made = _Elements()
-    images = tuple(_image(header, identity, study_uid, frame_of_reference, made) for header in headers)
+    images = tuple(_image(header, study_uid, frame_of_reference, made) for header in headers)
     placed = all(keyword in image for image in images for keyword in _PLACE)
     if placed:
         _fill_thickness(images)
@@ -102,28 +100,33 @@ def reference_view(headers: Sequence[Dataset], study_uid: str) -> ReferenceView:
 
 def _identity(header: Dataset, study_uid: str) -> Dataset:
     view = Dataset()
-    view.SpecificCharacterSet = UTF8
-    view.StudyInstanceUID = study_uid
+
+    def put(keyword: str, value: str | PersonName) -> None:
+        # Without validation: identity is taken over as it is, and a warning would quote it.
+        view.add(DataElement(keyword, dictionary_VR(keyword), value, validation_mode=config.IGNORE))
+
+    put("SpecificCharacterSet", UTF8)
+    put("StudyInstanceUID", study_uid)
     for keyword in _TEXT:
-        setattr(view, keyword, _text(header, keyword))
+        put(keyword, _text(header, keyword))
     for keyword in ("PatientName", "ReferringPhysicianName"):
-        setattr(view, keyword, PersonName(_text(header, keyword)))
+        put(keyword, PersonName(_text(header, keyword)))
     for keyword in ("PatientBirthDate", "StudyDate"):
-        setattr(view, keyword, _date(_text(header, keyword)))
-    view.StudyTime = _time(_text(header, "StudyTime"))
+        put(keyword, _date(_text(header, keyword)))
+    put("StudyTime", _time(_text(header, "StudyTime")))
     sex = _text(header, "PatientSex").upper()
-    view.PatientSex = sex if sex in {"M", "F", "O"} else ""
+    put("PatientSex", sex if sex in {"M", "F", "O"} else "")
     for keyword in _OPTIONAL_TEXT:
         if text := _text(header, keyword):
-            setattr(view, keyword, text[:64])
+            put(keyword, text[:64])
     if _AGE.fullmatch(age := _text(header, "PatientAge")):
-        view.PatientAge = age
+        put("PatientAge", age)
     removed = _text(header, "PatientIdentityRemoved").upper()
     if removed in {"YES", "NO"}:
-        view.PatientIdentityRemoved = removed
+        put("PatientIdentityRemoved", removed)
     if removed == "YES":
         # Type 1C (PS3.3 C.7.1.1): a method is required here, and real senders leave it out.
-        view.DeidentificationMethod = _text(header, "DeidentificationMethod") or NOT_STATED
+        put("DeidentificationMethod", _text(header, "DeidentificationMethod") or NOT_STATED)
     return view
 
 
@@ -144,9 +147,11 @@ class _Elements:
         view[element.tag] = element
 
 
-def _image(header: Dataset, identity: Dataset, study_uid: str, frame_of_reference: str, made: _Elements) -> Dataset:
+def _image(header: Dataset, study_uid: str, frame_of_reference: str, made: _Elements) -> Dataset:
     view = Dataset()
-    view.update(identity)
+    for keyword in _TYPE_2:
+        made.put(view, keyword, "")
+    made.put(view, "StudyInstanceUID", study_uid)
     for keyword in ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID"):
         uid = _text(header, keyword)
         if not uid or not is_uid(uid):

@@ -118,7 +118,6 @@ def _draw(
 def _capture(result: ResultSet, view: ReferenceView, plane: int, pixels: RgbArray, index: int) -> Dataset:
     run, source = result.run, view.of_plane(plane)
     dataset = Dataset()
-    dataset.update(view.identity)
     dataset.SOPClassUID = SecondaryCaptureImageStorage
     dataset.SOPInstanceUID = instance_uid(run, "sc", index)
     dataset.SeriesInstanceUID = series_uid(run, "sc")

@@ -11,7 +11,7 @@ from pydicom import Dataset
 
 from wetread.adapters.evidence.coding import concept_code
 from wetread.adapters.evidence.outline import Outline
-from wetread.adapters.evidence.reference_header import INHERITED, UTF8, ReferenceView
+from wetread.adapters.evidence.reference_header import UTF8, ReferenceView
 from wetread.adapters.evidence.sr_groups import Group, finding_groups, outcome_group
 from wetread.adapters.evidence.stamp import (
     MANUFACTURER,
@@ -32,10 +32,7 @@ class _Report(hd.sr.Comprehensive3DSR):
     """highdicom's report, open to any source: its own copying knows no private or new SOP class."""
 
     def copy_patient_and_study_information(self, dataset: Dataset) -> None:
-        """Inherit what the reference view holds of patient and study (PS3.3 C.7.1.1, C.7.2.1)."""
-        for keyword in INHERITED:
-            if keyword in dataset:
-                self[keyword] = dataset[keyword]
+        """Copy nothing: ``stamp`` puts patient and study on the finished object."""
 
 
 _EXAMINATIONS = {"CT": "ct_examination", "MR": "mr_examination"}

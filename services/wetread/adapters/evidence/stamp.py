@@ -65,7 +65,8 @@ def local_start(run: Run, view: ReferenceView) -> datetime:
 
 
 def stamp(dataset: Dataset, run: Run, view: ReferenceView) -> None:
-    """Overwrite everything in *dataset* that came from the clock or at random, and say who wrote it."""
+    """Put patient and study on *dataset*, say who wrote it, and overwrite what came from the clock or at random."""
+    dataset.update(view.identity)
     start = local_start(run, view)
     date, time = start.strftime("%Y%m%d"), start.strftime("%H%M%S.%f")
     dataset.InstanceCreationDate, dataset.InstanceCreationTime = date, time
