@@ -81,7 +81,7 @@ def test_each_frame_names_its_source_image() -> None:
         assert image.ReferencedSOPInstanceUID == source.SOPInstanceUID
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(hnp.arrays(np.uint8, (3, 8, 10), elements=st.integers(0, 2)))
 def test_any_mask_survives_and_left_stays_left(mask: np.ndarray) -> None:
     observations = tuple(Observation("intracranial_hemorrhage", "positive", label=n) for n in (1, 2))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from functools import cache
 from io import BytesIO
 
 import highdicom as hd
@@ -19,6 +20,11 @@ from wetread.core.states import AiState
 
 def report(case: EvidenceInput) -> hd.sr.Comprehensive3DSR:
     return hd.sr.srread(BytesIO(Encoder().encode(case)[0].data))
+
+
+@cache
+def standard() -> hd.sr.Comprehensive3DSR:
+    return report(evidence())
 
 
 def groups(dataset: Dataset) -> list[Dataset]:
@@ -51,7 +57,7 @@ def drawn_by_viewer(group: Dataset) -> np.ndarray | None:
 
 
 def test_report_is_a_preliminary_unverified_measurement_report() -> None:
-    dataset = report(evidence())
+    dataset = standard()
     assert dataset.SOPClassUID == "1.2.840.10008.5.1.4.1.1.88.34"
     assert dataset.ContentTemplateSequence[0].TemplateIdentifier == "1500"
     assert (dataset.PreliminaryFlag, dataset.VerificationFlag) == ("PRELIMINARY", "UNVERIFIED")
@@ -67,7 +73,7 @@ def test_early_result_is_a_partial_report() -> None:
 
 
 def test_root_comment_is_the_statement_word_for_word() -> None:
-    comments = [i.TextValue for i in report(evidence()).ContentSequence if name(i) == ("121106", "DCM")]
+    comments = [i.TextValue for i in standard().ContentSequence if name(i) == ("121106", "DCM")]
     assert comments[0] == RUO_STATEMENT
     assert "Phantom-trained" in comments[1]
     assert "POSITIVE" in comments[1]
@@ -107,7 +113,7 @@ def test_states_are_never_confused_in_the_words_for_readers() -> None:
 
 
 def test_provenance_repeats_the_run() -> None:
-    parameters = values(groups(report(evidence()))[0], ("111002", "DCM"))
+    parameters = values(groups(standard())[0], ("111002", "DCM"))
     assert f"model_sha256={'c' * 64}" in parameters
     assert f"input_sha256={'e' * 64}" in parameters
     assert f"phantom_evidence_id={'9' * 64}" in parameters
@@ -130,7 +136,7 @@ def test_volumetric_group_stands_on_the_segment() -> None:
 
 
 def test_finding_says_presence_type_side_and_score() -> None:
-    group = groups(report(evidence()))[1]
+    group = groups(standard())[1]
     assert values(group, ("121052", "DCM")) == ["Present"]
     assert values(group, ("finding-type", "99WETREAD")) == [
         "Intraparenchymal hemorrhage",
@@ -146,14 +152,14 @@ def test_finding_says_presence_type_side_and_score() -> None:
 
 
 def test_uncertainty_and_method_hang_on_their_measurement() -> None:
-    group = groups(report(evidence()))[1]
+    group = groups(standard())[1]
     volume = next(i for i in group.ContentSequence if i.ValueType == "NUM" and name(i)[0] == "118565006")
     assert [i.ValueType for i in volume.ContentSequence] == ["TEXT", "NUM"]
     assert float(volume.ContentSequence[1].MeasuredValueSequence[0].NumericValue) == 0.1
 
 
 def test_viewer_finds_outline_and_length_of_each_finding() -> None:
-    found = groups(report(evidence()))
+    found = groups(standard())
     drawn = [g for g in found if tool(g).startswith("Cornerstone3DTools@^0.1.0:")]
     assert [tool(g).split(":")[1] for g in drawn] == ["PlanarFreehandROI", "Length"] * 2
     assert len({values_uid(g) for g in found}) == len(found)  # the viewer's annotation id
@@ -219,7 +225,7 @@ def test_quality_and_shadow_are_flagged() -> None:
 
 
 def test_private_codes_are_declared() -> None:
-    scheme = report(evidence()).CodingSchemeIdentificationSequence[0]
+    scheme = standard().CodingSchemeIdentificationSequence[0]
     assert scheme.CodingSchemeDesignator == "99WETREAD"
 
 
