@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from pydicom.encaps import encapsulate
-from pydicom.pixels import get_decoder
+from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import UID, RLELossless
 
 from wetread.adapters.codecs.codestream import image_size
@@ -30,7 +30,7 @@ class PydicomFrameDecoder:
             _check_size(frame, layout)
         try:
             decoder = get_decoder(UID(transfer_syntax_uid))
-            plugins = [p for p in _PREFERENCE if p in decoder.available_plugins]
+            plugins: list[str] = [p for p in _PREFERENCE if p in decoder.available_plugins]
             return self._first(decoder, plugins, frame, layout)
         except NotProcessable:
             raise
