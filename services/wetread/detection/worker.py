@@ -18,46 +18,26 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from wetread.core.detector import BaseDetector
 from wetread.core.errors import ComputationFailed, ConfigurationError, WetreadError
 from wetread.core.findings import Run
-from wetread.core.ports.inference import InferenceClient, NetworkFile
-from wetread.core.ports.objects import ArtifactStore, ObjectRef, ObjectStore
-from wetread.core.ports.pixels import FrameDecoder
+from wetread.core.ports.objects import ObjectRef
 from wetread.detection import registry
 from wetread.detection.artifact import mask_bytes, mask_key
 from wetread.detection.execution import Engines, execute
+from wetread.detection.worker_ports import WorkerPorts
 
 logger = logging.getLogger("wetread.detection.worker")
 
 _PR_SET_PDEATHSIG: Final = 1
 _ADDRESS_SPACE_SLACK: Final = 1 << 30
 """Reserved but untouched memory (thread stacks, allocator arenas) counts as data too."""
-
-
-class WarmInferenceClient(InferenceClient, Protocol):
-    """An engine that can be made ready before the first study."""
-
-    def warm_up(self) -> None:
-        """Open every network. Raises ComputationFailed("model_unavailable")."""
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerPorts:
-    """What a worker process needs from the outside, made in the process itself by the composition root."""
-
-    objects: ObjectStore
-    artifacts: ArtifactStore
-    decoder: FrameDecoder
-    inference: Callable[[Sequence[NetworkFile]], WarmInferenceClient]
-    threads: int = 2
 
 
 class Worker:

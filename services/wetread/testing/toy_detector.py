@@ -19,7 +19,7 @@ from wetread.adapters.inference.onnxruntime import OnnxRuntimeClient
 from wetread.core.errors import CorruptRecord, NotFound, Unavailable
 from wetread.core.ports.inference import NetworkFile
 from wetread.core.ports.objects import ObjectRef
-from wetread.detection.worker import WorkerPorts
+from wetread.detection.worker_ports import WorkerPorts
 from wetread.testing.onnx_bytes import elementwise_model
 
 FOLDER_VARIABLE = "WETREAD_TEST_STORE"
