@@ -72,17 +72,20 @@ class _Session:
         self._parameters = merged_parameters(installed.info.manifest, given)
 
     def run(self, study: FolderStudy) -> tuple[Execution, Run]:
+        answer = self._detector.applicable(study.facts)
+        if not answer.applicable:
+            return self._refused(study, NotApplicable(answer.reason or "no_suitable_series", answer.detail))
         try:
-            answer = self._detector.applicable(study.facts)
-            if not answer.applicable:
-                raise NotApplicable(answer.reason or "no_suitable_series", answer.detail)
             chosen = self._detector.select(study.facts)
         except (NotApplicable, NotProcessable) as refusal:
-            run = self._record(study, "", ())
-            return Execution(refused(run, refusal), None), run
+            return self._refused(study, refusal)
         run = self._record(study, chosen.series_instance_uid, chosen.sop_instance_uids)
         objects = [study.files[uid].read_bytes() for uid in chosen.sop_instance_uids]
         return execute(self._detector, objects, run, self._engines, parameters=self._parameters), run
+
+    def _refused(self, study: FolderStudy, refusal: NotApplicable | NotProcessable) -> tuple[Execution, Run]:
+        run = self._record(study, "", ())
+        return Execution(refused(run, refusal), None), run
 
     def _record(self, study: FolderStudy, series_uid: str, sop_instance_uids: Sequence[str]) -> Run:
         facts = {i.sop_instance_uid: i for series in study.facts.series for i in series.instances}
