@@ -216,9 +216,12 @@ def stacks(series: SeriesFacts) -> list[Stack]:
     for instance in sorted(series.instances, key=lambda i: i.sop_instance_uid):
         if is_projection(instance.image_type):
             continue
-        if instance.position is None and instance.sop_class_uid in ENHANCED_CLASSES and instance.number_of_frames > 1:
+        if instance.sop_class_uid in ENHANCED_CLASSES and instance.number_of_frames > 1:
+            plane = None
+            if instance.orientation is not None and valid_orientation(instance.orientation):
+                plane = plane_of(instance.orientation)
             thickness = instance.slice_thickness
-            found.append(Stack(series.series_instance_uid, (instance,), None, None, thickness, numbers_closed=True))
+            found.append(Stack(series.series_instance_uid, (instance,), None, plane, thickness, numbers_closed=True))
         elif (
             instance.position is not None
             and instance.pixel_spacing is not None

@@ -1,0 +1,1 @@
+"""Contract suites: one class per port or plug-in, subclassed once per implementation."""
