@@ -67,7 +67,7 @@ def router(ports: WorklistPorts, tail: EventTail) -> APIRouter:
         request: Request,
         study_uid: str,
         wait: Annotated[
-            str | None, Query(description="long poll: answer when every detector is final, at most after this time (30s)")
+            str | None, Query(description="long poll (30s): answer when every detector is final, or after this time")
         ] = None,
     ) -> schemas.FindingsOut:
         """Every detector's standing on the study, with findings, scores, model digest and the stored DICOM series."""
@@ -106,7 +106,8 @@ def router(ports: WorklistPorts, tail: EventTail) -> APIRouter:
     @api.get("/detectors")
     def detectors() -> schemas.DetectorsOut:
         """Return the installed detectors with their cards' essentials."""
-        return schemas.DetectorsOut(detectors=[_detector_out(info) for _name, info in sorted(ports.detectors().items())])
+        installed = sorted(ports.detectors().items())
+        return schemas.DetectorsOut(detectors=[_detector_out(info) for _name, info in installed])
 
     return api
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import orjson
 from fastapi import APIRouter, Header, Query, Request
@@ -46,7 +46,9 @@ def router(ports: WorklistPorts, tail: EventTail) -> APIRouter:
             next=found[-1].cursor if found else after,
         )
 
-    @api.get("/events/stream", response_class=StreamingResponse, responses={200: {"content": {"text/event-stream": {}}}})
+    answers: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {}}}}
+
+    @api.get("/events/stream", response_class=StreamingResponse, responses=answers)
     async def stream(
         request: Request,
         *,

@@ -20,8 +20,8 @@ from wetread.core.ports import (
     Subscriptions,
     TaskRepository,
     WebhookSender,
-    WorkQueue,
     Worklist,
+    WorkQueue,
 )
 
 

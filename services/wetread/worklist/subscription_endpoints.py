@@ -78,11 +78,11 @@ def router(ports: WorklistPorts) -> APIRouter:
             subscription = ports.subscriptions.get(tx, tenant, subscription_id)
         sample = Event(
             id=f"sample-{uuid.uuid4().hex}",
-            type=EventType.FINDING_POSITIVE,
+            type=EventType.STUDY_RECEIVED,
             tenant=tenant,
             subject="0.0",
             time=now,
-            data={"state": "positive", "detector": "sample", "reason": "test of this subscription"},
+            data={"reason": "test of this subscription"},
             stamps={"sent": now},
         )
         body = orjson.dumps(notification(sample, public_url=str(request.base_url)))

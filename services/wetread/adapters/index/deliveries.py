@@ -148,7 +148,14 @@ class SqlDeliveries:
         )
 
     def _enqueue(
-        self, tx: Transaction, tenant: str, event_id: str, subscription_id: str, *, at: float, delay: float | None = None
+        self,
+        tx: Transaction,
+        tenant: str,
+        event_id: str,
+        subscription_id: str,
+        *,
+        at: float,
+        delay: float | None = None,
     ) -> None:
         self._work.enqueue(
             tx,

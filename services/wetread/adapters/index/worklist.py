@@ -18,6 +18,7 @@ from wetread.core.ports import ImageReference, Transaction, WorklistFilter, Work
 from wetread.core.priority import Priority
 from wetread.core.reading_order import DEFAULT_GUARD, Band, Guard, Place, sequence
 
+
 class SqlWorklist:
     """``Worklist`` on the index database."""
 

@@ -115,7 +115,8 @@ def _registered(
         query = query.where(order.priority == Priority.STAT, firm if band is Band.FIRM else not_(firm))
         key = order.due_at
     else:
-        query = query.where(order.priority != Priority.STAT, _overdue(band, order.arrival, order.priority, position, guard))
+        waited = _overdue(band, order.arrival, order.priority, position, guard)
+        query = query.where(order.priority != Priority.STAT, waited)
         key = order.arrival
     if wanted.priority is not None:
         query = query.where(order.priority == wanted.priority)

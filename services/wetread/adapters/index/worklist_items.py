@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, Table, select
+from sqlalchemy import Connection, Row, Table, func, select
 
 from wetread.adapters.index.reading_order import reasons_of
 from wetread.adapters.index.tables import decisions, reading_order, series, studies, tasks
@@ -26,7 +26,6 @@ def assemble(connection: Connection, tenant: str, taken: Sequence[tuple[Band, Pl
         studies.c.patient_name,
         studies.c.description,
         studies.c.study_date,
-        studies.c.instance_count,
         studies.c.received_at,
     )
     study_rows = {
@@ -44,7 +43,7 @@ def assemble(connection: Connection, tenant: str, taken: Sequence[tuple[Band, Pl
             .where(decisions.c.tenant == tenant, decisions.c.study_uid.in_(uids))
         ).scalars()
     )
-    modalities = _modalities(connection, tenant, uids)
+    sources = _source_series(connection, tenant, uids)
     items = []
     for band, place in taken:
         study = study_rows.get(place.study_uid)
@@ -56,10 +55,10 @@ def assemble(connection: Connection, tenant: str, taken: Sequence[tuple[Band, Pl
                 study_uid=study.study_uid,
                 patient_id=study.patient_id,
                 patient_name=study.patient_name,
-                modality="/".join(modalities.get(study.study_uid, ())),
+                modality="/".join(sources[study.study_uid]),
                 description=study.description,
                 study_date=study.study_date,
-                instances=study.instance_count,
+                instances=sum(sources[study.study_uid].values()),
                 received_at=study.received_at,
                 due_at=place.due_at,
                 priority=UNREGISTERED_CLASS if order is None else Priority(order.priority),
@@ -76,17 +75,17 @@ def _rows(connection: Connection, table: Table, tenant: str, uids: Sequence[str]
     return connection.execute(select(table).where(table.c.tenant == tenant, table.c.study_uid.in_(uids))).all()
 
 
-def _modalities(connection: Connection, tenant: str, uids: Sequence[str]) -> dict[str, list[str]]:
-    """Return the modalities of the source series: our own SR and SEG do not make a CT study a mixed one."""
+def _source_series(connection: Connection, tenant: str, uids: Sequence[str]) -> dict[str, dict[str, int]]:
+    """Return study -> modality -> instances of the source series: our own SR and SEG do not make a CT study mixed."""
     query = (
-        select(series.c.study_uid, series.c.modality)
-        .distinct()
+        select(series.c.study_uid, series.c.modality, func.sum(series.c.instance_count))
         .where(series.c.tenant == tenant, series.c.study_uid.in_(uids), ~series.c.own_result, series.c.modality != "")
+        .group_by(series.c.study_uid, series.c.modality)
         .order_by(series.c.study_uid, series.c.modality)
     )
-    found: dict[str, list[str]] = defaultdict(list)
-    for study_uid, modality in connection.execute(query):
-        found[study_uid].append(modality)
+    found: dict[str, dict[str, int]] = defaultdict(dict)
+    for study_uid, modality, count in connection.execute(query):
+        found[study_uid][modality] = int(count)
     return found
 
 
