@@ -168,8 +168,14 @@ class ComputationFailed(_Reasoned):
 
 
 class Unavailable(WetreadError):
+    """A dependency is down. ``retry_after``: seconds it asked to be left alone, if it said so."""
+
     status, slug, title = 503, "unavailable", "Temporarily unavailable"
     transient = True
+
+    def __init__(self, detail: str = "", *, retry_after: float | None = None) -> None:
+        super().__init__(detail)
+        self.retry_after = retry_after
 
 
 class StorageFull(WetreadError):

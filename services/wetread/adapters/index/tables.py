@@ -201,6 +201,7 @@ reading_order = Table(
     Column("tenant", String, nullable=False),
     Column("study_uid", String, nullable=False),
     Column("priority", String, nullable=False),
+    Column("firm_priority", String, nullable=False),  # the class without AI findings: the guard treats a flag apart
     Column("arrival", Float, nullable=False),
     Column("due_at", Float, nullable=False),
     Column("reasons_json", Text, nullable=False, default="[]"),
@@ -208,6 +209,7 @@ reading_order = Table(
     Column("updated_at", Float, nullable=False),
     PrimaryKeyConstraint("tenant", "study_uid"),
     Index("reading_order_open", "tenant", "state", "priority", "due_at"),
+    Index("reading_order_arrival", "tenant", "state", "arrival", "study_uid"),
 )
 
 events = Table(
@@ -223,6 +225,8 @@ events = Table(
     Column("stamps_json", Text, nullable=False, default="{}"),
     UniqueConstraint("tenant", "id"),
     Index("events_subject", "tenant", "subject"),
+    # A cursor is never given out twice, even when the newest events are deleted.
+    sqlite_autoincrement=True,
 )
 
 subscriptions = Table(
@@ -249,7 +253,9 @@ deliveries = Table(
     Column("attempts", Integer, nullable=False, default=0),
     Column("last_error", String, nullable=False, default=""),
     Column("sent_at", Float),
+    Column("next_attempt_at", Float),  # null: waits for an earlier event of its study
     Column("updated_at", Float, nullable=False),
     PrimaryKeyConstraint("tenant", "subscription_id", "event_id"),
-    Index("deliveries_state", "tenant", "state"),
+    Index("deliveries_state", "state", "next_attempt_at"),
+    Index("deliveries_subscription", "tenant", "subscription_id", "state", "updated_at"),
 )
