@@ -17,9 +17,7 @@ Json = dict[str, Any]
 TRANSACTION_UID: Final = "00081195"
 _MAX_DEPTH: Final = 16
 _TAG = re.compile(r"[0-9A-Fa-f]{8}")
-_VRS: Final = frozenset(
-    "AE AS AT CS DA DS DT FD FL IS LO LT OB OD OF OL OV OW PN SH SL SQ SS ST SV TM UC UI UL UN UR US UT UV".split()
-)
+_VRS: Final = re.compile(r"A[EST]|CS|D[AST]|F[DL]|IS|L[OT]|O[BDFLVW]|PN|S[HLQSTV]|TM|U[CILNRSTV]")
 _BINARY: Final = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN"})
 _NUMBERS: Final = frozenset({"FD", "FL", "SL", "SS", "UL", "US"})
 
@@ -107,7 +105,7 @@ def _read_item(item: Any, depth: int) -> tuple[Json, bool]:
 
 
 def _read_element(tag: str, raw: Any, depth: int) -> tuple[Json, bool]:
-    if not isinstance(raw, dict) or raw.get("vr") not in _VRS:
+    if not isinstance(raw, dict) or not _VRS.fullmatch(str(raw.get("vr"))):
         raise invalid(f"{tag} has no valid vr")
     vr = str(raw["vr"])
     known = vr_of(tag)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import calendar
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -16,6 +16,7 @@ from wetread.core.errors import InvalidInput
 from wetread.core.ups_dataset import TRANSACTION_UID, items, text, values, vr_of
 
 TIMEZONE: Final = "00080201"
+STUDY: Final = "0020000D"
 _TAG = re.compile(r"[0-9A-Fa-f]{8}")
 _KEYWORD = re.compile(r"[A-Z][A-Za-z0-9]*")
 _DT = re.compile(r"(\d{4}|\d{6}|\d{8}|\d{10}|\d{12}|\d{14}(?:\.\d{1,6})?)([+-]\d{4})?")
@@ -89,8 +90,19 @@ def _check_value(key: Key) -> None:
         raise InvalidInput(msg)
 
 
+def study_uid(dataset: Mapping[str, Any]) -> str:
+    """Return the study that a workitem is about: named at its top, in its first input, or in its first request."""
+    sources = [dataset, *items(dataset, "00404021"), *items(dataset, "0040A370")]
+    return next((found for found in (text(source, STUDY) for source in sources) if found), "")
+
+
 def matches(dataset: Mapping[str, Any], keys: Sequence[Key]) -> bool:
-    """Return whether a dataset matches all keys; of a sequence one item must match all of its keys at once."""
+    """Return whether a workitem matches all keys; of a sequence one item must match all of its keys at once.
+
+    A top-level Study Instance UID, which the UPS IOD does not have, asks for `study_uid`.
+    """
+    if STUDY not in dataset:
+        dataset = {**dataset, STUDY: {"vr": "UI", "Value": [study_uid(dataset)]}}
     return _matches(dataset, [(key.path, key) for key in keys if not key.universal], text(dataset, TIMEZONE) or "+0000")
 
 
@@ -105,25 +117,49 @@ def _matches(dataset: Mapping[str, Any], keys: Sequence[tuple[tuple[str, ...], K
 
 
 def _value_matches(key: Key, value: Any, zone: str) -> bool:
+    if isinstance(value, (int, float)):
+        return _is_number(key.value) and float(key.value) == value
     if key.vr == "PN":
         groups = value.values() if isinstance(value, dict) else [value]
         return any(_wildcard(folded(key.value), folded(str(group))) for group in groups)
-    if isinstance(value, (int, float)):
-        try:
-            return float(key.value) == value
-        except ValueError:
-            return False
-    if not isinstance(value, str):
+    matcher = _MATCHERS.get(key.vr)
+    if matcher is not None:
+        return matcher(key.value, str(value), zone)
+    return _wildcard(key.value, str(value)) if key.vr in _WILDCARD_VRS else key.value == value
+
+
+def _is_number(text_value: str) -> bool:
+    try:
+        float(text_value)
+    except ValueError:
         return False
-    if key.vr == "UI":
-        return value in re.split(r"[,\\]", key.value)
-    if key.vr == "DT":
-        low, high = _interval(key.value, zone)
-        start, _ = _interval(value, zone)
-        return low <= start < high
-    if key.vr in {"DA", "TM"}:
-        return _clock_matches(key.value, value)
-    return _wildcard(key.value, value) if key.vr in _WILDCARD_VRS else key.value == value
+    return True
+
+
+def _uid_listed(wanted: str, value: str, _zone: str) -> bool:
+    return value in re.split(r"[,\\]", wanted)
+
+
+def _moment_matches(wanted: str, value: str, zone: str) -> bool:
+    stored = _moment(value, zone)
+    low, high = _interval(wanted, zone)
+    return stored is not None and low <= stored[0] < high
+
+
+def _clock_matches(wanted: str, value: str, _zone: str) -> bool:
+    stored = re.sub(r"[.:]", "", value)
+    low, dash, high = (re.sub(r"[.:]", "", part) for part in wanted.partition("-"))
+    if not dash:
+        return stored.startswith(low)
+    return (not low or stored >= low) and (not high or stored[: len(high)] <= high)
+
+
+_MATCHERS: Final[dict[str, Callable[[str, str, str], bool]]] = {
+    "UI": _uid_listed,
+    "DT": _moment_matches,
+    "DA": _clock_matches,
+    "TM": _clock_matches,
+}
 
 
 def folded(name: str) -> str:
@@ -137,14 +173,6 @@ def _wildcard(pattern: str, value: str) -> bool:
         return pattern == value
     parts = (".*" if char == "*" else "." if char == "?" else re.escape(char) for char in re.sub(r"\*+", "*", pattern))
     return re.fullmatch("".join(parts), value, re.DOTALL) is not None
-
-
-def _clock_matches(wanted: str, value: str) -> bool:
-    stored = re.sub(r"[.:]", "", value)
-    low, dash, high = (re.sub(r"[.:]", "", part) for part in wanted.partition("-"))
-    if not dash:
-        return stored.startswith(low)
-    return (not low or stored >= low) and (not high or stored[: len(high)] <= high)
 
 
 def utc_instant(value: str, zone: str = "+0000") -> str:

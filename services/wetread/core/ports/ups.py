@@ -68,11 +68,11 @@ class UpsRepository(WorkitemRepository, Protocol):
     def load(self, tx: Transaction, tenant: str, uid: str) -> UpsRow:
         """Return a workitem. Raises NotFound (C307), Gone when it was removed after completion."""
 
-    def claim(self, tx: Transaction, row: UpsRow, transaction_hash: str, performer: Performer) -> bool:
-        """SCHEDULED -> IN PROGRESS as one compare-and-set; False: somebody else was first."""
+    def claim(self, tx: Transaction, row: UpsRow, transaction_hash: str, performer: Performer) -> UpsRow | None:
+        """SCHEDULED -> IN PROGRESS as one compare-and-set; None: somebody else was first."""
 
-    def save(self, tx: Transaction, row: UpsRow, dataset: Mapping[str, Any]) -> None:
-        """Write a changed dataset with its state. Raises Conflict when the row's state is no longer that of *row*."""
+    def save(self, tx: Transaction, row: UpsRow, dataset: Mapping[str, Any]) -> UpsRow:
+        """Write a changed dataset with its state. Raises Unavailable when the row changed since *row* was read."""
 
     def tell(self, tx: Transaction, tenant: str, uid: str, event: UpsEvent) -> int:
         """Queue an event for everybody who is subscribed to the workitem; return to how many."""
@@ -97,8 +97,10 @@ class UpsRepository(WorkitemRepository, Protocol):
     def announce(self, tx: Transaction, event: UpsEvent) -> int:
         """Queue an event of the provider itself for every subscribed AE of every tenant; return to how many."""
 
-    def events_after(self, tx: Transaction, tenant: str, aet: str, cursor: int, limit: int) -> list[QueuedEvent]:
-        """Return an AE's events after *cursor*, in order."""
+    def events_after(
+        self, tx: Transaction, tenant: str, aet: str, cursor: int, *, limit: int, not_before: float
+    ) -> list[QueuedEvent]:
+        """Return an AE's events after *cursor*, in order, less those older than *not_before*."""
 
     def new_for(self, tx: Transaction, cursor: int) -> tuple[int, set[tuple[str, str]]]:
         """Return the newest cursor and the (tenant, AE) pairs that have events after *cursor*."""
