@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
+import uvicorn
+from websockets.sync.client import ClientConnection, connect
 
 from wetread.adapters.index.database import SqlDatabase
 from wetread.adapters.index.workitems import SqlWorkitems
@@ -195,3 +199,48 @@ def refused(answer: Any, http_status: int, dicom_status: str) -> None:
     assert answer.headers["content-type"] == "application/problem+json"
     body = answer.json()
     assert (answer.status_code, body["status"], body.get("dicom_status")) == (http_status, http_status, dicom_status)
+
+
+def warning(text: str) -> str:
+    """Return the Warning header of PS3.18 with our service base URL."""
+    return f"299 {BASE}: {text}"
+
+
+@contextmanager
+def live(app: Any) -> Iterator[str]:
+    """Serve *app* on an ephemeral port of this machine; yields ``host:port``."""
+    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error", ws_ping_interval=None)
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        assert thread.is_alive()
+        thread.join(0.005)
+    try:
+        host, port = server.servers[0].sockets[0].getsockname()
+        yield f"{host}:{port}"
+    finally:
+        server.should_exit = True
+        thread.join(10)
+
+
+@contextmanager
+def channel(
+    address: str, aet: str, path: str = "/dicom-web/subscribers/", **options: Any
+) -> Iterator[ClientConnection]:
+    """Open an event channel with an independent websocket client."""
+    with connect(f"ws://{address}{path}{aet}", **options) as socket:
+        yield socket
+
+
+def next_event(socket: ClientConnection, timeout: float = 5.0) -> dict[str, Any]:
+    """Return the next event message."""
+    message = socket.recv(timeout=timeout)
+    assert isinstance(message, str)  # a text frame (PS3.18 8.10.5)
+    return json.loads(message)
+
+
+def told(event: Mapping[str, Any]) -> tuple[str, int, str | None]:
+    """Return (workitem, event type, state) of a message."""
+    state = event.get("00741000", {}).get("Value", [None])[0]
+    return event["00001000"]["Value"][0], event["00001002"]["Value"][0], state

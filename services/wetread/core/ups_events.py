@@ -127,5 +127,5 @@ def frame(sequence: int, workitem_uid: str, event_type: int, attributes: Mapping
         "00000110": element("US", (sequence - 1) % 65535 + 1),
         "00001000": element("UI", workitem_uid or GLOBAL_SUBSCRIPTION),
         "00001002": element("US", event_type),
-        **attributes,
+        **dict(sorted(attributes.items())),
     }
