@@ -38,9 +38,21 @@ class Key:
 
     @property
     def exact(self) -> bool:
-        """Whether only the very same text can match, so that a data base may look for it."""
-        wild = self.vr in _WILDCARD_VRS and re.search(r"[*?]", self.value)
-        return self.vr in _WILDCARD_VRS - {"PN"} and not wild
+        """Whether only the very same text can match."""
+        return self.vr in _WILDCARD_VRS - {"PN"} and not re.search(r"[*?]", self.value)
+
+    @property
+    def literals(self) -> tuple[str, ...]:
+        """Text that every match contains, folded for PN, so that a data base may leave out what cannot match."""
+        if self.vr not in _WILDCARD_VRS:
+            return ()
+        wanted = folded(self.value) if self.vr == "PN" else self.value
+        return tuple(part for part in re.split(r"[*?]+", wanted) if part)
+
+    @property
+    def uids(self) -> tuple[str, ...]:
+        """The UIDs of a UI key, any of which matches (PS3.4 C.2.2.2.2); empty for other VRs."""
+        return tuple(re.split(r"[,\\]", self.value)) if self.vr == "UI" else ()
 
 
 def looks_like_attribute(name: str) -> bool:
@@ -173,6 +185,15 @@ def _wildcard(pattern: str, value: str) -> bool:
         return pattern == value
     parts = (".*" if char == "*" else "." if char == "?" else re.escape(char) for char in re.sub(r"\*+", "*", pattern))
     return re.fullmatch("".join(parts), value, re.DOTALL) is not None
+
+
+def utc_range(value: str) -> tuple[str, str]:
+    """Return bounds, in the form of `utc_instant`, outside which nothing matches a DT key, whatever its time zone."""
+    low, high = _interval(value, "+0000")
+    far = timedelta(hours=15)
+    start = _EARLIEST if low - _EARLIEST < far else low - far
+    end = _LATEST if _LATEST - high < far else high + far
+    return start.strftime("%Y%m%d%H%M%S.%f").zfill(21), end.strftime("%Y%m%d%H%M%S.%f")
 
 
 def utc_instant(value: str, zone: str = "+0000") -> str:

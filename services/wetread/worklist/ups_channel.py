@@ -8,6 +8,7 @@ written by any process of the deployment arrive.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from typing import Final
@@ -97,10 +98,16 @@ class EventChannel:
                             await websocket.send_text(orjson.dumps(message).decode())
                     except TimeoutError:
                         logger.warning("a UPS subscriber does not read: closed")
-                        await websocket.close(_TRY_AGAIN_LATER, "events are not read fast enough")
+                        await self._close_unread(websocket)
                         return
                 position = batch[-1].cursor
                 await run_in_threadpool(self._delivered_to, subscriber, position)
+
+    async def _close_unread(self, websocket: WebSocket) -> None:
+        # The close frame queues behind what the subscriber does not read, so it gets no longer than a message did.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.send_timeout_s):
+                await websocket.close(_TRY_AGAIN_LATER, "events are not read fast enough")
 
     def _delivered(self, subscriber: Subscriber) -> int:
         with self._service.database.read() as tx:

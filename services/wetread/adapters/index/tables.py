@@ -184,6 +184,7 @@ workitems = Table(
     Column("scheduled_start", String, nullable=False, default=""),  # UTC, sortable
     Column("study_uid", String, nullable=False, default=""),
     Column("patient_id", String, nullable=False, default=""),
+    Column("patient_name_folded", String, nullable=False, default=""),
     Column("label", String, nullable=False, default=""),
     Column("transaction_hash", String),  # SHA-256 of the Transaction UID: a lock, never shown
     Column("performer", String, nullable=False, default=""),  # "", ours, external
@@ -192,8 +193,10 @@ workitems = Table(
     Column("flagged_at", Float),  # an external performer fell silent
     Column("created_at", Float, nullable=False),
     Column("updated_at", Float, nullable=False),
+    Column("search_json", Text, nullable=False),  # the dataset less its lists of instances: what a search scans
     Column("dataset_json", Text, nullable=False),
     PrimaryKeyConstraint("tenant", "uid"),
+    Index("workitems_patient", "tenant", "patient_id"),
     Index("workitems_state", "tenant", "state", "updated_at"),
     Index("workitems_order", "tenant", "priority_rank", "scheduled_start", "created_at", "uid"),
     Index("workitems_study", "tenant", "study_uid"),
