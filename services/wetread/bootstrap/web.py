@@ -34,7 +34,7 @@ ReadinessChecks = Mapping[str, Callable[[], None]]
 
 def problem_response(error: WetreadError, instance: str) -> JSONResponse:
     """Return the RFC 9457 answer of an error; ``instance`` is the path, never the query (it may hold patient data)."""
-    headers = {"Cache-Control": "no-store"}
+    headers = {"Cache-Control": "no-store", **error.headers}
     if isinstance(error, NotAuthenticated):
         headers["WWW-Authenticate"] = 'Bearer realm="wetread"'
     if error.http_status in {429, 503, 507}:

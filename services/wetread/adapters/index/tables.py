@@ -180,17 +180,72 @@ workitems = Table(
     Column("uid", String, nullable=False),
     Column("state", String, nullable=False),
     Column("priority", String, nullable=False),
-    Column("scheduled_start", String, nullable=False, default=""),
+    Column("priority_rank", Integer, nullable=False),
+    Column("scheduled_start", String, nullable=False, default=""),  # UTC, sortable
     Column("study_uid", String, nullable=False, default=""),
     Column("patient_id", String, nullable=False, default=""),
+    Column("patient_name_folded", String, nullable=False, default=""),
     Column("label", String, nullable=False, default=""),
     Column("transaction_hash", String),  # SHA-256 of the Transaction UID: a lock, never shown
+    Column("performer", String, nullable=False, default=""),  # "", ours, external
+    Column("ours", Boolean, nullable=False, default=False),  # scheduled by our own orchestration
+    Column("claimed_at", Float),
+    Column("flagged_at", Float),  # an external performer fell silent
     Column("created_at", Float, nullable=False),
     Column("updated_at", Float, nullable=False),
+    Column("search_json", Text, nullable=False),  # the dataset less its lists of instances: what a search scans
     Column("dataset_json", Text, nullable=False),
     PrimaryKeyConstraint("tenant", "uid"),
-    Index("workitems_state", "tenant", "state", "priority", "scheduled_start"),
+    Index("workitems_patient", "tenant", "patient_id"),
+    Index("workitems_state", "tenant", "state", "updated_at"),
+    Index("workitems_order", "tenant", "priority_rank", "scheduled_start", "created_at", "uid"),
     Index("workitems_study", "tenant", "study_uid"),
+)
+
+workitem_tombstones = Table(  # workitems removed after completion: their UIDs answer 410 and are not used again
+    "workitem_tombstones",
+    metadata,
+    Column("tenant", String, nullable=False),
+    Column("uid", String, nullable=False),
+    Column("removed_at", Float, nullable=False),
+    PrimaryKeyConstraint("tenant", "uid"),
+)
+
+ups_subscriptions = Table(  # one row per AE title and workitem, or per AE title and well-known worklist UID
+    "ups_subscriptions",
+    metadata,
+    Column("tenant", String, nullable=False),
+    Column("aet", String, nullable=False),
+    Column("workitem_uid", String, nullable=False),
+    Column("origin", String, nullable=False),  # the UID that was subscribed to: itself or a well-known one
+    Column("deletion_lock", Boolean, nullable=False, default=False),
+    Column("filter_json", Text, nullable=False, default="[]"),
+    Column("created_at", Float, nullable=False),
+    PrimaryKeyConstraint("tenant", "aet", "workitem_uid"),
+    Index("ups_subscriptions_workitem", "tenant", "workitem_uid"),
+)
+
+ups_events = Table(  # one row per event and subscribed AE title, written with the change that caused it
+    "ups_events",
+    metadata,
+    Column("cursor", Integer, primary_key=True, autoincrement=True),
+    Column("tenant", String, nullable=False),
+    Column("aet", String, nullable=False),
+    Column("workitem_uid", String, nullable=False),
+    Column("type", Integer, nullable=False),
+    Column("attributes_json", Text, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Index("ups_events_subscriber", "tenant", "aet", "cursor"),
+    sqlite_autoincrement=True,  # a cursor is never used twice, also after old events are removed
+)
+
+ups_deliveries = Table(  # how far each AE title has received its events
+    "ups_deliveries",
+    metadata,
+    Column("tenant", String, nullable=False),
+    Column("aet", String, nullable=False),
+    Column("cursor", Integer, nullable=False),
+    PrimaryKeyConstraint("tenant", "aet"),
 )
 
 # --- reading order and events --------------------------------------------------------------------------------------
