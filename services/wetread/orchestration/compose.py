@@ -18,6 +18,7 @@ from wetread.core.ports.studies import StoredInstance
 from wetread.core.states import AiState
 from wetread.orchestration.announce import Announcer
 from wetread.orchestration.conclusions import Conclusions
+from wetread.orchestration.namespace import source_study
 from wetread.orchestration.ports import Ports, Rules
 from wetread.orchestration.source_images import SourceImages
 
@@ -82,10 +83,13 @@ class Composition:
                 self._conclusions.end_workitem(tx, task, ())
 
     def _located(self, tx: Transaction, result: ResultSet) -> list[StoredInstance]:
-        located = self._ports.studies.locate(
-            tx, result.run.tenant, result.run.study_uid, result.sop_instance_uids or None
-        )
-        return located if result.sop_instance_uids else located[:1]
+        """Return the selected instances; without any, one of the largest source series stands for the study."""
+        run, uids = result.run, result.sop_instance_uids
+        if not uids:
+            study = source_study(self._ports.studies.facts(tx, run.tenant, run.study_uid))
+            largest = max(study.series, key=lambda s: (len(s.instances), s.series_instance_uid))
+            uids = (largest.instances[0].sop_instance_uid,)
+        return self._ports.studies.locate(tx, run.tenant, run.study_uid, uids)
 
     def _evidence(self, result: ResultSet, images: SourceImages) -> EvidenceInput:
         final = AiState.POSITIVE if result.state is AiState.PRELIMINARY_POSITIVE else result.state

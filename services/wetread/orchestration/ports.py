@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, tzinfo
-from typing import Protocol
 
 from wetread.core.completeness import CompletenessPolicy
 from wetread.core.ports.database import Clock, Database
@@ -19,25 +17,13 @@ from wetread.core.ports.orchestration import (
     ExecutorRepository,
     ManifestRepository,
     QuietWatchRepository,
+    RunControl,
     RunInputRepository,
 )
 from wetread.core.ports.studies import StudyIndex
 from wetread.core.ports.work import ResultRepository, TaskRepository, WorkQueue
 from wetread.core.ports.workitems import WorkitemRepository
 from wetread.core.workflow import Workflow, rules_digest
-
-
-class RunControl(Protocol):
-    """What people and supersession may do to durable work that is queued or running."""
-
-    def cancel(self, workflow_ids: Sequence[str]) -> None:
-        """Cancel; finished and unknown ids are ignored. Never inside a transaction: it opens its own."""
-
-    def end_states(self, workflow_ids: Sequence[str]) -> Mapping[str, str]:
-        """Return the end states of those that have ended: SUCCESS, ERROR, CANCELLED, MAX_RECOVERY_ATTEMPTS_EXCEEDED."""
-
-    def ended_badly(self, names: Sequence[str], *, since: float) -> Sequence[tuple[str, str, str]]:
-        """Return (id, workflow name, end state) of workflows that ended without success since a Unix time."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 from pydicom import Dataset, dcmread
 from pydicom.errors import InvalidDicomError
-from pydicom.pixels import apply_modality_lut
+from pydicom.pixels.processing import apply_modality_lut
 
 from wetread.core.detector import FloatArray
 from wetread.core.errors import ComputationFailed, CorruptRecord

@@ -5,16 +5,20 @@ Always on a named queue, always with a priority (due time), always a portable JS
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
 
-from dbos import DBOSClient, DBOSPortableJSONSerializer, EnqueueOptions
+from dbos import DBOSClient, DBOSPortableJSONSerializer, EnqueueOptions, WorkflowStatus
 
 from wetread.adapters.index.database import connection_of
 from wetread.core.errors import ConfigurationError
 from wetread.core.ports.database import Transaction
+from wetread.core.ports.orchestration import DeadWork
 from wetread.core.priority import queue_number
 from wetread.core.workqueue import APPLICATION, APPLICATION_VERSION, QUEUES
+
+_ENDED: Final = frozenset({"SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"})
 
 
 class DbosWorkQueue:
@@ -70,6 +74,43 @@ class DbosWorkQueue:
         if self._client is not None:
             self._client.destroy()
             self._client = None
+
+
+class DbosRunControl:
+    """RunControl on DBOS: cancellation, end states, dead workflows."""
+
+    def __init__(self, queue: DbosWorkQueue) -> None:
+        self._queue = queue
+
+    def cancel(self, workflow_ids: Sequence[str]) -> None:
+        """Cancel; finished and unknown ids are ignored."""
+        alive = {status.workflow_id for status in self._statuses(workflow_ids) if status.status not in _ENDED}
+        for workflow_id in alive:
+            self._queue.client.cancel_workflow(workflow_id)
+
+    def end_states(self, workflow_ids: Sequence[str]) -> Mapping[str, str]:
+        """Return the end states of those that have ended."""
+        return {s.workflow_id: s.status for s in self._statuses(workflow_ids) if s.status in _ENDED}
+
+    def dead(self, names: Sequence[str], *, since: float) -> Sequence[DeadWork]:
+        """Return workflows of these names that ended without success since a Unix time."""
+        found = self._queue.client.list_workflows(
+            name=list(names),
+            status=sorted(_ENDED - {"SUCCESS"}),
+            completed_after=datetime.fromtimestamp(since, tz=UTC).isoformat(),
+            load_output=False,
+        )
+        return [DeadWork(s.workflow_id, s.name, s.status, _keywords(s)) for s in found]
+
+    def _statuses(self, workflow_ids: Sequence[str]) -> list[WorkflowStatus]:
+        if not workflow_ids:
+            return []
+        return self._queue.client.list_workflows(workflow_ids=list(workflow_ids), load_input=False, load_output=False)
+
+
+def _keywords(status: WorkflowStatus) -> dict[str, Any]:
+    given = status.input or {}
+    return dict(given["kwargs"]) if "kwargs" in given else {}
 
 
 def create_queue_schema(url: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -105,3 +105,26 @@ class ExecutorRepository(Protocol):
 
     def remove(self, tx: Transaction, executor: str) -> None:
         """Forget an executor (its work was handed on, or it ended in order)."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeadWork:
+    """A durable workflow that ended without success: ERROR, CANCELLED or MAX_RECOVERY_ATTEMPTS_EXCEEDED."""
+
+    workflow_id: str
+    name: str
+    state: str
+    arguments: Mapping[str, Any]
+
+
+class RunControl(Protocol):
+    """What people, supersession and the outcomes loop may do to durable work. Never inside a transaction of ours."""
+
+    def cancel(self, workflow_ids: Sequence[str]) -> None:
+        """Cancel; finished and unknown ids are ignored."""
+
+    def end_states(self, workflow_ids: Sequence[str]) -> Mapping[str, str]:
+        """Return the end states of those that have ended, SUCCESS included."""
+
+    def dead(self, names: Sequence[str], *, since: float) -> Sequence[DeadWork]:
+        """Return workflows of these names that ended without success since a Unix time."""
