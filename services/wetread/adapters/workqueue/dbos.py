@@ -109,7 +109,7 @@ class DbosRunControl:
 
 
 def _keywords(status: WorkflowStatus) -> dict[str, Any]:
-    given = status.input or {}
+    given: Mapping[str, Any] = status.input or {}
     return dict(given["kwargs"]) if "kwargs" in given else {}
 
 
