@@ -99,18 +99,20 @@ class SeriesManifest(_Strict):
 
 
 class StudyManifest(_Strict):
-    """The sender's own list of a study (``POST /api/v1/studies/{uid}/manifest``): by series, or one total."""
+    """The sender's own list of a study (``POST /api/v1/studies/{uid}/manifest``): by series, all UIDs, or one total."""
 
     series: dict[str, SeriesManifest] = Field(default_factory=dict)
+    sop_instance_uids: tuple[str, ...] | None = None
     instances: Annotated[int, Field(ge=0)] | None = None
 
     def problem(self) -> str | None:
         """Return why this cannot serve as a manifest, or None."""
-        uids = [*self.series, *(uid for s in self.series.values() for uid in s.instances or ())]
+        listed = (uid for s in self.series.values() for uid in s.instances or ())
+        uids = [*self.series, *(self.sop_instance_uids or ()), *listed]
         if not all(is_uid(uid) for uid in uids):
             return "a key or an instance is not a DICOM UID"
-        if not self.series and self.instances is None:
-            return "neither series nor a number of instances is given"
+        if not self.series and not self.sop_instance_uids and self.instances is None:
+            return "neither series nor instances nor a number of instances is given"
         if any(s.instances is None and s.count is None for s in self.series.values()):
             return "a series has neither instances nor a count"
         return None
@@ -118,7 +120,8 @@ class StudyManifest(_Strict):
     def satisfied(self, study: StudyFacts) -> bool:
         """Return whether everything listed has arrived."""
         here = {s.series_instance_uid: {i.sop_instance_uid for i in s.instances} for s in study.series}
-        if self.instances is not None and sum(len(uids) for uids in here.values()) < self.instances:
+        arrived = set().union(*here.values())
+        if len(arrived) < (self.instances or 0) or not arrived.issuperset(self.sop_instance_uids or ()):
             return False
         return all(
             len(here.get(uid, ())) >= (listed.count or 0) and here.get(uid, set()) >= set(listed.instances or ())

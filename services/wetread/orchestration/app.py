@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from dbos import DBOS, DBOSConfig, DBOSPortableJSONSerializer
 from dbos._core import StepOptions
 
+from wetread.core.completeness import StudyManifest
 from wetread.core.errors import ConfigurationError, WetreadError
 from wetread.core.workqueue import (
     APPLICATION,
@@ -70,7 +71,15 @@ class DurableApplication:
         self._workflows: dict[str, Durable] = {}
         self._launched = False
 
-    def register(self, name: str, function: Durable | Callable[..., Awaitable[Any]]) -> None:
+    def register_step(self, name: str, function: Durable) -> None:
+        """Make *function* the one step of the durable workflow *name*: transient errors are tried again."""
+
+        def workflow(**arguments: Any) -> Any:
+            return DBOS.run_step(_retried(name), function, **arguments)
+
+        self.register(name, workflow)
+
+    def register(self, name: str, function: Durable) -> None:
         """Make *function* the durable workflow *name*. It is called with the enqueued arguments by keyword.
 
         Raises ConfigurationError for a second function of the same name.
@@ -132,9 +141,17 @@ def _register_control(application: DurableApplication, evaluator: Evaluator) -> 
             DBOS.run_step(_retried("cancel"), lambda: evaluator.cancel(superseded))
         return str(done["outcome"])
 
-    def evaluate_study(tenant: str, study_uid: str, generation: int, signal: str, stamps: dict[str, float]) -> str:
+    def evaluate_study(
+        tenant: str,
+        study_uid: str,
+        generation: int,
+        signal: str,
+        stamps: dict[str, float] | None = None,
+        manifest: dict[str, Any] | None = None,
+    ) -> str:
         def decide() -> dict[str, Any]:
-            return finished(evaluator.evaluate(tenant, study_uid, generation, signal, stamps))
+            listed = StudyManifest.model_validate(manifest) if manifest is not None else None
+            return finished(evaluator.evaluate(tenant, study_uid, generation, signal, stamps or {}, listed))
 
         return clean_up(DBOS.run_step(_retried("decide"), decide))
 

@@ -43,9 +43,19 @@ class Evaluator:
         self._runs = Runs(ports, rules, self._conclusions)
         self._announce = Announcer(ports.events, ports.clock)
 
-    def evaluate(self, tenant: str, study_uid: str, generation: int, signal: str, stamps: Stamps) -> Evaluation:
-        """Evaluate in a transaction of its own."""
+    def evaluate(
+        self,
+        tenant: str,
+        study_uid: str,
+        generation: int,
+        signal: str,
+        stamps: Stamps,
+        manifest: StudyManifest | None = None,
+    ) -> Evaluation:
+        """Evaluate in a transaction of its own; a *manifest* that came with the signal is kept first."""
         with self._ports.database.write() as tx:
+            if manifest is not None:
+                self._ports.manifests.put(tx, tenant, study_uid, manifest, self._ports.clock.now())
             return self.evaluate_in(tx, tenant, study_uid, generation, signal, stamps)
 
     def evaluate_in(

@@ -211,6 +211,8 @@ class _Planner:
         except Exception as error:
             return self._excluded(base, error)
         judgement = judge_input(self.study, chosen, self.evidence, self.timing)
+        if chosen.lacking:
+            return self._lacking(base, chosen)
         if judgement.level == "incomplete":
             return replace(base, detail=judgement.by, judgement=judgement)
         return replace(
@@ -239,6 +241,14 @@ class _Planner:
         # A detector's own fault must not leave the study without an answer.
         broken = replace(base, verdict=Verdict.BROKEN, judgement=self.whole)
         return replace(broken, reason="crashed", detail=f"selection failed: {type(error).__name__}")
+
+    def _lacking(self, base: Plan, chosen: InputSet) -> Plan:
+        """Return the plan for an input that more images could still cure: wait for them, then refuse."""
+        known = replace(base, chosen=chosen, judgement=self.whole, detail=chosen.reason)
+        if self.whole.level != "complete":
+            return known
+        selected = instances_digest(self.study, chosen.sop_instance_uids)
+        return replace(known, verdict=Verdict.REFUSED, reason=chosen.lacking, digest=digest("lacking", selected))
 
     def _needs(self, workflow: Workflow, task: str) -> tuple[str, str]:
         """Return (what the task still waits for, why it is skipped); both empty when it may run."""

@@ -34,7 +34,7 @@ class Orchestration:
     """SQLAlchemy URL of the database, the same one as the index: the outbox depends on it."""
     executor_id: str = "worker"
     workflows: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
-    """Durable workflows of other services that run in this process, such as the webhook ``deliver``."""
+    """One-step durable workflows of other services that run in this process, such as the webhook ``deliver``."""
     drain_seconds: int = 0
     max_recovery_attempts: int = MAX_RECOVERY_ATTEMPTS
 
@@ -53,7 +53,7 @@ def build(orchestration: Orchestration) -> Service:
         )
         register_orchestration(application, Evaluator(ports, rules), execution, composition)
         for name, function in orchestration.workflows.items():
-            application.register(name, function)
+            application.register_step(name, function)
         leases = Leases(ports, orchestration.executor_id, application.take_over)
         loops = [
             Periodic("heartbeat", leases.beat, HEARTBEAT_SECONDS),
