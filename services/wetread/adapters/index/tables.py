@@ -129,6 +129,8 @@ tasks = Table(
     Column("attempt", Integer, nullable=False, default=0),
     Column("progress", Integer, nullable=False, default=0),
     Column("updated_at", Float, nullable=False),
+    Column("runs", Integer, nullable=False, default=0),
+    Column("early", Boolean, nullable=False, default=False),
     PrimaryKeyConstraint("tenant", "study_uid", "detector"),
     Index("tasks_run", "run_id"),
     Index("tasks_state", "tenant", "state"),
@@ -160,6 +162,38 @@ decisions = Table(  # decision trace: which rules were evaluated on which facts,
     Column("rules_digest", String, nullable=False),
     Column("trace_json", Text, nullable=False),
     PrimaryKeyConstraint("tenant", "study_uid", "generation", "signal"),
+)
+
+run_inputs = Table(  # the exact input of each run, by its digest
+    "run_inputs",
+    metadata,
+    Column("tenant", String, nullable=False),
+    Column("digest", String, nullable=False),
+    Column("study_uid", String, nullable=False),
+    Column("series_uid", String, nullable=False),
+    Column("sop_uids", LargeBinary, nullable=False),  # zlib of newline-separated UIDs
+    PrimaryKeyConstraint("tenant", "digest"),
+    Index("run_inputs_study", "tenant", "study_uid"),
+)
+
+manifests = Table(  # what a sender says its study holds
+    "manifests",
+    metadata,
+    Column("tenant", String, nullable=False),
+    Column("study_uid", String, nullable=False),
+    Column("at", Float, nullable=False),
+    Column("manifest_json", Text, nullable=False),
+    PrimaryKeyConstraint("tenant", "study_uid"),
+)
+
+quiet_watches = Table(  # the quiet timer in flight of each study
+    "quiet_watches",
+    metadata,
+    Column("tenant", String, nullable=False),
+    Column("study_uid", String, nullable=False),
+    Column("sequence", Integer, nullable=False),
+    Column("since", Float, nullable=False),
+    PrimaryKeyConstraint("tenant", "study_uid"),
 )
 
 executors = Table(
