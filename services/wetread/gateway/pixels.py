@@ -17,7 +17,7 @@ from pydicom.pixels import get_decoder
 from pydicom.uid import UID
 
 from wetread.core.dicom.attributes import Attributes, integer, text
-from wetread.core.dicom.frames import FrameTable
+from wetread.core.dicom.frame_table import FrameTable
 from wetread.core.dicom.json_model import little_endian
 from wetread.core.dicom.transfer_syntax import EXPLICIT_LE, transfer_syntax
 from wetread.core.errors import NotAcceptable, NotFound, PayloadTooLarge

@@ -15,7 +15,7 @@ import orjson
 
 from wetread.core.dicom.attributes import text
 from wetread.core.dicom.facts import SeriesHeader, age_years, instance_facts, series_header
-from wetread.core.dicom.frames import frame_table
+from wetread.core.dicom.frame_table import frame_table
 from wetread.core.dicom.header import Header, HeaderLimits, read_header
 from wetread.core.dicom.json_model import JsonDataset, to_json
 from wetread.core.errors import InstanceRejected

@@ -21,7 +21,6 @@ from wetread.gateway.responses import base_url, data_response, etag_of, warning_
 from wetread.gateway.settings import GatewaySettings
 
 
-
 class UriTooLong(InvalidInput):
     """The request target exceeds the limit (RFC 9110 15.5.15)."""
 

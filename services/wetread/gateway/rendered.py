@@ -9,7 +9,7 @@ from anyio.to_thread import run_sync
 from starlette.requests import Request
 from starlette.responses import Response
 
-from wetread.core.dicom.frames import FrameTable
+from wetread.core.dicom.frame_table import FrameTable
 from wetread.core.dicomweb.media_types import accepts, parse_accept
 from wetread.core.dicomweb.multipart import MultipartWriter
 from wetread.core.errors import InvalidInput, NotAcceptable, NotFound

@@ -125,9 +125,7 @@ def _eight_bits(samples: NDArray[Any], stored: int) -> NDArray[np.uint8]:
     return np.asarray(samples.astype(np.float32) * (255.0 / max((1 << stored) - 1, 1)), np.uint8)
 
 
-def _fit(
-    image: Image.Image, data: Mapping[str, Mapping[str, Any]], viewport: Viewport | None
-) -> Image.Image:
+def _fit(image: Image.Image, data: Mapping[str, Mapping[str, Any]], viewport: Viewport | None) -> Image.Image:
     """Cut, flip and scale; pixels that are not square are made so (PS3.3 C.7.6.3.1.7)."""
     if viewport is not None and viewport.region is not None:
         image = _cut(image, viewport.region)

@@ -35,9 +35,7 @@ _BULK_KEY: Final = b'"BulkDataURI":"'
 class RetrieveEndpoints:
     """The retrieve resources."""
 
-    def __init__(
-        self, database: Database, archive: Archive, objects: ObjectStore, settings: GatewaySettings
-    ) -> None:
+    def __init__(self, database: Database, archive: Archive, objects: ObjectStore, settings: GatewaySettings) -> None:
         self._database = database
         self._archive = archive
         self._objects = objects

@@ -45,9 +45,7 @@ def store_status(outcomes: Sequence[InstanceOutcome], *, too_large: bool = False
 def location(outcomes: Sequence[InstanceOutcome], base: str) -> dict[str, str]:
     """Return the Location header when the request created something in exactly one study (PS3.18 10.5.3.2)."""
     created = {
-        outcome.study_instance_uid
-        for outcome in outcomes
-        if outcome.failure_reason is None and not outcome.duplicate
+        outcome.study_instance_uid for outcome in outcomes if outcome.failure_reason is None and not outcome.duplicate
     }
     return {"Content-Location": f"{base}/studies/{created.pop()}"} if len(created) == 1 else {}
 

@@ -10,8 +10,15 @@ from pathlib import Path
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from wetread.core.dicomweb.media_types import DICOM, DICOM_JSON, MULTIPART, MediaType, accepts, parse_accept
-from wetread.core.dicomweb.media_types import parse_media_type
+from wetread.core.dicomweb.media_types import (
+    DICOM,
+    DICOM_JSON,
+    MULTIPART,
+    MediaType,
+    accepts,
+    parse_accept,
+    parse_media_type,
+)
 from wetread.core.dicomweb.multipart import MultipartSplitter, PartBegin, PartData
 from wetread.core.errors import (
     InvalidInput,
@@ -215,7 +222,7 @@ class _Store:
     def _begin(self, part_type: str = "") -> None:
         self._buffer = PartBuffer(self._scratch, self._limits.spool_bytes)
         self._refusal = None
-        if part_type and not part_type.split(";")[0].strip().lower().startswith((DICOM, "application/octet-stream")):
+        if part_type and not part_type.split(";", maxsplit=1)[0].strip().lower().startswith((DICOM, "application/octet-stream")):
             self._refuse(reasons.CANNOT_UNDERSTAND, "the part is not application/dicom")
 
     def _add(self, piece: memoryview) -> None:

@@ -13,7 +13,7 @@ from itertools import islice
 from typing import Any, Final
 
 import orjson
-from sqlalchemy import Column, Connection, ColumnElement, Select, and_, exists, func, or_, select
+from sqlalchemy import Column, ColumnElement, Connection, Select, and_, exists, func, or_, select
 
 from wetread.adapters.index.tables import instances, series, studies
 from wetread.core.dicom.attributes import folded

@@ -161,8 +161,12 @@ class SqlArchive:
                 *(columns.instance_number, columns.transfer_syntax_uid, columns.content_hash, columns.locator),
                 *(columns.length, columns.frames_json, columns.facts_json),
             )
-            .join(series, (series.c.tenant == columns.tenant) & (series.c.study_uid == columns.study_uid)
-                  & (series.c.series_uid == columns.series_uid))
+            .join(
+                series,
+                (series.c.tenant == columns.tenant)
+                & (series.c.study_uid == columns.study_uid)
+                & (series.c.series_uid == columns.series_uid),
+            )
             .where(*_path(tenant, study_uid, series_uid, sop_uid))
             .order_by(series.c.series_number, columns.series_uid, columns.instance_number, columns.sop_uid)
         )

@@ -16,9 +16,7 @@ class MemoryObjectStore:
         self._lock = threading.Lock()
         self._records: list[tuple[str, bytes, bytes]] = []
 
-    def append(
-        self, tenant: str, records: Sequence[tuple[bytes, Sequence[bytes | memoryview]]]
-    ) -> list[ObjectRef]:
+    def append(self, tenant: str, records: Sequence[tuple[bytes, Sequence[bytes | memoryview]]]) -> list[ObjectRef]:
         """Keep the records."""
         with self._lock:
             refs = []

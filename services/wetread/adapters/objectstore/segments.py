@@ -61,9 +61,7 @@ class SegmentStore:
         self.cut_bytes = 0
         """Bytes of torn records cut off when segments were opened for writing."""
 
-    def append(
-        self, tenant: str, records: Sequence[tuple[bytes, Sequence[bytes | memoryview]]]
-    ) -> list[ObjectRef]:
+    def append(self, tenant: str, records: Sequence[tuple[bytes, Sequence[bytes | memoryview]]]) -> list[ObjectRef]:
         """Store and sync; see the port. A failed sync seals the segment: it is never retried and acknowledged."""
         if not records:
             return []

@@ -82,9 +82,7 @@ def frame_table(header: Header, data: Attributes, *, shift: int = 0) -> FrameTab
         return FrameTable(len(spans), pixels.start + shift, pixels.length, 0, spans, header.deflated, offset)
     bits = _native_frame_bits(data)
     available = pixels.length * 8 // bits if bits else 0
-    return FrameTable(
-        min(frames, available), pixels.start + shift, pixels.length, bits, (), header.deflated, offset
-    )
+    return FrameTable(min(frames, available), pixels.start + shift, pixels.length, bits, (), header.deflated, offset)
 
 
 def _native_frame_bits(data: Attributes) -> int:

@@ -205,7 +205,9 @@ class _Builder:
                 alternatives = ()
         elif path[-1] in (0x00080060, 0x00080061) and "," in value:
             alternatives = tuple(part.strip() for part in re.split(r"[,\\]", value) if part.strip())
-        elif "\\" in value and (self._flags.get("multiplevaluematching", False) or path[-1] in (0x00080060, 0x00080061)):
+        elif "\\" in value and (
+            self._flags.get("multiplevaluematching", False) or path[-1] in (0x00080060, 0x00080061)
+        ):
             alternatives = tuple(part.strip() for part in value.split("\\") if part.strip())
         if vr in _RANGED and not empty and value.strip("*"):
             if split_range(value, vr) is None and not _FORMS[vr].fullmatch(value):
