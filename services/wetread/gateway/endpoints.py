@@ -1,0 +1,49 @@
+"""The routes of the gateway: every resource of the DICOMweb studies service under its base path (PS3.18 10)."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from wetread.gateway.qido import SearchEndpoints
+from wetread.gateway.rendered import RenderEndpoints
+from wetread.gateway.retrieval import RetrieveEndpoints
+from wetread.gateway.stow import StowEndpoint
+
+
+def routes(
+    base_path: str,
+    stow: StowEndpoint,
+    search: SearchEndpoints,
+    retrieve: RetrieveEndpoints,
+    rendered: RenderEndpoints,
+) -> APIRouter:
+    """Return the router; its paths are complete. STOW reads the request stream itself."""
+    router = APIRouter()
+    study = f"{base_path}/studies/{{study}}"
+    series = f"{study}/series/{{series}}"
+    instance = f"{series}/instances/{{instance}}"
+    frames = f"{instance}/frames/{{frames}}"
+
+    async def store(request):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202 - a plain Starlette endpoint
+        return await stow(request)
+
+    router.add_route(f"{base_path}/studies", store, methods=["POST"])
+    router.add_route(study, store, methods=["POST"])
+
+    router.add_route(f"{base_path}/studies", search.studies, methods=["GET"])
+    router.add_route(f"{base_path}/series", search.series, methods=["GET"])
+    router.add_route(f"{base_path}/instances", search.instances, methods=["GET"])
+    router.add_route(f"{study}/series", search.series, methods=["GET"])
+    router.add_route(f"{study}/instances", search.instances, methods=["GET"])
+    router.add_route(f"{series}/instances", search.instances, methods=["GET"])
+
+    for path in (study, series, instance):
+        router.add_route(path, retrieve.instances, methods=["GET"])
+        router.add_route(f"{path}/metadata", retrieve.metadata, methods=["GET"])
+    router.add_route(frames, retrieve.frames, methods=["GET"])
+    router.add_route(f"{instance}/bulkdata/{{path:path}}", retrieve.bulkdata, methods=["GET"])
+
+    for path in (study, series, instance, frames):
+        router.add_route(f"{path}/rendered", rendered.rendered, methods=["GET"])
+        router.add_route(f"{path}/thumbnail", rendered.thumbnail, methods=["GET"])
+    return router
