@@ -1,0 +1,121 @@
+"""Phantom cases on the network's grid, rendered once into a cache outside the repository."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from wetread.core.detector import Volume
+from wetread.testing.phantoms import SPLITS, HeadSpec, make, to_volume
+
+HERE = Path(__file__).parent
+
+
+def load_detector_module() -> ModuleType:
+    """Import the detector.py of this folder under a name of its own."""
+    name = "wetread_model_ich_detector"
+    if name in sys.modules:
+        return sys.modules[name]
+    found = importlib.util.spec_from_file_location(name, HERE / "detector.py")
+    if found is None or found.loader is None:
+        raise ImportError("detector.py is missing")
+    module = importlib.util.module_from_spec(found)
+    sys.modules[name] = module
+    found.loader.exec_module(module)
+    return module
+
+
+def slab_labels(
+    volume: Volume, mask: npt.NDArray[np.uint8], slabs: Any, slab_mm: float
+) -> npt.NDArray[np.uint8]:
+    """Type codes on the slabs: blood on at least 40 % of the slab at that pixel."""
+    size = slabs.hu.shape[-1]
+    half = volume.weights_mm / 2
+    heights = slabs.plane_heights_mm
+    out = np.zeros(slabs.hu.shape, dtype=np.uint8)
+    for index, centre in enumerate(slabs.heights_mm):
+        low = np.maximum(heights - half, centre - slab_mm / 2)
+        weight = np.clip(np.minimum(heights + half, centre + slab_mm / 2) - low, 0, None)
+        if weight.sum() <= 0:
+            weight[np.abs(heights - centre).argmin()] = 1.0
+        weight /= weight.sum()
+        share = np.zeros((6, size, size), dtype=np.float32)
+        for plane in np.flatnonzero(weight > 1e-6):
+            if not mask[plane].any():
+                continue
+            rows = np.rint(slabs.row0[plane] + np.arange(size) * slabs.row_step).astype(int)
+            columns = np.rint(slabs.column0[plane] + np.arange(size) * slabs.column_step).astype(int)
+            image = mask[plane][np.clip(rows, 0, mask.shape[1] - 1)]
+            image = image[:, np.clip(columns, 0, mask.shape[2] - 1)]
+            for kind in range(1, 6):
+                share[kind] += np.float32(weight[plane]) * (image == kind)
+        blood = share[1:].sum(axis=0)
+        out[index] = np.where(blood >= 0.4, 1 + share[1:].argmax(axis=0), 0)
+    return out
+
+
+def render(seed: int, split: str, tier: str, folder: Path) -> Path:
+    """Render one case into `folder` unless it is there; returns the file."""
+    path = folder / f"{split}-{tier}" / f"{seed:07d}.npz"
+    if path.exists():
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    module = load_detector_module()
+    phantom = make(seed, HeadSpec(split=split, tier=tier))  # type: ignore[arg-type]
+    volume, mask = to_volume(phantom)
+    slabs = module.make_slabs(volume)
+    labels = slab_labels(volume, mask, slabs, module.SLAB_MM)
+    facts = {
+        "seed": seed, "split": split, "tier": tier,
+        "bleeds": [[b.type.name, float(b.volume_ml), float(b.mean_hu), b.side]
+                   for b in phantom.bleeds],
+        "midline_shift_mm": phantom.midline_shift_mm,
+        "mask_ml": float((mask > 0).sum(axis=(1, 2)) @ volume.voxel_volumes_ml),
+        "head": bool(module.looks_like_head(slabs.hu)),
+        "tags": {k: (v if isinstance(v, str | bool) else float(v)) for k, v in phantom.tags.items()},
+    }
+    part = path.with_suffix(".part.npz")
+    np.savez(part, hu=np.rint(slabs.hu).astype(np.int16), labels=labels, facts=json.dumps(facts))
+    part.rename(path)
+    return path
+
+
+def read(path: Path) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.uint8], dict[str, Any]]:
+    """Give HU slabs, labels and facts of a cached case."""
+    with np.load(path) as stored:
+        return stored["hu"], stored["labels"], json.loads(str(stored["facts"]))
+
+
+def seeds(split: str, first: int, count: int, stride: int, offset: int) -> Iterator[int]:
+    """Seeds first .. first+count of a split; every stride-th for parallel workers."""
+    for index in range(first + offset, first + count, stride):
+        yield SPLITS[split].start + index
+
+
+def main() -> None:
+    """Render a range: `cases.py CACHE --split s1 --count 200`."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("cache", type=Path)
+    parser.add_argument("--split", default="train", choices=list(SPLITS))
+    parser.add_argument("--tier", default="fast", choices=["fast", "physics"])
+    parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--count", type=int, default=100)
+    parser.add_argument("--stride", type=int, default=1)
+    parser.add_argument("--offset", type=int, default=0)
+    options = parser.parse_args()
+    for seed in seeds(options.split, options.first, options.count, options.stride, options.offset):
+        render(seed, options.split, options.tier, options.cache)
+        print(options.split, seed, flush=True)
+
+
+if __name__ == "__main__":
+    main()

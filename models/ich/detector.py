@@ -1,0 +1,432 @@
+"""Suspected intracranial haemorrhage on non-contrast head CT: 5 mm slabs -> 2-D network -> bleeds.
+
+Slabs lie parallel to the acquired planes, every 5 mm along their normal; a gantry tilt is undone by
+shifting planes within themselves. The network sees each slab with its neighbours in three windows
+and answers with a type per pixel, a logit per slab and the activation map that this logit came from.
+Research use only; trained on phantoms (see model-card.json).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from wetread.core.detector import (
+    Applicability,
+    Context,
+    FloatArray,
+    InputSet,
+    LabelArray,
+    Measure,
+    Observation,
+    Request,
+    Result,
+    SingleNetworkDetector,
+    Tensors,
+    Volume,
+)
+from wetread.core.dicom import selection
+from wetread.core.errors import ConfigurationError, NotApplicable, NotProcessable
+from wetread.core.facts import StudyFacts
+
+TYPES = ("EDH", "SDH", "IPH", "IVH", "SAH")
+SLAB_MM = 5.0
+GRID = 256
+WINDOWS_HU = ((0.0, 80.0), (-40.0, 180.0), (-300.0, 1200.0))
+MIN_BLEED_ML = 0.2
+MIN_AGE_YEARS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Slabs:
+    """HU on the network's grid, [slab, row, column], 5 x 1 x 1 mm, and the way back to the planes.
+
+    Rows run to the patient's back, columns to the left, slabs upwards. For source plane k, grid
+    row r reads source row (in the turned plane) `row0[k] + r * row_step`; columns alike.
+    """
+
+    hu: FloatArray
+    heights_mm: npt.NDArray[np.float64]
+    plane_heights_mm: npt.NDArray[np.float64]
+    row0: npt.NDArray[np.float64]
+    column0: npt.NDArray[np.float64]
+    row_step: float
+    column_step: float
+    transpose: bool
+    flip_rows: bool
+    flip_columns: bool
+    flip_planes: bool
+
+
+class Detector(SingleNetworkDetector):
+    """Suspected intracranial haemorrhage (SCT 1386000)."""
+
+    def applicable(self, study: StudyFacts) -> Applicability:
+        """Want head CT without contrast of patients of 2 years and older; headers only."""
+        if study.patient_age_years is not None and study.patient_age_years < MIN_AGE_YEARS:
+            return Applicability(applicable=False, reason="patient_age", detail="not for patients under 2 years")
+        return selection.applicable(self.manifest.input, study)
+
+    def select(self, study: StudyFacts) -> InputSet:
+        """Take the thinnest soft-kernel axial head series (the manifest's rule)."""
+        answer = self.applicable(study)
+        if not answer.applicable:
+            raise NotApplicable(answer.reason or "no_suitable_series", answer.detail)
+        return selection.select(self.manifest.input, study)
+
+    def preprocess(self, volume: Volume) -> Tensors:
+        """Give `slabs`, float32 [n, 9, 256, 256]: three neighbours x three windows, -1..1."""
+        return {"slabs": network_input(self._slabs(volume).hu)}
+
+    def postprocess(self, outputs: Tensors, context: Context) -> Result:
+        """Turn type probabilities and slab logits into one observation on the source planes."""
+        return self._read(outputs, context.volume, self._slabs(context.volume))
+
+    def steps(self, volume: Volume, context: Context) -> Generator[Request, Tensors, Result]:
+        """Same as the default, with the slabs made once."""
+        slabs = self._slabs(volume)
+        outputs = yield Request(self.manifest.name, {"slabs": network_input(slabs.hu)})
+        return self._read(outputs, volume, slabs)
+
+    def _slabs(self, volume: Volume) -> Slabs:
+        if len(volume.voxels) < 2 or abs(float(volume.normal[2])) < 0.75:
+            raise NotProcessable("mixed_orientation", "the planes are not an axial stack")
+        slabs = make_slabs(volume)
+        if not looks_like_head(slabs.hu):
+            raise NotProcessable("body_part", "no skull-like ring around brain-like tissue")
+        return slabs
+
+    def _read(self, outputs: Tensors, volume: Volume, slabs: Slabs) -> Result:
+        settings: Mapping[str, Any] = (self.card.model_extra or {}).get("case_model", {})
+        point = self.card.operating_point()
+        if not settings or point is None:
+            msg = "the card of ich has no case model or no operating point"
+            raise ConfigurationError(msg)
+        labels, kept = find_bleeds(outputs["prob"], slabs.hu, settings)
+        score = case_score(outputs, labels, settings)
+        positive = score >= point.threshold
+        heatmap = _heatmap(outputs["cam"], slabs, volume) if "cam" in outputs else None
+        mask = to_planes(labels, slabs, volume)
+        if not positive:
+            labels = np.zeros_like(labels)
+            mask = np.zeros_like(mask)
+        per_plane = (mask > 0).sum(axis=(1, 2)).astype(np.float64)
+        millilitres = float(per_plane @ volume.voxel_volumes_ml)
+        if positive and per_plane.any():
+            key = int(np.argmax(per_plane * volume.voxel_volumes_ml))
+        elif positive:
+            best = slabs.heights_mm[int(np.argmax(outputs["case_logit"][:, 0]))]
+            key = int(np.argmin(np.abs(slabs.plane_heights_mm - best)))
+        else:
+            key = None
+        measures = [Measure("volume", round(millilitres, 3), "mL", "segmentation")]
+        types: tuple[str, ...] = ()
+        side = ""
+        if positive:
+            counts = np.bincount(labels.ravel(), minlength=6)[1:]
+            floor = max(1.0, 0.05 * counts.sum())
+            types = tuple(
+                TYPES[i] for i in np.argsort(-counts, kind="stable") if counts[i] >= floor
+            )
+            side = _laterality(labels)
+            if kept:
+                measures.append(Measure("max_attenuation", float(round(kept, 1)), "[hnsf'U]", "slab, p99"))
+            shift = midline_shift(slabs.hu)
+            if shift is not None:
+                measures.append(
+                    Measure("midline_shift", round(shift[0], 1), "mm", "mirror registration",
+                            round(shift[1], 1))
+                )
+        observation = Observation(
+            code="intracranial_hemorrhage", state="positive" if positive else "negative",
+            score=score, types=types, measures=tuple(measures) if positive else (),
+            label=1 if positive and per_plane.any() else None, key_plane=key, laterality=side,
+        )
+        return Result(
+            state="positive" if positive else "negative", observations=(observation,), score=score,
+            threshold=point.threshold, mask=(mask > 0).astype(np.uint8), heatmap=heatmap,
+            flags=volume.flags,
+        )
+
+
+def make_slabs(volume: Volume) -> Slabs:
+    """Average planes into 5 mm slabs at true positions, 1 mm grid centred on the skull."""
+    voxels = volume.voxels
+    row_mm, column_mm = volume.pixel_spacing
+    transpose = abs(volume.row_direction[0]) < abs(volume.column_direction[0])
+    across, down = (
+        (volume.column_direction, volume.row_direction)
+        if transpose
+        else (volume.row_direction, volume.column_direction)
+    )
+    across_mm, down_mm = (row_mm, column_mm) if transpose else (column_mm, row_mm)
+    flip_columns, flip_rows = bool(across[0] < 0), bool(down[1] < 0)
+    shape = voxels.shape[1:][::-1] if transpose else voxels.shape[1:]
+    origins = volume.origins.copy()
+    if flip_columns:
+        origins = origins + across * across_mm * (shape[1] - 1)
+        across = -across
+    if flip_rows:
+        origins = origins + down * down_mm * (shape[0] - 1)
+        down = -down
+    normal = np.cross(across, down)
+    heights = origins @ normal
+    flip_planes = bool(heights[0] > heights[-1])
+    # where each plane's first pixel lies within its plane, mm, in turned axes
+    left, top = origins @ across, origins @ down
+
+    order = np.argsort(heights, kind="stable")
+    centres = np.arange(heights.min(), heights.max() + SLAB_MM * 0.4, SLAB_MM)
+    half = np.maximum(volume.weights_mm, 0.05) / 2
+    low = np.maximum(heights[None, :] - half, centres[:, None] - SLAB_MM / 2)
+    high = np.minimum(heights[None, :] + half, centres[:, None] + SLAB_MM / 2)
+    weight = np.clip(high - low, 0.0, None)
+    empty = weight.sum(axis=1) <= 0
+    nearest = np.abs(heights[None, :] - centres[:, None]).argmin(axis=1)
+    weight[empty, nearest[empty]] = 1.0
+    weight /= weight.sum(axis=1, keepdims=True)
+    slab_left = weight @ left
+    slab_top = weight @ top
+
+    stack = np.empty((len(centres), *shape), dtype=np.float32)
+    for index in range(len(centres)):
+        total = np.zeros(shape, dtype=np.float32)
+        for plane in order[weight[index, order] > 1e-6]:
+            image = voxels[plane].T if transpose else voxels[plane]
+            image = image[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1]
+            total += np.float32(weight[index, plane]) * _shifted(
+                image,
+                round((top[plane] - slab_top[index]) / down_mm),
+                round((left[plane] - slab_left[index]) / across_mm),
+            )
+        stack[index] = total
+    np.clip(stack, -1024.0, 3071.0, out=stack)
+    centre_left, centre_top = _skull_centre(stack, slab_left, slab_top, across_mm, down_mm)
+    grid_left, grid_top = centre_left - (GRID - 1) / 2, centre_top - (GRID - 1) / 2
+    hu = np.empty((len(centres), GRID, GRID), dtype=np.float32)
+    for index in range(len(centres)):
+        rows = _interpolation((grid_top - slab_top[index]) / down_mm, 1 / down_mm, shape[0])
+        columns = _interpolation((grid_left - slab_left[index]) / across_mm, 1 / across_mm, shape[1])
+        hu[index] = (rows @ (stack[index] + 1000.0)) @ columns.T - 1000.0
+    return Slabs(
+        hu=hu, heights_mm=centres, plane_heights_mm=heights, row0=(grid_top - top) / down_mm,
+        column0=(grid_left - left) / across_mm, row_step=1 / down_mm, column_step=1 / across_mm,
+        transpose=transpose, flip_rows=flip_rows, flip_columns=flip_columns,
+        flip_planes=flip_planes,
+    )
+
+
+def _shifted(image: FloatArray, down: int, right: int) -> FloatArray:
+    """Move an image by whole pixels, air enters at the border."""
+    if down == 0 and right == 0:
+        return image
+    out = np.full_like(image, -1000.0)
+    rows, columns = image.shape
+    if abs(down) >= rows or abs(right) >= columns:
+        return out
+    target = (slice(max(down, 0), rows + min(down, 0)), slice(max(right, 0), columns + min(right, 0)))
+    source = (slice(max(-down, 0), rows - max(down, 0)), slice(max(-right, 0), columns - max(right, 0)))
+    out[target] = image[source]
+    return out
+
+
+def _interpolation(start: float, step: float, count: int) -> FloatArray:
+    """[256, count] weights that read position start + i * step; a tent wide enough not to alias."""
+    where = start + step * np.arange(GRID)[:, None]
+    width = max(1.0, step)
+    weight = np.clip(1.0 - np.abs(np.arange(count)[None, :] - where) / width, 0.0, None)
+    total = weight.sum(axis=1, keepdims=True)
+    # outside the image all weights vanish: that reads air (the caller works in HU + 1000)
+    return (weight / np.where(total > 1e-6, np.maximum(total, 0.5), 1.0)).astype(np.float32)
+
+
+def _skull_centre(
+    stack: FloatArray, left: npt.NDArray[np.float64], top: npt.NDArray[np.float64],
+    across_mm: float, down_mm: float,
+) -> tuple[float, float]:
+    """Middle of the bone of the upper two thirds, in-plane mm."""
+    upper = slice(len(stack) // 3, max(len(stack) // 3 + 1, len(stack) - 1))
+    bone = (stack[upper, ::2, ::2] > 250) & (stack[upper, ::2, ::2] < 2800)
+    if bone.sum() < 200:
+        bone = stack[upper, ::2, ::2] > -300
+    if not bone.any():
+        raise NotProcessable("body_part", "no tissue in the upper slices")
+    plane, row, column = np.nonzero(bone)
+    x = column * 2 * across_mm + left[upper][plane]
+    y = row * 2 * down_mm + top[upper][plane]
+    return (
+        float(np.percentile(x, [1, 99]).mean()),
+        float(np.percentile(y, [1, 99]).mean()),
+    )
+
+
+def looks_like_head(hu: FloatArray) -> bool:
+    """Image check of the body part: several slabs whose bone encloses 20 cm2 or more of brain HU."""
+    enclosed = 0
+    for slab in hu[:, ::2, ::2]:
+        bone = ndimage.binary_closing(slab > 200, iterations=2)
+        inside = ndimage.binary_fill_holes(bone) & ~bone
+        brain = inside & (slab > -5) & (slab < 90)
+        area_cm2 = float(brain.sum()) * 0.04
+        if area_cm2 > 20 and area_cm2 > 0.6 * float(inside.sum()) * 0.04:
+            enclosed += 1
+    return enclosed >= 5
+
+
+def network_input(hu: FloatArray) -> FloatArray:
+    """[n, 9, 256, 256]: slab below, itself, slab above, each in three windows scaled to -1..1."""
+    count = len(hu)
+    out = np.empty((count, 9, GRID, GRID), dtype=np.float32)
+    for channel, (low, high) in enumerate(WINDOWS_HU):
+        window = np.clip((hu - low) * np.float32(2.0 / (high - low)) - 1.0, -1.0, 1.0)
+        out[:, 3 + channel] = window
+        out[1:, channel] = window[:-1]
+        out[0, channel] = window[0]
+        out[:-1, 6 + channel] = window[1:]
+        out[-1, 6 + channel] = window[-1]
+    return out
+
+
+def find_bleeds(
+    prob: FloatArray, hu: FloatArray, settings: Mapping[str, Any]
+) -> tuple[LabelArray, float]:
+    """Label connected blood of at least 0.2 mL; drops calcium. Returns type codes and a high HU."""
+    blood = 1.0 - prob[:, 0]
+    mask = blood >= float(settings["pixel_threshold"])
+    components, count = ndimage.label(mask, structure=np.ones((3, 3, 3)))
+    labels = np.zeros(mask.shape, dtype=np.uint8)
+    if count == 0:
+        return labels, 0.0
+    index = np.arange(1, count + 1)
+    volume = ndimage.sum_labels(mask, components, index) * SLAB_MM / 1000.0
+    mean_hu = ndimage.mean(hu, components, index)
+    calcium = ndimage.mean(hu > 100, components, index)
+    peak = ndimage.maximum(blood, components, index)
+    keep = (
+        (volume >= MIN_BLEED_ML)
+        & (peak >= float(settings["peak_threshold"]))
+        & (calcium < 0.5)
+        & (mean_hu < 130.0)
+    )
+    chosen = np.concatenate([[False], keep])[components]
+    kind = (1 + prob[:, 1:].argmax(axis=1)).astype(np.uint8)
+    labels[chosen] = kind[chosen]
+    highest = float(np.percentile(hu[chosen], 99)) if chosen.any() else 0.0
+    return labels, highest
+
+
+def case_score(outputs: Tensors, labels: LabelArray, settings: Mapping[str, Any]) -> float:
+    """Probability-like score: logistic in the strongest slabs and in the volume found."""
+    logits = np.sort(outputs["case_logit"][:, 0].astype(np.float64))[::-1]
+    strongest = float(logits[:3].mean())
+    found = float(np.log1p((labels > 0).sum() * SLAB_MM / 1000.0))
+    value = (
+        float(settings["offset"])
+        + float(settings["logit_weight"]) * strongest
+        + float(settings["volume_weight"]) * found
+    )
+    return float(1.0 / (1.0 + np.exp(-np.clip(value, -30.0, 30.0))))
+
+
+def to_planes(labels: LabelArray, slabs: Slabs, volume: Volume) -> LabelArray:
+    """Carry slab labels to the source planes, nearest neighbour in plane and along the normal."""
+    out = np.zeros(volume.voxels.shape, dtype=np.uint8)
+    nearest = np.abs(slabs.plane_heights_mm[:, None] - slabs.heights_mm[None, :]).argmin(axis=1)
+    shape = out.shape[1:][::-1] if slabs.transpose else out.shape[1:]
+    for plane, slab in enumerate(nearest):
+        source = labels[slab]
+        if not source.any():
+            continue
+        rows = np.rint((np.arange(shape[0]) - slabs.row0[plane]) / slabs.row_step).astype(int)
+        columns = np.rint((np.arange(shape[1]) - slabs.column0[plane]) / slabs.column_step).astype(
+            int
+        )
+        image = source[np.clip(rows, 0, GRID - 1)][:, np.clip(columns, 0, GRID - 1)].copy()
+        image[(rows < 0) | (rows >= GRID)] = 0
+        image[:, (columns < 0) | (columns >= GRID)] = 0
+        image = image[:: -1 if slabs.flip_rows else 1, :: -1 if slabs.flip_columns else 1]
+        out[plane] = image.T if slabs.transpose else image
+    return out
+
+
+def _heatmap(cam: FloatArray, slabs: Slabs, volume: Volume) -> FloatArray:
+    """Activation 0..1 on the source planes, 64 x 64 per plane."""
+    size = 64
+    level = 1.0 / (1.0 + np.exp(-np.clip(cam.astype(np.float32), -30, 30)))
+    level = np.where(level < 0.05, 0.0, level)
+    nearest = np.abs(slabs.plane_heights_mm[:, None] - slabs.heights_mm[None, :]).argmin(axis=1)
+    shape = volume.voxels.shape[1:][::-1] if slabs.transpose else volume.voxels.shape[1:]
+    out = np.zeros((len(nearest), size, size), dtype=np.float32)
+    scale = cam.shape[1] / GRID
+    for plane, slab in enumerate(nearest):
+        source_rows = (np.arange(size) + 0.5) * shape[0] / size - 0.5
+        source_columns = (np.arange(size) + 0.5) * shape[1] / size - 0.5
+        rows = ((source_rows - slabs.row0[plane]) / slabs.row_step + 0.5) * scale - 0.5
+        columns = ((source_columns - slabs.column0[plane]) / slabs.column_step + 0.5) * scale - 0.5
+        image = ndimage.map_coordinates(
+            level[slab], np.meshgrid(rows, columns, indexing="ij"), order=1, mode="constant"
+        )
+        image = image[:: -1 if slabs.flip_rows else 1, :: -1 if slabs.flip_columns else 1]
+        out[plane] = image.T if slabs.transpose else image
+    return out
+
+
+def _laterality(labels: LabelArray) -> str:
+    """Side of the blood relative to the grid's middle; empty when it lies on both."""
+    columns = np.nonzero(labels)[2]
+    if columns.size == 0:
+        return ""
+    left = float((columns > (GRID - 1) / 2).mean())
+    if left > 0.75:
+        return "left"
+    return "right" if left < 0.25 else "bilateral"
+
+
+def midline_shift(hu: FloatArray) -> tuple[float, float] | None:
+    """Displacement of the inner brain against the skull's mirror plane, mm, with its spread.
+
+    Per slab of the vault, the mirrored fluid map is registered to the original by a shift along x;
+    half of that shift is the displacement. None when too few slabs register.
+    """
+    shifts = []
+    for slab in hu[len(hu) // 3 : len(hu) * 5 // 6]:
+        bone = slab > 250
+        inside = ndimage.binary_fill_holes(ndimage.binary_closing(bone, iterations=2)) & ~bone
+        if inside.sum() < 6000:
+            continue
+        columns = np.flatnonzero(inside.any(axis=0))
+        rows = np.flatnonzero(inside.any(axis=1))
+        # skull midline, row by row, as a straight line
+        at = rows[len(rows) // 5 : -len(rows) // 5 or None]
+        middle = np.array([np.flatnonzero(inside[r])[[0, -1]].mean() for r in at])
+        slope, intercept = np.polyfit(at, middle, 1)
+        if abs(slope) > 0.35 or columns.size < 80:
+            continue
+        smooth = ndimage.gaussian_filter(slab, 1.5)
+        fluid = np.clip((26.0 - smooth) / 14.0, 0.0, 1.0) * ndimage.binary_erosion(
+            inside, iterations=12
+        )
+        offsets = np.arange(-40, 41)
+        row, offset = np.meshgrid(at, offsets, indexing="ij")
+        straight = ndimage.map_coordinates(
+            fluid, [row, slope * row + intercept + offset], order=1
+        )
+        if straight.sum() < 40:
+            continue
+        mirrored = straight[:, ::-1]
+        scores = [
+            float((straight * ndimage.shift(mirrored, (0, s), order=1)).sum())
+            for s in range(-24, 25)
+        ]
+        best = int(np.argmax(scores))
+        norm = float((straight * straight).sum())
+        if scores[best] > 0.5 * norm:
+            shifts.append((best - 24) / 2.0)
+    if len(shifts) < 3:
+        return None
+    return abs(float(np.median(shifts))), float(np.std(shifts))

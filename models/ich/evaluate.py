@@ -1,0 +1,385 @@
+"""Evaluate the committed network on held-out phantoms and write the model card's numbers.
+
+    python models/ich/evaluate.py calibrate CACHE     thresholds and case model from `tune` cases
+    python models/ich/evaluate.py run CACHE           evaluation.csv over every cached s0..s5 case
+    python models/ich/evaluate.py card                metrics of the card, README.md
+
+`card` needs only the committed evaluation.csv and tuning.csv: every number can be recomputed.
+All figures are phantom figures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+HERE = Path(__file__).parent
+SETS = ("s0", "s1", "s2", "s3", "s4", "s5")
+FIELDS = (
+    "set", "tier", "seed", "truth", "truth_ml", "truth_types", "strongest_logit", "found_ml",
+    "score", "dice", "baseline_ml", "thickness_mm", "noise_hu", "kernel", "shift_truth_mm",
+    "shift_mm",
+)
+BOOTSTRAPS = 2000
+SIZE_BANDS_ML = ((0.0, 1.0), (1.0, 5.0), (5.0, 25.0), (25.0, 1000.0))
+Row = dict[str, Any]
+
+
+def auc(scores: npt.NDArray[np.float64], truth: npt.NDArray[np.bool_]) -> float:
+    """Area under the ROC curve (probability that a positive scores higher; ties count half)."""
+    positive, negative = np.sort(scores[truth]), np.sort(scores[~truth])
+    if positive.size == 0 or negative.size == 0:
+        return float("nan")
+    below = np.searchsorted(negative, positive, "left")
+    upto = np.searchsorted(negative, positive, "right")
+    return float((below + upto).sum() / 2 / positive.size / negative.size)
+
+
+def auc_interval(
+    scores: npt.NDArray[np.float64], truth: npt.NDArray[np.bool_], seed: int = 1
+) -> tuple[float, float]:
+    """95 % percentile interval over 2,000 stratified bootstraps of cases."""
+    rng = np.random.default_rng(seed)
+    positive, negative = scores[truth], scores[~truth]
+    if positive.size == 0 or negative.size == 0:
+        return float("nan"), float("nan")
+    values = []
+    for _ in range(BOOTSTRAPS):
+        drawn = np.concatenate([rng.choice(positive, positive.size), rng.choice(negative, negative.size)])
+        values.append(auc(drawn, np.arange(drawn.size) < positive.size))
+    low, high = np.percentile(values, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def wilson(hits: int, count: int) -> tuple[float, float]:
+    """Wilson 95 % interval of a proportion."""
+    if count == 0:
+        return float("nan"), float("nan")
+    z = 1.959964
+    share = hits / count
+    middle = share + z * z / (2 * count)
+    half = z * np.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    scale = 1 + z * z / count
+    return float((middle - half) / scale), float((middle + half) / scale)
+
+
+def proportion(hits: int, count: int) -> dict[str, Any]:
+    """A proportion with its interval and n, as the card prints it."""
+    low, high = wilson(hits, count)
+    value = hits / count if count else float("nan")
+    return {"value": _round(value), "ci95": [_round(low), _round(high)], "n": count}
+
+
+def _round(value: float) -> float | None:
+    return None if np.isnan(value) else round(float(value), 4)
+
+
+def classical_ml(hu: npt.NDArray[np.float32]) -> float:
+    """Baseline without a network: 50-100 HU inside the eroded skull, smoothed and opened; mL."""
+    from scipy import ndimage
+
+    total = 0
+    for slab in hu:
+        bone = slab > 250
+        closed = ndimage.binary_closing(bone, iterations=2)
+        inside = ndimage.binary_erosion(ndimage.binary_fill_holes(closed) & ~closed, iterations=4)
+        smooth = ndimage.gaussian_filter(slab, 1.0)
+        dense = ndimage.binary_opening(inside & (smooth > 50) & (smooth < 100))
+        total += int(dense.sum())
+    return total * 5.0 / 1000.0
+
+
+def _outputs(session: Any, module: Any, hu: npt.NDArray[np.float32]) -> dict[str, Any]:
+    inputs = module.network_input(hu)
+    parts = [
+        session.run(None, {"slabs": inputs[start : start + 16]})
+        for start in range(0, len(inputs), 16)
+    ]
+    names = ("prob", "case_logit", "cam")
+    return {name: np.concatenate([p[i] for p in parts]) for i, name in enumerate(names)}
+
+
+def measure(
+    paths: Iterable[Path], settings: Mapping[str, Any], *, with_shift: bool = False
+) -> list[Row]:
+    """Run network, postprocessing and baseline over cached cases; a row each."""
+    import onnxruntime as ort
+    from cases import load_detector_module, read
+
+    module = load_detector_module()
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 2
+    session = ort.InferenceSession(str(HERE / "1" / "model.onnx"), options)
+    rows = []
+    for path in paths:
+        stored, truth, facts = read(path)
+        hu = stored.astype(np.float32)
+        outputs = _outputs(session, module, hu)
+        labels, _ = module.find_bleeds(outputs["prob"], hu, settings)
+        overlap = 2.0 * ((labels > 0) & (truth > 0)).sum() / max(1, (labels > 0).sum() + (truth > 0).sum())
+        shift = module.midline_shift(hu) if with_shift else None
+        volume = sum(ml for _, ml, _, _ in facts["bleeds"])
+        logits = np.sort(outputs["case_logit"][:, 0].astype(np.float64))
+        rows.append({
+            "set": facts["split"], "tier": facts["tier"], "seed": facts["seed"],
+            "truth": int(volume > 0), "truth_ml": round(volume, 3),
+            "truth_types": "+".join(sorted({kind for kind, *_ in facts["bleeds"]})),
+            "strongest_logit": round(float(logits[-3:].mean()), 4),
+            "found_ml": round(float((labels > 0).sum() * 5 / 1000), 3),
+            "score": round(module.case_score(outputs, labels, settings), 5),
+            "dice": round(float(overlap), 4) if volume > 0 else "",
+            "baseline_ml": round(classical_ml(hu), 3),
+            "thickness_mm": facts["tags"]["thickness_mm"],
+            "noise_hu": round(facts["tags"]["noise_hu"], 2), "kernel": facts["tags"]["kernel"],
+            "shift_truth_mm": round(facts["midline_shift_mm"], 2),
+            "shift_mm": round(shift[0], 2) if shift else "",
+        })
+        print(rows[-1], flush=True)
+    return rows
+
+
+def write_rows(path: Path, rows: Sequence[Row]) -> None:
+    """Write per-case rows as CSV."""
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Read per-case rows, numbers as numbers."""
+    numbers = {"truth_ml", "strongest_logit", "found_ml", "score", "baseline_ml", "thickness_mm",
+               "noise_hu", "shift_truth_mm"}
+    rows: list[Row] = []
+    with path.open() as file:
+        for raw in csv.DictReader(file):
+            row: Row = dict(raw)
+            for name in numbers:
+                row[name] = float(raw[name])
+            row["truth"], row["seed"] = int(raw["truth"]), int(raw["seed"])
+            rows.append(row)
+    return rows
+
+
+def fit_case_model(rows: Sequence[Row]) -> dict[str, float]:
+    """Logistic regression (ridge, Newton) of truth on strongest logit and log volume found."""
+    design = np.array([[1.0, r["strongest_logit"], np.log1p(r["found_ml"])] for r in rows])
+    truth = np.array([r["truth"] for r in rows], dtype=np.float64)
+    weights = np.zeros(3)
+    ridge = np.diag([0.01, 0.3, 0.3])
+    for _ in range(50):
+        p = 1 / (1 + np.exp(-np.clip(design @ weights, -30, 30)))
+        gradient = design.T @ (p - truth) + ridge @ weights
+        hessian = (design * (p * (1 - p))[:, None]).T @ design + ridge
+        weights = weights - np.linalg.solve(hessian, gradient)
+    return {"offset": round(float(weights[0]), 5), "logit_weight": round(float(weights[1]), 5),
+            "volume_weight": round(float(weights[2]), 5)}
+
+
+def score_of(row: Row, model: Mapping[str, float]) -> float:
+    """The detector's case score from a row's features."""
+    value = (model["offset"] + model["logit_weight"] * row["strongest_logit"]
+             + model["volume_weight"] * np.log1p(row["found_ml"]))
+    return float(1 / (1 + np.exp(-np.clip(value, -30, 30))))
+
+
+def threshold_for(rows: Sequence[Row], sensitivity: float) -> float:
+    """The highest threshold that keeps at least `sensitivity` on these rows."""
+    positive = np.sort([r["score"] for r in rows if r["truth"]])
+    index = int(np.floor((1 - sensitivity) * len(positive) + 1e-9))
+    return round(float(positive[index]) - 1e-5, 5)
+
+
+def summarise(rows: Sequence[Row], threshold: float, baseline_ml: float) -> dict[str, Any]:
+    """All figures of one set at the card's threshold."""
+    truth = np.array([bool(r["truth"]) for r in rows])
+    score = np.array([r["score"] for r in rows])
+    base = np.array([r["baseline_ml"] for r in rows])
+    flagged, rule = score >= threshold, base >= baseline_ml
+    low, high = auc_interval(score, truth)
+    big = [r for r in rows if r["truth_ml"] >= 5]
+    error = np.array([abs(r["found_ml"] - r["truth_ml"]) / r["truth_ml"] for r in big])
+    bias = np.array([r["found_ml"] - r["truth_ml"] for r in big])
+    volume = np.array([r["truth_ml"] for r in rows])
+    one = truth & (volume >= 1.0)
+    seeds = [r["seed"] for r in rows]
+    return {
+        "n": len(rows), "positives": int(truth.sum()), "seeds": [min(seeds), max(seeds)],
+        "auc": {"value": _round(auc(score, truth)), "ci95": [_round(low), _round(high)]},
+        "sensitivity": proportion(int((flagged & truth).sum()), int(truth.sum())),
+        "specificity": proportion(int((~flagged & ~truth).sum()), int((~truth).sum())),
+        "sensitivity_from_1ml": proportion(int((flagged & one).sum()), int(one.sum())),
+        "sensitivity_by_volume_ml": {
+            f"{a:g}-{b:g}": proportion(
+                int((flagged & truth & (volume >= a) & (volume < b)).sum()),
+                int((truth & (volume >= a) & (volume < b)).sum()),
+            )
+            for a, b in SIZE_BANDS_ML
+        },
+        "sensitivity_by_type": {
+            kind: proportion(
+                sum(1 for r, f in zip(rows, flagged, strict=True) if f and kind in r["truth_types"]),
+                sum(1 for r in rows if kind in r["truth_types"]),
+            )
+            for kind in ("EDH", "SDH", "IPH", "IVH", "SAH")
+        },
+        "volume_from_5ml": {
+            "n": len(big),
+            "median_abs_error_percent": _round(float(np.median(error) * 100)) if big else None,
+            "bias_ml": _round(float(bias.mean())) if big else None,
+        },
+        "dice_from_5ml_median": _round(float(np.median([float(r["dice"]) for r in big]))) if big else None,
+        "baseline_classical": {
+            "auc": _round(auc(base, truth)),
+            "sensitivity": proportion(int((rule & truth).sum()), int(truth.sum())),
+            "specificity": proportion(int((~rule & ~truth).sum()), int((~truth).sum())),
+        },
+    }
+
+
+def shift_summary(rows: Sequence[Row]) -> dict[str, Any]:
+    """Error of the midline shift where it was measured, mm."""
+    pairs = [(float(r["shift_mm"]), r["shift_truth_mm"]) for r in rows if r["shift_mm"] != ""]
+    if not pairs:
+        return {"n": 0}
+    error = np.array([a - b for a, b in pairs])
+    return {"n": len(pairs), "of": len(rows), "mean_abs_error_mm": _round(float(np.abs(error).mean())),
+            "bias_mm": _round(float(error.mean()))}
+
+
+def metrics(rows: Sequence[Row], tuning: Sequence[Row], threshold: float) -> dict[str, Any]:
+    """The card's `metrics` block: tuning split and every set that has cases."""
+    baseline_ml = threshold_baseline(tuning)
+    out: dict[str, Any] = {"tune": summarise(tuning, threshold, baseline_ml)}
+    for name in SETS:
+        for tier in ("fast", "physics"):
+            part = [r for r in rows if r["set"] == name and r["tier"] == tier]
+            if part:
+                out[name if tier == "fast" else f"{name}-physics"] = summarise(part, threshold, baseline_ml)
+    shifts = [out[s] for s in SETS[1:] if s in out]
+    if shifts:
+        worst = min(shifts, key=lambda m: m["auc"]["value"] or 0.0)
+        name = next(s for s in SETS[1:] if out.get(s) is worst)
+        out["worst_shift_set"] = {"set": name, "auc": worst["auc"]}
+    positives = [r for r in rows if r["set"] == "s0" and r["shift_truth_mm"] > 0]
+    out["midline_shift"] = shift_summary(positives)
+    return out
+
+
+def threshold_baseline(tuning: Sequence[Row]) -> float:
+    """The classical rule's volume threshold that reaches 90 % sensitivity on the tuning split."""
+    values = np.sort([r["baseline_ml"] for r in tuning if r["truth"]])
+    return float(values[int(np.floor(0.1 * len(values)))])
+
+
+def calibrate(cache: Path) -> None:
+    """Choose pixel threshold, case model and operating points on tuning cases; write tuning.csv."""
+    paths = sorted((cache / "tune-fast").glob("[0-9]*[0-9].npz"))
+    best: tuple[float, float, list[Row]] | None = None
+    for pixel in (0.35, 0.5, 0.65):
+        settings = {"pixel_threshold": pixel, "peak_threshold": max(pixel, 0.6), "offset": 0.0,
+                    "logit_weight": 1.0, "volume_weight": 1.0}
+        rows = measure(paths, settings)
+        big = [r for r in rows if r["truth_ml"] >= 5]
+        error = float(np.median([abs(r["found_ml"] - r["truth_ml"]) / r["truth_ml"] for r in big]))
+        print("pixel threshold", pixel, "median volume error", error, flush=True)
+        if best is None or error < best[0]:
+            best = (error, pixel, rows)
+    if best is None:
+        raise SystemExit("no tuning cases in the cache")
+    _, pixel, rows = best
+    model: dict[str, Any] = fit_case_model(rows)
+    for row in rows:
+        row["score"] = round(score_of(row, model), 5)
+    write_rows(HERE / "tuning.csv", rows)
+    model |= {"pixel_threshold": pixel, "peak_threshold": max(pixel, 0.6)}
+    points = []
+    for name, sensitivity in (("sens90", 0.90), ("sens95", 0.95)):
+        threshold = threshold_for(rows, sensitivity)
+        summary = summarise(rows, threshold, 1.0)
+        points.append({"name": name, "threshold": threshold, "set": "tune",
+                       "sensitivity": summary["sensitivity"]["value"],
+                       "specificity": summary["specificity"]["value"]})
+    card = json.loads((HERE / "model-card.json").read_text())
+    card |= {"case_model": model, "operating_points": points, "default_operating_point": "sens90"}
+    (HERE / "model-card.json").write_text(json.dumps(card, indent=2) + "\n")
+
+
+def run(cache: Path) -> None:
+    """Measure every cached test and shift case; write evaluation.csv."""
+    card = json.loads((HERE / "model-card.json").read_text())
+    paths = [
+        path
+        for name in SETS
+        for tier in ("fast", "physics")
+        for path in sorted((cache / f"{name}-{tier}").glob("[0-9]*[0-9].npz"))
+    ]
+    write_rows(HERE / "evaluation.csv", measure(paths, card["case_model"], with_shift=True))
+
+
+def card() -> None:
+    """Put the metrics of the committed CSV files into model-card.json and render README.md."""
+    path = HERE / "model-card.json"
+    content = json.loads(path.read_text())
+    point = next(p for p in content["operating_points"] if p["name"] == content["default_operating_point"])
+    content["metrics"] = metrics(
+        read_rows(HERE / "evaluation.csv"), read_rows(HERE / "tuning.csv"), point["threshold"]
+    )
+    path.write_text(json.dumps(content, indent=2) + "\n")
+    (HERE / "README.md").write_text(readme(content))
+
+
+def readme(content: Mapping[str, Any]) -> str:
+    """README.md from the card alone."""
+    lines = [f"# {content['title']}", "", content["ruo"], "", content["intended_use"], "",
+             f"Version {content['version']}. Phantom evidence {content['phantom_evidence_id']}. "
+             f"Operating point {content['default_operating_point']}.", "",
+             "Every figure below is a **phantom figure**: computed on generated heads, not on patients. "
+             "Performance on patients is unknown.", "",
+             "| set | n (positive) | AUC (95 % CI) | sensitivity (95 % CI) | specificity (95 % CI) "
+             "| sensitivity from 1 mL | classical rule AUC |", "|---|---|---|---|---|---|---|"]
+
+    def cell(item: Mapping[str, Any]) -> str:
+        if item["value"] is None:
+            return "-"
+        return f"{item['value']:.3f} ({item['ci95'][0]:.3f}-{item['ci95'][1]:.3f})"
+
+    for name, part in content["metrics"].items():
+        if "auc" not in part or "n" not in part:
+            continue
+        lines.append(
+            f"| {name} | {part['n']} ({part['positives']}) | {cell(part['auc'])} "
+            f"| {cell(part['sensitivity'])} | {cell(part['specificity'])} "
+            f"| {cell(part['sensitivity_from_1ml'])} | {part['baseline_classical']['auc']} |"
+        )
+    lines += ["", "## Known failure modes", ""]
+    lines += [f"- {text}" for text in content["known_failure_modes"]]
+    lines += ["", "Generated from model-card.json by `python models/ich/evaluate.py card`.", ""]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Command line: calibrate CACHE, run CACHE, card."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("command", choices=["calibrate", "run", "card"])
+    parser.add_argument("cache", type=Path, nargs="?")
+    options = parser.parse_args()
+    if options.command == "card":
+        card()
+    elif options.cache is None:
+        parser.error("CACHE is missing")
+    elif options.command == "calibrate":
+        calibrate(options.cache)
+    else:
+        run(options.cache)
+
+
+if __name__ == "__main__":
+    main()
