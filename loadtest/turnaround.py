@@ -57,7 +57,7 @@ def _run(options: argparse.Namespace, scratch: Path) -> int:
             json={"url": receiver.url, "types": ["finding.positive", "result.ready"]},
         )
         answer.raise_for_status()
-        receiver.secret = answer.json()["secret"]
+        receiver.secret = answer.json()["secrets"][0]
         for number in range(options.studies):
             folder = scratch / f"study-{number}"
             benchmark_study(folder, seed=2_900_000 + options.seed * 1000 + number, slices=options.slices)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 SERVICES: Final[dict[str, str]] = {
-    "gateway": "wetread.gateway.service:build",
+    "gateway": "wetread.gateway.service:gateway",
     "worklist": "wetread.worklist.service:build",
     "orchestration": "wetread.orchestration.service:build",
     "triage": "wetread.triage.service:build",

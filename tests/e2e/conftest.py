@@ -49,7 +49,7 @@ class Wetread:
         )
 
     def worklist_item(self, study_uid: str) -> dict[str, Any] | None:
-        items = self.get("/api/v1/worklist", params={"limit": 500}).json()["items"]
+        items = self.get("/api/v1/worklist", params={"limit": 200}).json()["items"]
         return next((item for item in items if item["study_uid"] == study_uid), None)
 
 

@@ -27,7 +27,7 @@ def receiver(wetread: Wetread):
             json={"url": hook.url, "types": ["finding.positive", "result.ready", "worklist.priority_changed"]},
         )
         assert answer.status_code == 201, answer.text
-        hook.secret = answer.json()["secret"]
+        hook.secret = answer.json()["secrets"][0]
         yield hook
 
 

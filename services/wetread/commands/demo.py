@@ -97,7 +97,7 @@ class Demo:
             json={"url": self._receiver.url, "types": sorted(_NOTIFIES | _READY)},
         )
         answer.raise_for_status()
-        self._receiver.secret = answer.json()["secret"]
+        self._receiver.secret = answer.json()["secrets"][0]
 
     def read(self, study: FileStudy, console: Console) -> dict[str, Any]:
         """Send one study and wait for its read. Returns the object that ``--json`` prints."""
@@ -149,7 +149,7 @@ class Demo:
     def _worklist_item(self, study_uid: str) -> dict[str, Any]:
         cursor: str | None = None
         while True:
-            answer = self._client.get("/api/v1/worklist", params={"next": cursor} if cursor else {})
+            answer = self._client.get("/api/v1/worklist", params={"cursor": cursor} if cursor else {})
             answer.raise_for_status()
             page = answer.json()
             for item in page["items"]:

@@ -222,7 +222,9 @@ class _Store:
     def _begin(self, part_type: str = "") -> None:
         self._buffer = PartBuffer(self._scratch, self._limits.spool_bytes)
         self._refusal = None
-        if part_type and not part_type.split(";", maxsplit=1)[0].strip().lower().startswith((DICOM, "application/octet-stream")):
+        if part_type and not part_type.split(";", maxsplit=1)[0].strip().lower().startswith(
+            (DICOM, "application/octet-stream")
+        ):
             self._refuse(reasons.CANNOT_UNDERSTAND, "the part is not application/dicom")
 
     def _add(self, piece: memoryview) -> None:
