@@ -23,7 +23,7 @@ from wetread.commands.dicom_folder import scan_folder
 from wetread.commands.local_server import local_server
 from wetread.commands.receiver import WebhookReceiver
 from wetread.commands.send import Sender
-from wetread.testing.phantoms import benchmark_study
+from wetread.testing.phantoms import thin_study
 
 STAGES = ("received", "committed", "evaluated", "started", "inferred", "sent")
 
@@ -60,7 +60,7 @@ def _run(options: argparse.Namespace, scratch: Path) -> int:
         receiver.secret = answer.json()["secrets"][0]
         for number in range(options.studies):
             folder = scratch / f"study-{number}"
-            benchmark_study(folder, seed=2_900_000 + options.seed * 1000 + number, slices=options.slices)
+            thin_study(folder, seed=2_910_000 + options.seed * 1000 + number, slices=options.slices)
             study = scan_folder(folder).studies[0]
             time.sleep(pause.uniform(0, 0.5))
             sender = Sender(server.url, connections=options.connections)

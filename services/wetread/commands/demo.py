@@ -79,7 +79,9 @@ def render_phantoms(folder: Path) -> dict[str, Truth]:
     """Write the demo's phantom studies and return their truth by Study Instance UID."""
     from wetread.testing.phantoms import demo_studies
 
-    return {study.study_uid: Truth(study.kind, study.volume_ml) for study in demo_studies(folder)}
+    return {
+        study.study_instance_uid: Truth(study.title, sum(study.volume_ml.values())) for study in demo_studies(folder)
+    }
 
 
 class Demo:

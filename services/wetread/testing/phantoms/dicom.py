@@ -92,8 +92,7 @@ def write_dicom(
         path = folder / "SC0001.dcm"
         scout.save_as(path, enforce_file_format=True)
         files.append(path)
-    return WrittenSeries(str(base.StudyInstanceUID), str(base.SeriesInstanceUID), tuple(uids),
-                         tuple(files))
+    return WrittenSeries(str(base.StudyInstanceUID), str(base.SeriesInstanceUID), tuple(uids), tuple(files))
 
 
 def _common(phantom: Phantom, seed: int, headers: Headers) -> Dataset:
@@ -164,9 +163,7 @@ def _common(phantom: Phantom, seed: int, headers: Headers) -> Dataset:
     return out
 
 
-def _slice(
-    phantom: Phantom, base: Dataset, seed: int, headers: Headers, index: int, number: int
-) -> FileDataset:
+def _slice(phantom: Phantom, base: Dataset, seed: int, headers: Headers, index: int, number: int) -> FileDataset:
     pixels = np.rint(phantom.volume[index]) + 1024
     if headers.padding_hu is not None:
         size = pixels.shape[0]
@@ -178,11 +175,21 @@ def _slice(
     dataset.ImagePositionPatient = [_short(v) for v in phantom.positions_lps_mm[index]]
     dataset.SliceLocation = _short(phantom.positions_lps_mm[index][2])
     if headers.syntax == "rle":
-        dataset.PixelData = encapsulate([RLELosslessEncoder.encode(
-            stored, rows=dataset.Rows, columns=dataset.Columns, samples_per_pixel=1,
-            bits_allocated=16, bits_stored=16, pixel_representation=1, number_of_frames=1,
-            photometric_interpretation="MONOCHROME2",
-        )])
+        dataset.PixelData = encapsulate(
+            [
+                RLELosslessEncoder.encode(
+                    stored,
+                    rows=dataset.Rows,
+                    columns=dataset.Columns,
+                    samples_per_pixel=1,
+                    bits_allocated=16,
+                    bits_stored=16,
+                    pixel_representation=1,
+                    number_of_frames=1,
+                    photometric_interpretation="MONOCHROME2",
+                )
+            ]
+        )
     else:
         dataset.PixelData = stored.tobytes()
     dataset["PixelData"].VR = "OW"

@@ -27,9 +27,7 @@ class NoiseField:
         where = np.stack([x, y, z])
         where += np.float32(150.0)
         where *= scale
-        out: FloatArray = ndimage.map_coordinates(
-            self.lattice, where, order=1, mode="grid-wrap", output=np.float32
-        )
+        out: FloatArray = ndimage.map_coordinates(self.lattice, where, order=1, mode="grid-wrap", output=np.float32)
         return out
 
 
@@ -75,7 +73,8 @@ def tube(
     """
     best = np.full(point[0].shape, -1e3, dtype=np.float32)
     for (start, end), (r0, r1) in zip(
-        zip(nodes[:-1], nodes[1:], strict=True), zip(radii[:-1], radii[1:], strict=True),
+        zip(nodes[:-1], nodes[1:], strict=True),
+        zip(radii[:-1], radii[1:], strict=True),
         strict=True,
     ):
         reach = max(r0, r1) + margin_mm
@@ -89,9 +88,7 @@ def tube(
         dx, dy, dz = (values[index] - np.float32(u) for values, u in zip(point, start, strict=True))
         along = (dx * axis[0] + dy * axis[1] + dz * axis[2]) / np.float32(axis @ axis)
         np.clip(along, 0.0, 1.0, out=along)
-        distance = np.sqrt(
-            (dx - along * axis[0]) ** 2 + (dy - along * axis[1]) ** 2 + (dz - along * axis[2]) ** 2
-        )
+        distance = np.sqrt((dx - along * axis[0]) ** 2 + (dy - along * axis[1]) ** 2 + (dz - along * axis[2]) ** 2)
         inside = np.float32(r0) + along * np.float32(r1 - r0) - distance
         best[index] = np.maximum(best[index], inside)
     return best
