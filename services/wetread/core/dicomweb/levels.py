@@ -52,8 +52,16 @@ DEFAULTS: Final[Mapping[Level, frozenset[int]]] = {
 
 REQUIRED: Final[Mapping[Level, Mapping[int, str]]] = {
     Level.STUDY: {
-        0x00080020: "DA", 0x00080030: "TM", 0x00080050: "SH", 0x00080061: "CS", 0x00080090: "PN",
-        0x00100010: "PN", 0x00100020: "LO", 0x00100030: "DA", 0x00100040: "CS", 0x00200010: "SH",
+        0x00080020: "DA",
+        0x00080030: "TM",
+        0x00080050: "SH",
+        0x00080061: "CS",
+        0x00080090: "PN",
+        0x00100010: "PN",
+        0x00100020: "LO",
+        0x00100030: "DA",
+        0x00100040: "CS",
+        0x00200010: "SH",
     },
     Level.SERIES: {0x00080060: "CS", 0x00200011: "IS"},
     Level.INSTANCE: {0x00200013: "IS"},
