@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
 
 from wetread.gateway.qido import SearchEndpoints
 from wetread.gateway.rendered import RenderEndpoints
@@ -24,21 +26,24 @@ def routes(
     instance = f"{series}/instances/{{instance}}"
     frames = f"{instance}/frames/{{frames}}"
 
-    async def store(request):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202 - a plain Starlette endpoint
-        return await stow(request)
+    # One route per path: the Allow header of a 405 then names all its methods.
+    async def studies(request: Request) -> Response:
+        return await (stow(request) if request.method == "POST" else search.studies(request))
 
-    router.add_route(f"{base_path}/studies", store, methods=["POST"])
-    router.add_route(study, store, methods=["POST"])
+    async def one_study(request: Request) -> Response:
+        return await (stow(request) if request.method == "POST" else retrieve.instances(request))
 
-    router.add_route(f"{base_path}/studies", search.studies, methods=["GET"])
+    router.add_route(f"{base_path}/studies", studies, methods=["GET", "POST"])
+    router.add_route(study, one_study, methods=["GET", "POST"])
     router.add_route(f"{base_path}/series", search.series, methods=["GET"])
     router.add_route(f"{base_path}/instances", search.instances, methods=["GET"])
     router.add_route(f"{study}/series", search.series, methods=["GET"])
     router.add_route(f"{study}/instances", search.instances, methods=["GET"])
     router.add_route(f"{series}/instances", search.instances, methods=["GET"])
 
-    for path in (study, series, instance):
+    for path in (series, instance):
         router.add_route(path, retrieve.instances, methods=["GET"])
+    for path in (study, series, instance):
         router.add_route(f"{path}/metadata", retrieve.metadata, methods=["GET"])
     router.add_route(frames, retrieve.frames, methods=["GET"])
     router.add_route(f"{instance}/bulkdata/{{path:path}}", retrieve.bulkdata, methods=["GET"])

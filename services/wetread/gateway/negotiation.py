@@ -41,8 +41,10 @@ def choose_instance(ranges: Sequence[MediaType], stored_uid: str, *, single: boo
         if not media.covers(DICOM) or (not media.multipart and not single and media.payload == DICOM):
             continue
         multipart = media.multipart or media.payload != DICOM
-        for form in _forms(media.transfer_syntax, stored, lossy=lossy or stored.lossy):
-            choices.append(Choice(form, multipart, DICOM, stored_uid if form == STORED else EXPLICIT_LE))
+        choices += [
+            Choice(form, multipart, DICOM, stored_uid if form == STORED else EXPLICIT_LE)
+            for form in _forms(media.transfer_syntax, stored, lossy=lossy or stored.lossy)
+        ]
     if not choices:
         raise NotAcceptable(f'available: multipart/related; type="{DICOM}" in {EXPLICIT_LE} or as stored')
     return choices

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import orjson
@@ -49,7 +49,7 @@ class Prepared:
     metadata: bytes = b""
     frames: Mapping[str, Any] | None = None
     received_at: float = 0.0
-    source: Source = Source()
+    source: Source = field(default_factory=Source)
     own_result: bool = False
     warnings: tuple[str, ...] = ()
 

@@ -86,28 +86,19 @@ class SearchEndpoints:
 
 
 def render(match: Match, query: Query, base: str, *, within: tuple[bool, bool]) -> dict[str, Mapping[str, Any]]:
-    """Return one result with the attributes that were asked for. ``within``: the path names study, series: their
-    attributes are then left out unless asked for (PS3.18 10.6.3.3).
+    """Return one result with the attributes that were asked for.
+
+    ``within``: the path names the study, the series; their attributes are then left out unless asked for
+    (PS3.18 10.6.3.3).
     """
-    wanted = set(DEFAULTS[query.level]) | query.include
-    if query.level >= Level.SERIES and not within[0]:
-        wanted |= DEFAULTS[Level.STUDY]
-    if query.level is Level.INSTANCE and not within[1]:
-        wanted |= DEFAULTS[Level.SERIES]
-    if query.level >= Level.SERIES:
-        wanted.add(0x0020000D)
-    if query.level is Level.INSTANCE:
-        wanted.add(0x0020000E)
+    wanted = _wanted(query, within)
     result: dict[str, Mapping[str, Any]] = {}
     for key, entry in match.attributes.items():
         tag = int(key, 16)
         if (tag in wanted or (query.include_all and level_of(tag) is query.level)) and "BulkDataURI" not in entry:
             result[key] = entry
-    for level, required in REQUIRED.items():
-        if level <= query.level:
-            for tag, vr in required.items():
-                if tag in wanted:
-                    result.setdefault(f"{tag:08X}", {"vr": vr})
+    for required in (REQUIRED[level] for level in REQUIRED if level <= query.level):
+        result = {f"{tag:08X}": {"vr": vr} for tag, vr in required.items() if tag in wanted} | result
     url = f"{base}/studies/{match.study_uid}"
     if match.series_uid is not None:
         url += f"/series/{match.series_uid}"
@@ -116,3 +107,12 @@ def render(match: Match, query: Query, base: str, *, within: tuple[bool, bool]) 
     result[f"{RETRIEVE_URL:08X}"] = {"vr": "UR", "Value": [url]}
     result[f"{AVAILABILITY:08X}"] = {"vr": "CS", "Value": ["ONLINE"]}
     return dict(sorted(result.items()))
+
+
+def _wanted(query: Query, within: tuple[bool, bool]) -> frozenset[int]:
+    wanted = DEFAULTS[query.level] | query.include
+    if query.level >= Level.SERIES:
+        wanted |= {0x0020000D} if within[0] else DEFAULTS[Level.STUDY]
+    if query.level is Level.INSTANCE:
+        wanted |= {0x0020000E} if within[1] else DEFAULTS[Level.SERIES]
+    return wanted

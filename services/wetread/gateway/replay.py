@@ -28,8 +28,10 @@ class ReplayReport:
 
 
 def recover(database: Database, archive: Archive, objects: ObjectStore, ingest: GroupIngest) -> ReplayReport:
-    """Index every record behind the high-water marks: acknowledged instances whose index transaction was lost, and
-    stored ones that were never acknowledged. Their events are sent (again). Cheap when there is nothing to do.
+    """Index every record behind the high-water marks; their events are sent (again).
+
+    Those are acknowledged instances whose index transaction was lost with the power, and stored ones that were never
+    acknowledged. Cheap when there is nothing to do.
     """
     with database.read() as tx:
         marks = archive.marks(tx)

@@ -19,7 +19,6 @@ _GZIP_FROM: Final = 1024
 
 DATA_HEADERS: Final[Mapping[str, str]] = {
     "Cache-Control": "private, no-cache",
-    "X-Content-Type-Options": "nosniff",
     "Cross-Origin-Resource-Policy": "cross-origin",
 }
 
@@ -52,8 +51,7 @@ def json_response(
     return Response(
         body,
         status,
-        {"Content-Type": media_type, "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
-        | dict(headers or {}),
+        {"Content-Type": media_type, "Cache-Control": "no-store"} | dict(headers or {}),
     )
 
 

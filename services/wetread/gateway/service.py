@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Protocol
 
 from anyio.to_thread import run_sync
 
@@ -21,6 +22,35 @@ from wetread.gateway.replay import recover
 from wetread.gateway.retrieval import RetrieveEndpoints
 from wetread.gateway.settings import GatewaySettings
 from wetread.gateway.stow import StowEndpoint
+
+
+class GatewayPorts(Protocol):
+    """What the composition root gives the gateway."""
+
+    @property
+    def database(self) -> Database: ...
+    @property
+    def archive(self) -> Archive: ...
+    @property
+    def objects(self) -> ObjectStore: ...
+    @property
+    def ingest(self) -> GroupIngest: ...
+    @property
+    def gateway_settings(self) -> GatewaySettings: ...
+    @property
+    def scratch(self) -> Path | None: ...
+
+
+def build(ports: GatewayPorts) -> Service:
+    """Return the gateway on the composition root's ports."""
+    return gateway(
+        ports.database,
+        ports.archive,
+        ports.objects,
+        ports.ingest,
+        settings=ports.gateway_settings,
+        scratch=ports.scratch,
+    )
 
 
 def gateway(

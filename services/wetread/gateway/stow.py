@@ -14,6 +14,7 @@ from wetread.core.dicomweb.media_types import (
     DICOM,
     DICOM_JSON,
     MULTIPART,
+    OCTETS,
     MediaType,
     accepts,
     parse_accept,
@@ -174,57 +175,60 @@ class _Store:
             header_limit=self._limits.part_header_bytes,
             part_limit=self._limits.request_parts,
         )
-        received = 0
-        broken = ""
         try:
-            async for chunk in body:
-                received += len(chunk)
-                if received > self._limits.request_bytes:
-                    self.too_large = True
-                    broken = f"the request is larger than {self._limits.request_bytes} bytes"
-                    break
-                for event in splitter.feed(chunk):
-                    if isinstance(event, PartData):
-                        self._add(event.data)
-                    elif isinstance(event, PartBegin):
-                        await self._make_room()
-                        self._begin(event.headers.get("content-type", ""))
-                    else:
-                        self._end()
-                        await self._flush_full()
-            if not broken:
-                for event in splitter.finish():
-                    if not isinstance(event, (PartBegin, PartData)) and self._buffer is not None:
-                        self._end()
+            broken = await self._split(body, splitter)
         except MalformedMultipart as error:
             self.too_large = splitter.parts > self._limits.request_parts
             broken = error.detail
         except ClientDisconnect:
             await self._finish()
             raise
-        if not broken and not splitter.complete:
-            broken = "the body ends before its final delimiter"
         if broken:
             self._drop_open_part()
-        complete = len(self._pending) + sum(len(batch.parts) for batch, _, _ in self._sent) + len(self._outcomes)
-        if not complete:
+        if not self._complete_parts:
             if self.too_large:
                 raise PayloadTooLarge(broken)
-            if broken:
-                raise MalformedMultipart(broken)
-            msg = "the body has no parts"
-            raise MalformedMultipart(msg)
+            raise MalformedMultipart(broken or "the body has no parts")
         await self._finish()
         if broken:
             reason = reasons.OUT_OF_RESOURCES if self.too_large else reasons.PROCESSING_FAILURE
             self._outcomes.append(InstanceOutcome(None, None, None, failure_reason=reason, comment=broken))
 
+    async def _split(self, body: AsyncIterator[bytes], splitter: MultipartSplitter) -> str:
+        """Feed the body; return what is wrong with its end, empty when nothing is."""
+        received = 0
+        async for chunk in body:
+            received += len(chunk)
+            if received > self._limits.request_bytes:
+                self.too_large = True
+                return f"the request is larger than {self._limits.request_bytes} bytes"
+            for event in splitter.feed(chunk):
+                if isinstance(event, PartData):
+                    self._add(event.data)
+                elif isinstance(event, PartBegin):
+                    await self._make_room()
+                    self._begin(event.headers.get("content-type", ""))
+                else:
+                    self._end()
+                    await self._flush_full()
+        for event in splitter.finish():
+            if isinstance(event, PartData):
+                self._add(event.data)
+            elif isinstance(event, PartBegin):
+                self._begin(event.headers.get("content-type", ""))
+            else:
+                self._end()
+        return "" if splitter.complete else "the body ends before its final delimiter"
+
+    @property
+    def _complete_parts(self) -> int:
+        return len(self._pending) + sum(len(batch.parts) for batch, _, _ in self._sent) + len(self._outcomes)
+
     def _begin(self, part_type: str = "") -> None:
         self._buffer = PartBuffer(self._scratch, self._limits.spool_bytes)
         self._refusal = None
-        if part_type and not part_type.split(";", maxsplit=1)[0].strip().lower().startswith(
-            (DICOM, "application/octet-stream")
-        ):
+        declared = part_type.partition(";")[0].strip().lower()
+        if declared and declared not in (DICOM, OCTETS):
             self._refuse(reasons.CANNOT_UNDERSTAND, "the part is not application/dicom")
 
     def _add(self, piece: memoryview) -> None:

@@ -33,9 +33,10 @@ class Window:
 def parse_window(value: str) -> Window:
     """Parse the ``window`` query parameter ``center,width[,function]`` (PS3.18 8.3.5.1.4). Raises InvalidInput."""
     parts = [part.strip() for part in value.split(",")]
-    functions = {name: name for name in _FUNCTIONS.values()}
-    center, width = (as_float(part) for part in (parts + ["", ""])[:2])
-    function = functions.get(parts[2].lower().replace("_", "-")) if len(parts) > 2 else "linear"
+    center, width = (as_float(part) for part in [*parts, "", ""][:2])
+    function: Function | None = "linear"
+    if len(parts) > 2:
+        function = _FUNCTIONS.get(parts[2].upper().replace("-", "_"))
     if len(parts) not in (2, 3) or center is None or width is None or function is None:
         msg = "window must be center,width[,linear|linear-exact|sigmoid]"
         raise InvalidInput(msg)

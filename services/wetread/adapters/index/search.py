@@ -52,18 +52,15 @@ _COLUMNS: Final[Mapping[int, Column[Any]]] = {
     0x00080016: instances.c.sop_class_uid,
     0x00080018: instances.c.sop_uid,
     0x00200013: instances.c.instance_number,
+    0x00201206: studies.c.series_count,
+    0x00201208: studies.c.instance_count,
+    0x00201209: series.c.instance_count,
 }
 _NAMES: Final[Mapping[int, Column[Any]]] = {
     0x00100010: studies.c.patient_name_folded,
     0x00080090: studies.c.referring_physician_folded,
 }
-_NUMBERS: Final[Mapping[int, tuple[Column[Any], str]]] = {
-    0x00201206: (studies.c.series_count, "IS"),
-    0x00201208: (studies.c.instance_count, "IS"),
-    0x00201209: (series.c.instance_count, "IS"),
-}
 _MODALITIES: Final = 0x00080061
-_SYNTAX: Final = 0x00083002
 _FRAGMENT_TAGS: Final = frozenset(int(tag, 16) for tag in INSTANCE_FRAGMENT)
 
 
@@ -158,44 +155,43 @@ class Searcher:
         return [] if condition is None else [condition]
 
     def _condition(self, key: Key) -> tuple[ColumnElement[bool] | None, bool]:
+        """Return (condition that holds for every match, whether it holds for matches only)."""
         tag = key.path[0]
+        column = _COLUMNS.get(tag)
         if len(key.path) > 1 or key.matches_empty:
             return None, False
         if tag in _NAMES:
             return _name_condition(_NAMES[tag], key, fuzzy=self._query.fuzzy), False
-        if tag in _NUMBERS:
-            return (_NUMBERS[tag][0] == int(key.value), True) if key.value.isdecimal() else (None, False)
         if tag == _MODALITIES:
-            wanted = key.any_of or (key.value,)
-            return or_(*(_modality_condition(value) for value in wanted)), not key.wild
-        column = _COLUMNS.get(tag)
-        if column is None:
-            return None, False
-        if key.any_of:
-            return (column.in_(key.any_of), True) if not key.wild else (None, False)
+            return or_(*(_modality_condition(value) for value in key.any_of or (key.value,))), not key.wild
+        return (None, False) if column is None else self._column_condition(key, column)
+
+    def _column_condition(self, key: Key, column: Column[Any]) -> tuple[ColumnElement[bool] | None, bool]:
         if key.vr == "IS":
-            return (column == int(key.value), True) if key.value.isdecimal() and len(key.value) < 18 else (None, False)
-        if key.range is not None:
-            if key.vr != "DA":
-                return None, False
-            low, high = (normalised(part, "DA") for part in key.range)
-            bounds = [column != ""]
-            if low:
-                bounds.append(column >= low)
-            if high:
-                bounds.append(column <= high)
-            return and_(*bounds), not self._has_time_range(tag)
-        if key.vr == "TM":
-            return column.startswith(key.value[:2], autoescape=True), False
+            whole = key.value.isdecimal() and len(key.value) < 18
+            return (column == int(key.value), True) if whole else (None, False)
+        if key.any_of:
+            return (None, False) if key.wild else (column.in_(key.any_of), True)
+        if key.vr in ("DA", "TM"):
+            return self._moment_condition(key, column)
         if key.wild:
-            prefix = key.value[: min(key.value.find(c) for c in "*?" if c in key.value)]
-            narrowed = column.like(_like(key.value), escape="\x1b")
-            if prefix:
-                narrowed = and_(column >= prefix, column < prefix + "\U0010ffff", narrowed)
-            return narrowed, False
-        if key.vr == "DA":
-            return column == normalised(key.value, "DA"), True
+            return _wild_condition(column, key.value), False
         return column == key.value, True
+
+    def _moment_condition(self, key: Key, column: Column[Any]) -> tuple[ColumnElement[bool] | None, bool]:
+        """Dates are stored normalised and compare as text; writers shorten times, so those are only narrowed."""
+        limits = key.range
+        if key.vr == "TM":
+            return (column.startswith(key.value[:2], autoescape=True) if limits is None else None), False
+        if limits is None:
+            return column == normalised(key.value, "DA"), True
+        low, high = (normalised(part, "DA") for part in limits)
+        bounds: list[ColumnElement[bool]] = [column != ""]
+        if low:
+            bounds.append(column >= low)
+        if high:
+            bounds.append(column <= high)
+        return and_(*bounds), not self._has_time_range(key.path[0])
 
     def _has_time_range(self, date: int) -> bool:
         """Return whether the range of a date combines with one of its time (PS3.4 C.2.2.2.5)."""
@@ -270,6 +266,15 @@ def _like(value: str) -> str:
     """Return a DICOM wild card as a LIKE pattern (escape character ESC, which no DICOM text of a key holds)."""
     escaped = value.replace("\x1b", "").replace("%", "\x1b%").replace("_", "\x1b_")
     return escaped.replace("*", "%").replace("?", "_")
+
+
+def _wild_condition(column: Column[Any], value: str) -> ColumnElement[bool]:
+    """LIKE narrows (its case folding differs between databases); a literal prefix lets the index help."""
+    prefix = value[: min(value.find(c) for c in "*?" if c in value)]
+    narrowed: ColumnElement[bool] = column.like(_like(value), escape="\x1b")
+    if prefix:
+        narrowed = and_(column >= prefix, column < prefix + "\U0010ffff", narrowed)
+    return narrowed
 
 
 def _name_condition(column: Column[Any], key: Key, *, fuzzy: bool) -> ColumnElement[bool] | None:

@@ -82,15 +82,14 @@ class SqlArchive:
         latest = max(entry.received_at for entry in entries)
         modalities = {entry.series.modality for entry in entries if entry.series.modality}
         if study is None:
-            row = _study_row(tenant, entries[0])
-            row |= {
+            fresh = _study_row(tenant, entries[0]) | {
                 "modalities": _joined(modalities),
                 "series_count": len(new_series),
                 "instance_count": len(entries),
                 "generation": 1,
                 "last_received_at": latest,
             }
-            connection.execute(insert(studies), [row])
+            connection.execute(insert(studies), [fresh])
         else:
             modalities |= set(study[1].strip("\\").split("\\")) - {""}
             connection.execute(

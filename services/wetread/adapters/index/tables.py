@@ -106,13 +106,11 @@ instances = Table(
     Index("instances_series", "tenant", "study_uid", "series_uid", "instance_number", "sop_uid"),
 )
 
-object_marks = (
-    Table(  # newest indexed record per writer and tenant of the object store: replay on start begins behind it
-        "object_marks",
-        metadata,
-        Column("stream", String, primary_key=True),
-        Column("locator", String, nullable=False),
-    )
+object_marks = Table(  # newest indexed record per writer and tenant of the object store: replay begins behind it
+    "object_marks",
+    metadata,
+    Column("stream", String, primary_key=True),
+    Column("locator", String, nullable=False),
 )
 
 # --- work ----------------------------------------------------------------------------------------------------------

@@ -120,9 +120,7 @@ class SegmentStore:
         return self._root / match[1] / f"{match[2]}-{match[3]}.seg", int(match[4])
 
     def scan(self, after: Sequence[str] = ()) -> Iterator[tuple[str, bytes, ObjectRef]]:
-        """Yield every intact record, oldest first over all shards. ``after``: locators; of each one's shard and tenant
-        only later records are yielded.
-        """
+        """Yield every intact record, oldest first over all shards; see the port for ``after``."""
         marks: dict[tuple[str, str], tuple[int, int]] = {}
         for locator in after:
             match = _LOCATOR.fullmatch(locator)

@@ -17,9 +17,9 @@ _EXTENDED_OFFSETS: Final = 0x7FE00001
 class FrameTable:
     """Byte ranges of frames in the stored object.
 
-    Native: frame *n* is ``frame_bits`` bits from bit ``(n - 1) * frame_bits`` of the value at ``start``. Encapsulated:
-    ``spans[n - 1]`` holds (start, length) pairs, flat, of its fragments. ``embedded``: the data set is deflated, offsets
-    are into the inflated set.
+    Native: frame *n* is ``frame_bits`` bits from bit ``(n - 1) * frame_bits`` of the value at ``start``.
+    Encapsulated: ``spans[n - 1]`` holds (start, length) pairs, flat, of its fragments. ``embedded``: the data set is
+    deflated, offsets are into the inflated set.
     """
 
     count: int = 0
@@ -37,8 +37,9 @@ class FrameTable:
         return bool(self.spans)
 
     def ranges(self, number: int) -> list[tuple[int, int]]:
-        """Return the byte ranges of frame *number* (1-based, must exist). A frame of single-bit pixels may start
-        within a byte: then the range is the bytes that touch it.
+        """Return the byte ranges of frame *number* (1-based, must exist).
+
+        A frame of single-bit pixels may start within a byte: then the range is the bytes that touch it.
         """
         if self.spans:
             flat = self.spans[number - 1]

@@ -51,8 +51,10 @@ class HeaderLimits:
 
 @dataclass(frozen=True, slots=True)
 class Pixels:
-    """The pixel data element. ``fragments``: (start, length) of each item of an encapsulated value, without the first
-    (the Basic Offset Table); None for a native value.
+    """The pixel data element.
+
+    ``fragments``: (start, length) of each item of an encapsulated value, without the first (the Basic Offset Table);
+    None for a native value.
     """
 
     tag: int
@@ -213,7 +215,9 @@ class _Walk:
             else:
                 position = self._sequence(stack, level, position)
 
-    def _data_set(self, stack: list[_Level], level: _Level, position: int) -> int:
+    def _data_set(  # noqa: C901, PLR0912, PLR0915 - the hot loop: calls would double its cost
+        self, stack: list[_Level], level: _Level, position: int
+    ) -> int:
         """Read elements until the data set ends or a sequence opens."""
         data, end, explicit = self._data, level.end, level.explicit
         elements = level.elements

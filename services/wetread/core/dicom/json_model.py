@@ -23,7 +23,7 @@ from wetread.core.dicom.header import Element, Header
 JsonDataset = dict[str, dict[str, Any]]
 
 INLINE_LIMIT: Final = 4096
-"""Binary values up to this many bytes are InlineBinary, longer ones BulkDataURI (our choice, PS3.18 F.2.7 leaves it)."""
+"""Binary values up to this many bytes are InlineBinary, longer ones BulkDataURI (ours to choose, PS3.18 F.2.7)."""
 
 BULK_KEY: Final = "BulkDataURI"
 _PIXELS: Final = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
@@ -60,7 +60,7 @@ class _Converter:
         self._inline_limit = inline_limit
         self.clean = True
 
-    def data_set(
+    def data_set(  # noqa: C901, PLR0912 - the hot loop
         self, elements: list[Element], encodings: tuple[str, ...], representation: int, path: str
     ) -> JsonDataset:
         """Convert one level; character set and pixel representation are inherited by items."""
@@ -68,7 +68,8 @@ class _Converter:
         last = -1
         ordered = True
         descriptor_entries = 0
-        for tag, vr, start, length, items in elements:
+        for tag, known_vr, start, length, items in elements:
+            vr = known_vr
             if tag & 0xFFFF == 0 or tag >> 16 == 2:
                 continue
             if tag < last:
@@ -130,7 +131,9 @@ class _Converter:
         value = little_endian(bytes(self._data[start : start + length]), vr, little=self._little)
         return {"vr": vr, "InlineBinary": binascii.b2a_base64(value, newline=False).decode("ascii")}
 
-    def _entry(self, vr: str, value: bytes, encodings: tuple[str, ...]) -> dict[str, Any]:
+    def _entry(  # noqa: C901, PLR0912 - one branch per kind of VR
+        self, vr: str, value: bytes, encodings: tuple[str, ...]
+    ) -> dict[str, Any]:
         if not value:
             return {"vr": vr}
         values: list[Any] | None

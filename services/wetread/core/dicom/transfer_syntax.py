@@ -51,8 +51,10 @@ def _table() -> dict[str, TransferSyntax]:
         "video/H265": ("107!", "108!"),
     }
     for media_type, suffixes in encapsulated.items():
-        for suffix in suffixes:
-            known.append(TransferSyntax(jpeg + suffix.rstrip("!"), lossy=suffix.endswith("!"), media_type=media_type))
+        known += [
+            TransferSyntax(jpeg + suffix.rstrip("!"), lossy=suffix.endswith("!"), media_type=media_type)
+            for suffix in suffixes
+        ]
     return {syntax.uid: syntax for syntax in known}
 
 
@@ -60,7 +62,7 @@ _KNOWN: Final = _table()
 
 
 def transfer_syntax(uid: str) -> TransferSyntax:
-    """Return what is known of *uid*. Unknown (private) syntaxes count as opaque explicit little endian, encapsulated."""
+    """Return what is known of *uid*; an unknown (private) one is opaque: explicit little endian, encapsulated."""
     return _KNOWN.get(uid) or TransferSyntax(uid)
 
 

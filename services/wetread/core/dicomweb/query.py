@@ -24,6 +24,9 @@ _WILD: Final = frozenset({"AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UR", 
 _DATE: Final = re.compile(r"[0-9]{8}|[0-9]{4}\.[0-9]{2}\.[0-9]{2}")
 _TIME: Final = re.compile(r"[0-9]{2}:?(?:[0-9]{2}:?(?:[0-9]{2}(?:\.[0-9]{1,6})?)?)?")
 _DATE_TIME: Final = re.compile(r"[0-9]{4,14}(?:\.[0-9]{1,6})?(?:[+-][0-9]{4})?")
+_PLAIN_PARAMETERS: Final = frozenset(
+    {"accept", "limit", "offset", "fuzzymatching", "emptyvaluematching", "multiplevaluematching"}
+)
 _FORMS: Final = {"DA": _DATE, "TM": _TIME, "DT": _DATE_TIME}
 
 
@@ -130,19 +133,8 @@ class _Builder:
         if lower == "includefield":
             self._take_include(plain)
             return
-        if lower in {"limit", "offset"}:
-            self._once(lower)
-            if not re.fullmatch(r"[0-9]{1,18}", plain):
-                raise InvalidInput(f"{lower} must be an unsigned integer")
-            self._counts[lower] = int(plain)
-            return
-        if lower in {"fuzzymatching", "emptyvaluematching", "multiplevaluematching"}:
-            self._once(lower)
-            if plain.lower() not in {"true", "false"}:
-                raise InvalidInput(f"{lower} must be true or false")
-            self._flags[lower] = plain.lower() == "true"
-            return
-        if lower == "accept":
+        if lower in _PLAIN_PARAMETERS:
+            self._take_plain(lower, plain)
             return
         path = parse_path(name)
         if path is None:
@@ -157,14 +149,23 @@ class _Builder:
         vr = vr_of(path[-1])
         self._keys[path] = vr, unquote(_PLUS.sub(" ", raw)) if vr == "DT" else plain
 
-    def _once(self, name: str) -> None:
+    def _take_plain(self, name: str, value: str) -> None:
+        if name == "accept":
+            return
         if name in self._seen:
             raise InvalidInput(f"{name} is repeated")
         self._seen.add(name)
+        if name in ("limit", "offset"):
+            if not re.fullmatch(r"[0-9]{1,18}", value):
+                raise InvalidInput(f"{name} must be an unsigned integer")
+            self._counts[name] = int(value)
+            return
+        if value.lower() not in ("true", "false"):
+            raise InvalidInput(f"{name} must be true or false")
+        self._flags[name] = value.lower() == "true"
 
     def _take_include(self, value: str) -> None:
-        for name in value.split(","):
-            name = name.strip()
+        for name in (part.strip() for part in value.split(",")):
             if name.lower() == "all":
                 self._include_all = True
                 continue
@@ -209,9 +210,9 @@ class _Builder:
             self._flags.get("multiplevaluematching", False) or path[-1] in (0x00080060, 0x00080061)
         ):
             alternatives = tuple(part.strip() for part in value.split("\\") if part.strip())
-        if vr in _RANGED and not empty and value.strip("*"):
-            if split_range(value, vr) is None and not _FORMS[vr].fullmatch(value):
-                raise InvalidInput(f"{keyword_of(path[-1])} is not a {vr} value or range")
+        bounded = vr in _RANGED and not empty and value.strip("*") != ""
+        if bounded and split_range(value, vr) is None and not _FORMS[vr].fullmatch(value):
+            raise InvalidInput(f"{keyword_of(path[-1])} is not a {vr} value or range")
         return Key(path, vr, "" if empty else value, alternatives, empty)
 
 

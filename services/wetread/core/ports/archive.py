@@ -71,7 +71,7 @@ class ArchivedInstance:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """One result of a search: attributes of its level and the levels above it, as far as the level's rules show them."""
+    """One result of a search, with the attributes of its level and of the levels above."""
 
     study_uid: str
     series_uid: str | None
