@@ -80,9 +80,7 @@ def study_view(ports: WorklistPorts, tx: Transaction, tenant: str, study_uid: st
     """Return the page of a study. Shadow results are left out: they are hidden from readers. Raises NotFound."""
     item = ports.worklist.item(tx, tenant, study_uid, now=ports.clock.now())
     entries = [entry for entry in standings(ports, tx, tenant, study_uid) if not entry["shadow"]]
-    stored = {
-        result.run.detector: series for result, series in ports.results.current(tx, tenant, study_uid)
-    }
+    stored = {result.run.detector: series for result, series in ports.results.current(tx, tenant, study_uid)}
     titles = {name: info.manifest.title for name, info in ports.detectors().items()}
     cards = tuple(
         Card(

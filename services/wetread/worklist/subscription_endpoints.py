@@ -124,9 +124,7 @@ def _out(subscription: Subscription) -> schemas.SubscriptionOut:
 
 
 def _with_secrets(subscription: Subscription) -> schemas.SubscriptionWithSecrets:
-    return schemas.SubscriptionWithSecrets(
-        **_out(subscription).model_dump(), secrets=list(subscription.secrets)
-    )
+    return schemas.SubscriptionWithSecrets(**_out(subscription).model_dump(), secrets=list(subscription.secrets))
 
 
 def _delivery_out(delivery: Delivery) -> schemas.DeliveryOut:

@@ -110,9 +110,7 @@ class SqlDeliveries:
     def of_subscription(
         self, tx: Transaction, tenant: str, subscription_id: str, *, state: DeliveryState | None, limit: int
     ) -> Sequence[Delivery]:
-        query = select(deliveries).where(
-            deliveries.c.tenant == tenant, deliveries.c.subscription_id == subscription_id
-        )
+        query = select(deliveries).where(deliveries.c.tenant == tenant, deliveries.c.subscription_id == subscription_id)
         if state is not None:
             query = query.where(deliveries.c.state == state)
         rows = connection_of(tx).execute(query.order_by(deliveries.c.updated_at.desc()).limit(limit))

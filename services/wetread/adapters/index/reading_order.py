@@ -91,9 +91,7 @@ class SqlReadingOrder:
         return None if row is None else (Priority(row.priority), row.due_at)
 
     def _row(self, tx: Transaction, tenant: str, study_uid: str) -> Row[Any] | None:
-        query = select(reading_order).where(
-            reading_order.c.tenant == tenant, reading_order.c.study_uid == study_uid
-        )
+        query = select(reading_order).where(reading_order.c.tenant == tenant, reading_order.c.study_uid == study_uid)
         return connection_of(tx).execute(query).first()
 
 
