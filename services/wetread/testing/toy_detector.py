@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +149,7 @@ class FolderStore:
             raise CorruptRecord("no such record") from error
         return data[start:] if length is None else data[start : start + length]
 
-    def scan(self) -> Any:
+    def scan(self, after: Sequence[str] = ()) -> Iterator[tuple[str, bytes, ObjectRef]]:  # noqa: ARG002 - the port's
         """Nothing to scan: this store keeps no descriptions."""
         return iter(())
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from pydicom.encaps import encapsulate
 from pydicom.pixels.decoders.base import get_decoder
-from pydicom.uid import UID, RLELossless
+from pydicom.uid import UID, JPEGLSLossless, JPEGLSNearLossless, RLELossless
 
 from wetread.adapters.codecs.codestream import image_size
 from wetread.core.detector import Array
@@ -17,6 +17,8 @@ from wetread.core.errors import NotProcessable
 from wetread.core.ports.pixels import FrameLayout
 
 _PREFERENCE: Final = ("pylibjpeg", "pyjpegls", "gdcm", "pillow", "pydicom")
+_END_OF_IMAGE: Final = b"\xff\xd9"
+"""Asked of JPEG-LS before decoding: CharLS was measured to spend seconds on a stream cut off inside a scan."""
 
 
 class PydicomFrameDecoder:
@@ -27,7 +29,7 @@ class PydicomFrameDecoder:
         if transfer_syntax_uid == RLELossless:
             _check_rle(frame, layout)
         else:
-            _check_size(frame, layout)
+            _check_size(frame, transfer_syntax_uid, layout)
         try:
             decoder = get_decoder(UID(transfer_syntax_uid))
             plugins: list[str] = [p for p in _PREFERENCE if p in decoder.available_plugins]
@@ -70,9 +72,11 @@ def _array(values: Any) -> Array:
     return array
 
 
-def _check_size(frame: bytes, layout: FrameLayout) -> None:
+def _check_size(frame: bytes, transfer_syntax_uid: str, layout: FrameLayout) -> None:
     size = image_size(frame)
     declared = (size.rows, size.columns, size.components)
+    if transfer_syntax_uid in {JPEGLSLossless, JPEGLSNearLossless} and not frame.rstrip(b"\0").endswith(_END_OF_IMAGE):
+        raise NotProcessable("decode_error", "the JPEG-LS frame is truncated")
     if declared != (layout.rows, layout.columns, layout.samples) or size.bits > layout.bits_allocated:
         raise NotProcessable("decode_error", "the compressed frame is not of the declared size")
 

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pydicom import Dataset, dcmread
+from pydicom.uid import ExplicitVRLittleEndian
 
 from wetread.adapters.codecs.decoder import PydicomFrameDecoder
 from wetread.adapters.inference.onnxruntime import OnnxRuntimeClient
@@ -269,7 +270,7 @@ def offset(data: bytes, value: int) -> bytes:
     header.RescaleIntercept = float(header.RescaleIntercept) - value * float(header.RescaleSlope)
     if "PixelPaddingValue" in header:
         del header.PixelPaddingValue
-    header.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.1"
+    header.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     buffer = io.BytesIO()
     header.save_as(buffer, enforce_file_format=True, implicit_vr=False, little_endian=True)
     return buffer.getvalue()
