@@ -10,6 +10,9 @@ from wetread.core.service import Service
 if TYPE_CHECKING:
     from wetread.bootstrap.house import House
 
+_DRAIN_SECONDS = 8
+"""A stopping worker finishes what runs for so long; the rest is taken up at the next start."""
+
 Build = Callable[..., Service]
 
 
@@ -95,7 +98,11 @@ def orchestration(house: House, build: Build) -> Service:
     )
     return build(
         Orchestration(
-            ports, load_rules(house.settings), house.database.url, workflows={"deliver": house.notifier.deliver}
+            ports,
+            load_rules(house.settings),
+            house.database.url,
+            workflows={"deliver": house.notifier.deliver},
+            drain_seconds=_DRAIN_SECONDS,
         )
     )
 

@@ -20,6 +20,7 @@ from wetread.commands.dicom_folder import FileStudy, scan_folder
 from wetread.commands.local_server import ServerNotReadyError, local_server
 from wetread.commands.receiver import WebhookReceiver
 from wetread.commands.send import Sender, SendReport, ServerUnreachableError
+from wetread.core.priority import Priority, most_urgent
 from wetread.core.ruo import RUO_STATEMENT
 from wetread.core.states import FINAL, AiState
 
@@ -120,7 +121,7 @@ class Demo:
             "instances": len(study.instances),
             "refused": len(report.failures),
             "results": results,
-            "priority_before": reasons[0]["priority"] if reasons else item.get("priority"),
+            "priority_before": _before_ai(reasons),
             "priority_after": item.get("priority"),
             "turnaround_s": turnaround,
             "stored": [series for result in results for series in result.get("stored", [])],
@@ -129,8 +130,9 @@ class Demo:
 
     def _wait_final(self, study_uid: str) -> list[dict[str, Any]]:
         def ended(results: Sequence[Mapping[str, Any]]) -> bool:
+            # What the rules exclude writes no report; every run of a detector does.
             return bool(results) and all(
-                result["state"] in FINAL and (result.get("stored") or not result.get("expects_objects", False))
+                result["state"] in FINAL and (result["stored"] or result["state"] == AiState.NOT_APPLICABLE)
                 for result in results
             )
 
@@ -171,6 +173,12 @@ def _poll(
         if done(value) or time.monotonic() > deadline:
             return value
         time.sleep(0.1)
+
+
+def _before_ai(reasons: Sequence[Mapping[str, Any]]) -> str | None:
+    """Return the class that order and rules gave the study: what it would have without AI."""
+    classes = [Priority(reason["priority"]) for reason in reasons if reason["source"] != "ai"]
+    return str(most_urgent(*classes)) if classes else None
 
 
 def _ended_well(row: Mapping[str, Any]) -> bool:
