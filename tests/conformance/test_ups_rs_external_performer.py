@@ -144,3 +144,17 @@ def test_two_performers_racing_do_the_work_once(ups, tmp_path):
         assert len(reports(address)) == 1
     assert codes == [0, 1]
     assert ups.state("1.2.3") == "COMPLETED"
+
+
+@pytest.mark.server("dicom3tools")
+def test_dciodvfy_finds_no_error_in_what_it_stored(ups, tmp_path):
+    task(ups, "1.2.4")
+    with site(ups, tmp_path) as address:
+        assert run(address).returncode == 0
+        (report,) = reports(address)
+    report.save_as(tmp_path / "report.dcm")
+    checked = subprocess.run(
+        ["dciodvfy", "-new", str(tmp_path / "report.dcm")], capture_output=True, text=True, check=False
+    )
+    assert "BasicTextSR" in checked.stderr + checked.stdout
+    assert [line for line in (checked.stderr + checked.stdout).splitlines() if line.startswith("Error")] == []
