@@ -122,8 +122,8 @@ class Worklist:
             hooks=hooks,
             allowed_aet=allowed_aet,
         )
-        service = Service(name="worklist", http=router)
-        self.app = build_app([service], checks={}, metrics=Metrics(self.database), keys=keys)
+        self.service = Service(name="worklist", http=router)
+        self.app = build_app([self.service], checks={}, metrics=Metrics(self.database), keys=keys)
         self.client = Client(self.app)
 
     def create(self, uid: str | None = None, /, **changes: Any) -> str:

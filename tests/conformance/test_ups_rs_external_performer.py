@@ -1,29 +1,30 @@
-"""The sample external performer (docs/examples) as its own process against a live worklist.
-
-WADO-RS and STOW-RS are served here by the smallest peer that speaks them, so that what the sample stores can be read
-back with pydicom whatever the state of the gateway.
-"""
+"""The sample external performer (docs/examples) as its own process against a live worklist and the real gateway."""
 
 from __future__ import annotations
 
 import io
 import os
-import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import pydicom
 import pytest
-from fastapi import APIRouter, FastAPI, Request, Response
-from fastapi.responses import JSONResponse
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from tests.ups_worklist import TENANT, live, request_dataset, worklist
 
-from wetread.bootstrap.web import Shell
+from wetread.adapters.index.database import SqlDatabase
+from wetread.adapters.index.studies import SqlArchive
+from wetread.adapters.objectstore.segments import SegmentStore
+from wetread.adapters.telemetry.metrics import Metrics
+from wetread.bootstrap.web import build_app
 from wetread.core.ups_dataset import element
+from wetread.gateway.ingest import GroupIngest
+from wetread.gateway.service import gateway
 
 SCRIPT = Path(__file__).resolve().parents[2] / "docs" / "examples" / "ups_performer.py"
 STUDY, SERIES, SOP = "1.2.826.1", "1.2.826.1.1", "1.2.826.1.1.1"
@@ -39,42 +40,31 @@ def ct_instance():
     dataset.StudyDate, dataset.StudyTime, dataset.StudyID, dataset.AccessionNumber = "20260101", "0800", "1", "A1"
     buffer = io.BytesIO()
     dataset.save_as(buffer, enforce_file_format=True)
-    return dataset, buffer.getvalue()
+    return buffer.getvalue()
 
 
-class Images:
-    """Enough WADO-RS and STOW-RS for one instance in and any instance out."""
+class NoOrchestration:
+    """The study is performed by the sample alone: nothing follows from its storage."""
 
-    def __init__(self):
-        self.dataset, self.data = ct_instance()
-        self.stored = []
-        self.router = APIRouter(prefix="/dicom-web")
-        instance = f"/studies/{STUDY}/series/{SERIES}/instances/{SOP}"
-
-        @self.router.get(instance)
-        def retrieve():
-            body = b"--b\r\nContent-Type: application/dicom\r\n\r\n" + self.data + b"\r\n--b--"
-            return Response(body, media_type='multipart/related; type="application/dicom"; boundary=b')
-
-        @self.router.get(f"{instance}/metadata")
-        def metadata():
-            return JSONResponse([self.dataset.to_json_dict()], media_type="application/dicom+json")
-
-        @self.router.post(f"/studies/{STUDY}")
-        async def store(request: Request):
-            boundary = re.search(r"boundary=(\S+)", request.headers["content-type"])[1].encode()
-            part = (await request.body()).split(b"--" + boundary)[1]
-            self.stored.append(part.partition(b"\r\n\r\n")[2].removesuffix(b"\r\n"))
-            return JSONResponse({}, media_type="application/dicom+json")
+    def study_changed(self, tx, change):
+        assert change.study_uid == STUDY
 
 
-def site(ups):
-    """Return an application with the worklist and the images, behind the real shell."""
-    images = Images()
-    app: FastAPI = ups.app._app
-    app.include_router(images.router)
-    assert isinstance(ups.app, Shell)
-    return images
+@contextmanager
+def site(ups, folder):
+    """Serve worklist and gateway on one address, with one CT instance stored over STOW-RS."""
+    index = SqlDatabase(folder / "wetread.db", full_sync=False)
+    archive, objects = SqlArchive(), SegmentStore(folder / "segments", shard="web")
+    services = [gateway(index, archive, objects, GroupIngest(index, archive, objects, NoOrchestration())), ups.service]
+    app = build_app(services, checks={}, metrics=Metrics(ups.database))
+    with live(app) as address:
+        body = b"--b\r\nContent-Type: application/dicom\r\n\r\n" + ct_instance() + b"\r\n--b--\r\n"
+        kind = 'multipart/related; type="application/dicom"; boundary=b'
+        stored = httpx.post(f"http://{address}/dicom-web/studies", content=body, headers={"Content-Type": kind})
+        assert stored.status_code == 200, stored.text
+        yield address
+    objects.close()
+    index.close()
 
 
 def run(address, *more):
@@ -106,42 +96,65 @@ def ups(tmp_path):
         yield opened
 
 
-def test_claims_reads_stores_and_completes(ups):
-    images = site(ups)
+def reports(address):
+    """Return the SR objects that the gateway gives back for the study."""
+    base = f"http://{address}/dicom-web/studies/{STUDY}"
+    found = httpx.get(f"{base}/instances?SOPClassUID=1.2.840.10008.5.1.4.1.1.88.11").json()
+    read = []
+    for item in found:
+        series, sop = (item[tag]["Value"][0] for tag in ("0020000E", "00080018"))
+        answer = httpx.get(f"{base}/series/{series}/instances/{sop}", headers={"Accept": "application/dicom"})
+        read.append(pydicom.dcmread(io.BytesIO(answer.content)))
+    return read
+
+
+def test_claims_reads_stores_and_completes(ups, tmp_path):
     task(ups, "1.2.1")
-    with live(ups.app) as address:
+    with site(ups, tmp_path) as address:
         done = run(address)
         idle = run(address)
+        (report,) = reports(address)
     assert (done.returncode, done.stdout.strip()) == (0, "performed 1.2.1"), done.stderr
     assert (idle.returncode, idle.stdout.strip()) == (1, "nothing to do")
     workitem = ups.get("1.2.1")
     assert workitem["00741000"]["Value"] == ["COMPLETED"]
     (performed,) = workitem["00741216"]["Value"]
     (output,) = performed["00404033"]["Value"]
-    (data,) = images.stored
-    report = pydicom.dcmread(io.BytesIO(data))
     assert report.SOPInstanceUID == output["00081199"]["Value"][0]["00081155"]["Value"][0]
     assert (report.StudyInstanceUID, report.PatientID, report.PatientName) == (STUDY, "PH1", "Phantom^Head")
     texts = [item.TextValue for item in report.ContentSequence]
-    assert texts[0] == f"1 instances, {len(images.data)} bytes"
+    assert texts[0].startswith("1 instances, ")
     assert texts[1].startswith("Research use only.")
 
 
-def test_what_cannot_be_read_ends_canceled_with_a_reason(ups):
-    site(ups)
+def test_what_cannot_be_read_ends_canceled_with_a_reason(ups, tmp_path):
     task(ups, "1.2.2", sop="9.9.9")
-    with live(ups.app) as address:
+    with site(ups, tmp_path) as address:
         assert run(address).returncode == 0
+        assert reports(address) == []
     workitem = ups.get("1.2.2")
     assert workitem["00741000"]["Value"] == ["CANCELED"]
     assert workitem["00741002"]["Value"][0]["00741006"]["Value"] == ["failed: HTTPStatusError"]
 
 
-def test_two_performers_racing_do_the_work_once(ups):
-    images = site(ups)
+def test_two_performers_racing_do_the_work_once(ups, tmp_path):
     task(ups, "1.2.3")
-    with live(ups.app) as address, ThreadPoolExecutor(2) as pool:
+    with site(ups, tmp_path) as address, ThreadPoolExecutor(2) as pool:
         codes = sorted(result.returncode for result in pool.map(lambda _: run(address), range(2)))
+        assert len(reports(address)) == 1
     assert codes == [0, 1]
-    assert len(images.stored) == 1
     assert ups.state("1.2.3") == "COMPLETED"
+
+
+@pytest.mark.server("dicom3tools")
+def test_dciodvfy_finds_no_error_in_what_it_stored(ups, tmp_path):
+    task(ups, "1.2.4")
+    with site(ups, tmp_path) as address:
+        assert run(address).returncode == 0
+        (report,) = reports(address)
+    report.save_as(tmp_path / "report.dcm")
+    checked = subprocess.run(
+        ["dciodvfy", "-new", str(tmp_path / "report.dcm")], capture_output=True, text=True, check=False
+    )
+    assert "BasicTextSR" in checked.stderr + checked.stdout
+    assert [line for line in (checked.stderr + checked.stdout).splitlines() if line.startswith("Error")] == []

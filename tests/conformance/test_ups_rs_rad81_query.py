@@ -97,6 +97,19 @@ def test_8_3_4_1_tags_and_keywords_may_be_mixed_in_a_path(ups):
         assert found(ups, f"?{key}=X1") == [uid]
 
 
+@pytest.mark.parametrize("plus", ["+", "%2B"])
+def test_8_3_4_1_the_offset_of_a_date_time_survives_the_query(ups, plus):
+    uid = ups.create(t00404005=element("DT", "20260101080000"))
+    assert found(ups, f"?ScheduledProcedureStepStartDateTime=20260101100000{plus}0200") == [uid]
+    assert found(ups, f"?00404005=20260101090000{plus}0200-20260101100000{plus}0200") == [uid]
+    assert found(ups, f"?00404005=20260101080000{plus}0200") == []
+
+
+def test_plus_is_a_space_elsewhere(ups):
+    uid = ups.create(t00741204=element("LO", "Read CT 1234"))
+    assert found(ups, "?ProcedureStepLabel=Read+CT+1234") == [uid]
+
+
 def test_search_by_workitem_uids(ups):
     uids = [ups.create() for _ in range(3)]
     assert sorted(found(ups, f"?SOPInstanceUID={uids[0]},{uids[2]}")) == sorted([uids[0], uids[2]])

@@ -118,6 +118,11 @@ def test_c313_when_our_own_performer_declines(tmp_path):
         assert [kind for _, kind, _ in ups.queued("WATCHER")] == [1]
 
 
+def test_a_service_that_cannot_stop_our_tasks_does_not_claim_to(ups):
+    uid = own_task(ups, running=True)
+    refused(cancel(ups, uid), 409, "C313")
+
+
 def test_our_own_waiting_task_tells_its_owner_that_it_was_cancelled(tmp_path):
     heard = []
     hooks = UpsHooks(on_state_changed=lambda _tx, _tenant, uid, state: heard.append((uid, state)))

@@ -63,8 +63,8 @@ class UpsSettings:
     """A subscriber that does not take a message for so long is closed with 1013."""
 
 
-def _accept(_tx: Transaction, _tenant: str, _uid: str) -> bool:
-    return True
+def _decline(_tx: Transaction, _tenant: str, _uid: str) -> bool:
+    return False
 
 
 def _ignore(_tx: Transaction, _tenant: str, _uid: str, _state: UpsState) -> None:
@@ -76,12 +76,12 @@ class UpsHooks:
     """What other services do in the transaction of a change; an exception refuses the change.
 
     ``on_cancel_requested(tx, tenant, uid)``: somebody asks to cancel a running task of ours. True: it will stop and
-    finish the workitem itself; False: it declines (C313).
+    finish the workitem itself; False: it declines (C313), as does a service that was given no hook.
     ``on_state_changed(tx, tenant, uid, state)``: an outside request changed the state of a workitem that our
     orchestration scheduled (claimed, completed, cancelled).
     """
 
-    on_cancel_requested: Callable[[Transaction, str, str], bool] = _accept
+    on_cancel_requested: Callable[[Transaction, str, str], bool] = _decline
     on_state_changed: Callable[[Transaction, str, str, UpsState], None] = _ignore
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote_plus
@@ -20,6 +20,7 @@ DICOM_JSON: Final = "application/dicom+json"
 _JSON_TYPES: Final = {DICOM_JSON, "application/json"}
 _ACCEPTED: Final = {*_JSON_TYPES, "*/*", "application/*"}
 _AE_TITLE = re.compile(r"[\x20-\x5b\x5d-\x7e]{1,16}")
+_OFFSET = re.compile(r"(?<=\d{8})\+(?=\d{4}(?:-|,|$))")
 FUZZY_WARNING: Final = "The fuzzymatching parameter is not supported. Only literal matching has been performed."
 
 
@@ -108,7 +109,7 @@ def read_search(query: str) -> SearchRequest:
     everything = False
     numbers: dict[str, int] = {}
     warnings: list[str] = []
-    for name, value in parse_qsl(query, keep_blank_values=True):
+    for name, value in _pairs(query):
         if name in {"limit", "offset"}:
             numbers[name] = _unsigned(name, value)
         elif name == "includefield":
@@ -146,7 +147,7 @@ def read_subscription(query: str) -> tuple[bool, list[Key]]:
     """
     lock = False
     pairs: list[tuple[str, str]] = []
-    for name, value in parse_qsl(query, keep_blank_values=True):
+    for name, value in _pairs(query):
         if name == "deletionlock":
             lock = _boolean(name, value)
         elif name == "filter":
@@ -157,6 +158,16 @@ def read_subscription(query: str) -> tuple[bool, list[Key]]:
             msg = "a subscription takes deletionlock and filter"
             raise InvalidInput(msg)
     return lock, [matching_key(name, value) for name, value in pairs]
+
+
+def _pairs(query: str) -> Iterator[tuple[str, str]]:
+    """Yield names and values. ``+`` is a space, as form encoders write it, but for the offset of a date-time."""
+    for part in query.split("&"):
+        name, _, value = part.partition("=")
+        # Kept in every value: what follows a date's eight digits and is itself four digits is its offset.
+        kept = _OFFSET.sub("%2B", value)
+        if name:
+            yield unquote_plus(name), unquote_plus(kept)
 
 
 def _filter_pairs(value: str) -> Sequence[tuple[str, str]]:
