@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from wetread.core.service import Service
@@ -35,16 +37,18 @@ def worklist(house: House, build: Build) -> Service:
     from wetread.adapters.index.worklist import SqlWorklist
     from wetread.bootstrap.house import installed_detectors
     from wetread.worklist.ports import WorklistPorts
-    from wetread.worklist.ups import UpsSettings
+    from wetread.worklist.ups import UpsHooks, UpsService, UpsSettings
     from wetread.worklist.ups_endpoints import build_router
+    from wetread.worklist.ups_upkeep import upkeep
 
     detectors = installed_detectors(house.settings)
+    # A run takes seconds: once started it is not called off (C313); a waiting task is, by the state machine itself.
+    hooks = UpsHooks(on_cancel_requested=lambda _tx, _tenant, _uid: False)
+    policy = UpsSettings(public_base_url=house.settings.public_base_url)
     workitems = build_router(
-        database=house.database,
-        repository=house.workitems,
-        clock=house.clock,
-        settings=UpsSettings(public_base_url=house.settings.public_base_url),
+        database=house.database, repository=house.workitems, clock=house.clock, settings=policy, hooks=hooks
     )
+    ups = UpsService(house.database, house.workitems, house.clock, policy, hooks)
     ports = WorklistPorts(
         database=house.database,
         clock=house.clock,
@@ -61,7 +65,14 @@ def worklist(house: House, build: Build) -> Service:
         detectors=lambda: detectors,
         stopping=house.stopping,
     )
-    return build(ports, also=[workitems])
+    service = build(ports, also=[workitems])
+
+    @asynccontextmanager
+    async def lifespan() -> AsyncIterator[None]:
+        async with service.lifespan(), upkeep(ups):
+            yield
+
+    return replace(service, lifespan=lifespan)
 
 
 def orchestration(house: House, build: Build) -> Service:
