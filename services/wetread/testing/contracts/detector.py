@@ -104,7 +104,7 @@ class DetectorContract:
         self, detector: BaseDetector, engine: OnnxRuntimeClient, volume: Volume, reading: Result
     ) -> None:
         """No file, socket, process or clock; the volume stays as it was; the result is equal bit by bit."""
-        before = hashlib.sha256(volume.voxels).digest()
+        before = hashlib.sha256(volume.voxels.tobytes()).digest()
         steps = detector.steps(volume, context(detector, volume))
         deeds: list[str] = []
         answer: Tensors | None = None
@@ -120,7 +120,7 @@ class DetectorContract:
                 answer = engine.infer(request.network, request.tensors)
         assert deeds == []
         assert_same(again, reading)
-        assert hashlib.sha256(volume.voxels).digest() == before
+        assert hashlib.sha256(volume.voxels.tobytes()).digest() == before
 
     def test_a_fresh_process_says_the_same(self, folder: Path, objects: Sequence[bytes], reading: Result) -> None:
         with tempfile.TemporaryDirectory() as scratch:
