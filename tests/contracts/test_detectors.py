@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
-from wetread.detection.registry import bundled_folder
+from wetread.detection.folder import studies_in
+from wetread.detection.registry import bundled_folder, load, read_folder
 from wetread.testing.contracts.detector import DetectorContract
 from wetread.testing.sections import ct_plane, part10
 from wetread.testing.toy_detector import write_toy
@@ -40,13 +39,17 @@ class TestToy(DetectorContract):
 
 @pytest.mark.parametrize("folder", BUNDLED, ids=lambda path: path.name, scope="class")
 class TestBundled(DetectorContract):
-    """Head CT detectors read a phantom of the test split."""
+    """Bundled detectors read the first demo phantom that they select."""
 
     @pytest.fixture(scope="class")
     @classmethod
     def objects(cls, folder, tmp_path_factory):
         from wetread.testing.phantoms import demo_studies
 
-        scratch = tmp_path_factory.mktemp(folder.name)
-        study = next(iter(demo_studies(scratch)))
-        return [path.read_bytes() for path in sorted(Path(scratch).rglob("*.dcm"))] if study else []
+        detector, scratch = load(read_folder(folder)), tmp_path_factory.mktemp(folder.name)
+        for _ in demo_studies(scratch):
+            for study in studies_in(scratch):
+                if detector.applicable(study.facts).applicable:
+                    chosen = detector.select(study.facts)
+                    return [study.files[uid].read_bytes() for uid in chosen.sop_instance_uids]
+        return pytest.skip(f"NOT RUN: no phantom for {folder.name}")

@@ -125,7 +125,7 @@ def _log(error: BaseException) -> None:
     while trace is not None:
         places.append(f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}")
         trace = trace.tb_next
-    logger.error("run failed", extra={"error": type(cause).__name__, "places": " > ".join(places[-6:])})
+    logger.error("run failed with %s at %s", type(cause).__name__, " > ".join(places[-6:]))
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, Final
 from unittest import mock
 
@@ -50,7 +50,9 @@ def impurities() -> Iterator[list[str]]:
 
         return called
 
-    with mock.patch.multiple(time, **{name: clock(name) for name in _CLOCKS}):
+    with ExitStack() as patches:
+        for name in _CLOCKS:
+            patches.enter_context(mock.patch.object(time, name, clock(name)))
         _watching.append(seen)
         try:
             yield seen
