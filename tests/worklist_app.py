@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import socket
 import threading
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
+import httpx
 import numpy as np
 import uvicorn
 from fastapi import FastAPI, Request, Response
@@ -70,6 +72,30 @@ def app_of(world: World, stopping: threading.Event | None = None, detectors: Any
         return Response(head_picture(overlay=series.endswith(".9")), media_type="image/png")
 
     return app
+
+
+class InProcess:
+    """A plain client of an application in this process: no socket, no server, no lifespan."""
+
+    def __init__(self, app: FastAPI, base_url: str) -> None:
+        self._app, self._base_url = app, base_url
+
+    def request(self, method: str, path: str, **options: Any) -> httpx.Response:
+        async def ask() -> httpx.Response:
+            transport = httpx.ASGITransport(self._app)
+            async with httpx.AsyncClient(transport=transport, base_url=self._base_url) as client:
+                return await client.request(method, path, **options)
+
+        return asyncio.run(ask())
+
+    def get(self, path: str, **options: Any) -> httpx.Response:
+        return self.request("GET", path, **options)
+
+    def post(self, path: str, **options: Any) -> httpx.Response:
+        return self.request("POST", path, **options)
+
+    def delete(self, path: str, **options: Any) -> httpx.Response:
+        return self.request("DELETE", path, **options)
 
 
 def head_picture(*, overlay: bool) -> bytes:
