@@ -10,6 +10,8 @@ from tests.worklist_app import InProcess, app_of
 from tests.worklist_world import World
 from wetread.core.events import EventType
 from wetread.core.findings import StoredSeries
+from wetread.core.manifest import Card, Manifest
+from wetread.core.ports import DetectorInfo
 from wetread.core.priority import Priority
 from wetread.core.ruo import RUO_STATEMENT
 from wetread.core.states import AiState
@@ -36,7 +38,12 @@ def test_the_worklist_has_the_fields_of_the_contract(world: World, api: InProces
     assert item.keys() == {
         "study_uid", "patient_id", "modality", "description", "received_at", "due_at", "priority", "reasons", "ai",
     }  # fmt: skip
-    assert (item["study_uid"], item["patient_id"], item["modality"], item["priority"]) == ("1.2.3", "P-9", "CT", "urgent")
+    assert (item["study_uid"], item["patient_id"], item["modality"], item["priority"]) == (
+        "1.2.3",
+        "P-9",
+        "CT",
+        "urgent",
+    )
     assert (item["received_at"], item["due_at"]) == ("2026-02-28T23:50:00.000Z", "2026-03-01T00:20:00.000Z")
     assert item["reasons"][0]["source"] == "order"
     assert item["ai"]["state"] == "pending"
@@ -265,3 +272,23 @@ def test_openapi_describes_every_answer(api: InProcess) -> None:
                 continue
             success = next(value for code, value in operation["responses"].items() if code.startswith("2"))
             assert success["content"]["application/json"]["schema"], path
+
+
+def test_detectors_say_what_they_are_for_and_what_not(world: World) -> None:
+    manifest = Manifest.model_validate(
+        {
+            "schema": "wetread.detector/1", "name": "ich", "version": "1.0.0", "title": "Intracranial haemorrhage",
+            "intended_use": "order of reading", "not_for": ["diagnosis"],
+            "input": {"modality": ["CT"], "select": "thin"}, "findings": [{"code": ["SCT", "1386000"]}],
+            "resources": {"memory_mb": 500}, "licence": {"code": "A", "weights": "A", "training_data": "A"},
+        }
+    )  # fmt: skip
+    point = {"name": "sens90", "threshold": 0.61, "set": "tuning", "sensitivity": 0.9, "specificity": 0.8}
+    card = Card.model_validate({"name": "ich", "version": "1.0.0", "operating_points": [point], "shadow": True})
+    info = DetectorInfo("ich", "1.0.0", manifest, card, "ab" * 32)
+    api = InProcess(app_of(world, detectors=lambda: {"ich": info}), "http://testserver/api/v1")
+    body = api.get("/detectors").json()
+    (detector,) = body["detectors"]
+    assert (detector["name"], detector["not_for"], detector["findings"]) == ("ich", ["diagnosis"], ["SCT:1386000"])
+    assert (detector["shadow"], detector["operating_points"]) == (True, [point])
+    assert body["ruo"] == RUO_STATEMENT
