@@ -1,4 +1,7 @@
-"""Time of the worklist query over 10,000 open studies (goal G4: p95 <= 50 ms). ``python loadtest/worklist_query.py``."""
+"""Time of the worklist query over 10,000 open studies; goal G4: p95 <= 50 ms.
+
+``python loadtest/worklist_query.py``. CPU time is printed beside, for machines that are busy with other things.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ STUDIES, REPEATS, SEED, NOW = 10_000, 60, 1, 1_772_323_200.0
 
 def fill(database: SqlDatabase) -> None:
     """Write open studies of all classes, three tasks each, with rows as wide as real ones."""
-    rng = random.Random(SEED)  # noqa: S311
+    rng = random.Random(SEED)
     rows: dict[Any, list[dict[str, Any]]] = {table: [] for table in (studies, series, tasks, decisions, reading_order)}
     for number in range(STUDIES):
         uid, arrival = f"1.2.826.0.1.3680043.8.498.{number:020d}", NOW - rng.random() * 6 * 3600
@@ -64,13 +67,15 @@ def fill(database: SqlDatabase) -> None:
 
 def measure(name: str, call: Callable[[], object]) -> None:
     """Print p50 and p95 in milliseconds."""
-    times = []
+    walls, cpus = [], []
     for _ in range(REPEATS):
-        start = time.perf_counter()
+        wall, cpu = time.perf_counter(), time.process_time()
         call()
-        times.append((time.perf_counter() - start) * 1e3)
-    times.sort()
-    print(f"{name:32s} p50 {times[REPEATS // 2]:6.1f} ms   p95 {times[int(REPEATS * 0.95)]:6.1f} ms")
+        walls.append((time.perf_counter() - wall) * 1e3)
+        cpus.append((time.process_time() - cpu) * 1e3)
+    for kind, times in (("wall", sorted(walls)), ("CPU", sorted(cpus))):
+        p50, p95 = times[REPEATS // 2], times[int(REPEATS * 0.95)]
+        print(f"{name:24s} {kind:4s} p50 {p50:6.1f} ms   p95 {p95:6.1f} ms")
 
 
 def main() -> None:

@@ -16,12 +16,11 @@ import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from PIL import Image
-
 from tests.worklist_world import TENANT, World
+
 from wetread.adapters.notify.addresses import LOOPBACK, AddressPolicy
 from wetread.adapters.notify.webhook import HttpWebhookSender
 from wetread.core.errors import WetreadError
-from wetread.core.ports import DetectorInfo
 from wetread.worklist.ports import WorklistPorts
 from wetread.worklist.service import build
 
@@ -68,7 +67,7 @@ def app_of(world: World, stopping: threading.Event | None = None, detectors: Any
     app.include_router(service.http)
 
     @app.get("/dicom-web/studies/{study}/series/{series}/instances/{instance}/rendered")
-    def rendered(series: str, instance: str) -> Response:
+    def rendered(study: str, series: str, instance: str) -> Response:
         return Response(head_picture(overlay=series.endswith(".9")), media_type="image/png")
 
     return app

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from tests.worklist_world import World
+
 from wetread.core.events import EventType
 from wetread.core.findings import StoredSeries
 from wetread.core.ports.events import Reason
@@ -74,7 +75,7 @@ def fill(world: World) -> None:
     c = s(
         "1.2.3.3",
         minutes_ago=95,
-        name="山田^太郎".join(["YAMADA^TARO=", ""]),
+        name="YAMADA^TARO=山田^太郎",
         patient_id="MRN-771204",
         description="CT ABDOMEN PORTAL VENOUS",
     )

@@ -1,4 +1,4 @@
-"""A small hospital for tests of the worklist: a database, a settable clock, and the ports that others own, in memory."""
+"""A small hospital for tests of the worklist: a database, a settable clock, and in memory what others own."""
 
 from __future__ import annotations
 

@@ -10,8 +10,8 @@ from email.utils import formatdate
 from typing import Any
 
 import pytest
-
 from tests.worklist_world import NOON, SetClock
+
 from wetread.adapters.notify.addresses import LOOPBACK, AddressPolicy
 from wetread.adapters.notify.webhook import HttpWebhookSender
 from wetread.core.errors import ComputationFailed, Gone, Unavailable, Unprocessable
@@ -109,10 +109,12 @@ def test_what_arrives_is_signed_and_verifies_with_either_secret() -> None:
 
 
 def test_a_redirect_is_not_followed() -> None:
-    with receiver(answer("200 OK")) as target:
-        with receiver(answer("307 Temporary Redirect", f"Location: {target.url}")) as found:
-            with pytest.raises(Unavailable, match="307"):
-                send(found.url)
+    with (
+        receiver(answer("200 OK")) as target,
+        receiver(answer("307 Temporary Redirect", f"Location: {target.url}")) as found,
+        pytest.raises(Unavailable, match="307"),
+    ):
+        send(found.url)
     assert target.requests == []
 
 

@@ -12,10 +12,10 @@ from typing import Any
 import httpx
 import pytest
 from playwright.sync_api import expect, sync_playwright
-
 from tests.worklist_app import app_of, served
 from tests.worklist_rows import detectors, fill, raise_by_ai
 from tests.worklist_world import World
+
 from wetread.core.events import EventType
 from wetread.core.ruo import RUO_STATEMENT
 from wetread.core.states import AiState
@@ -175,12 +175,13 @@ def test_the_text_can_be_read(page: Any) -> None:
     poor = page.evaluate(
         """() => {
           const parse = (c) => c.match(/[\\d.]+/g).map(Number);
-          const light = ([r, g, b]) => [r, g, b].map(v => v / 255).map(v => v <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
+          const light = ([r, g, b]) => [r, g, b].map(v => v / 255)
+            .map(v => v <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
             .reduce((sum, v, i) => sum + v * [.2126, .7152, .0722][i], 0);
           const ground = (e) => { for (; e; e = e.parentElement) { const c = parse(getComputedStyle(e).backgroundColor);
             if (c.length === 3 || c[3] > .99) return c; } return [0, 0, 0]; };
-          return [...document.querySelectorAll('body *')].filter(e => e.checkVisibility() && !e.closest('dialog, option, noscript')
-              && [...e.childNodes].some(n => n.nodeType === 3 && n.textContent.trim())).map(e => {
+          return [...document.querySelectorAll('body *')].filter(e => e.checkVisibility()
+              && !e.closest('dialog, option, noscript') && [...e.childNodes].some(n => n.nodeType === 3 && n.textContent.trim())).map(e => {
             const [a, b] = [light(parse(getComputedStyle(e).color)), light(ground(e))].sort((x, y) => y - x);
             return [(a + .05) / (b + .05), e.className, e.textContent.trim().slice(0, 30)];
           }).filter(([ratio]) => ratio < 4.5);

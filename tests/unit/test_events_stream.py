@@ -9,8 +9,8 @@ from pathlib import Path
 
 import orjson
 import pytest
-
 from tests.worklist_world import TENANT, World
+
 from wetread.core.errors import InvalidInput, Unavailable
 from wetread.core.events import EventType
 from wetread.worklist.event_endpoints import BATCH, Batch, event_stream, parse_types

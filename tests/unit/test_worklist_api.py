@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
 from tests.worklist_app import InProcess, app_of
 from tests.worklist_world import World
+
 from wetread.core.events import EventType
 from wetread.core.findings import StoredSeries
 from wetread.core.manifest import Card, Manifest
@@ -198,7 +198,8 @@ def test_a_manifest_is_evaluated_with_the_current_generation(world: World, api: 
     (entry,) = world.work.take()
     assert (entry.workflow, entry.queue) == ("evaluate_study", "control")
     assert entry.arguments == {
-        "tenant": "default", "study_uid": "1.2.3", "generation": 1, "signal": "manifest", "manifest": {"instances": 324},
+        "tenant": "default", "study_uid": "1.2.3", "generation": 1, "signal": "manifest",
+        "manifest": {"instances": 324},
     }  # fmt: skip
 
 
@@ -263,7 +264,8 @@ def test_openapi_describes_every_answer(api: InProcess) -> None:
     assert {
         "/api/v1/worklist", "/api/v1/worklist/{study_uid}:raise", "/api/v1/studies/{study_uid}/findings",
         "/api/v1/studies/{study_uid}/manifest", "/api/v1/detectors", "/api/v1/events", "/api/v1/events/stream",
-        "/api/v1/subscriptions", "/api/v1/subscriptions/{subscription_id}", "/api/v1/subscriptions/{subscription_id}:test",
+        "/api/v1/subscriptions", "/api/v1/subscriptions/{subscription_id}",
+        "/api/v1/subscriptions/{subscription_id}:test",
     } <= ours.keys()  # fmt: skip
     for path, operations in ours.items():
         for operation in operations.values():

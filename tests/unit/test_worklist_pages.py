@@ -8,10 +8,10 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-
 from tests.worklist_app import InProcess, app_of
 from tests.worklist_rows import detectors, evidence, fill
 from tests.worklist_world import World
+
 from wetread.core.events import EventType
 from wetread.core.ports.events import Reason
 from wetread.core.priority import Priority

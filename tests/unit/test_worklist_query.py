@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
 from tests.worklist_world import TENANT, World
+
 from wetread.core.errors import InvalidInput, NotFound
 from wetread.core.events import EventType
 from wetread.core.ports import WorklistFilter, WorklistItem
