@@ -181,7 +181,8 @@ def test_the_text_can_be_read(page: Any) -> None:
           const ground = (e) => { for (; e; e = e.parentElement) { const c = parse(getComputedStyle(e).backgroundColor);
             if (c.length === 3 || c[3] > .99) return c; } return [0, 0, 0]; };
           return [...document.querySelectorAll('body *')].filter(e => e.checkVisibility()
-              && !e.closest('dialog, option, noscript') && [...e.childNodes].some(n => n.nodeType === 3 && n.textContent.trim())).map(e => {
+              && !e.closest('dialog, option, noscript')
+              && [...e.childNodes].some(n => n.nodeType === 3 && n.textContent.trim())).map(e => {
             const [a, b] = [light(parse(getComputedStyle(e).color)), light(ground(e))].sort((x, y) => y - x);
             return [(a + .05) / (b + .05), e.className, e.textContent.trim().slice(0, 30)];
           }).filter(([ratio]) => ratio < 4.5);
