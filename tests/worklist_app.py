@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import socket
 import threading
@@ -9,17 +10,17 @@ from collections.abc import Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
+import httpx
 import numpy as np
 import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from PIL import Image
-
 from tests.worklist_world import TENANT, World
+
 from wetread.adapters.notify.addresses import LOOPBACK, AddressPolicy
 from wetread.adapters.notify.webhook import HttpWebhookSender
 from wetread.core.errors import WetreadError
-from wetread.core.ports import DetectorInfo
 from wetread.worklist.ports import WorklistPorts
 from wetread.worklist.service import build
 
@@ -66,10 +67,34 @@ def app_of(world: World, stopping: threading.Event | None = None, detectors: Any
     app.include_router(service.http)
 
     @app.get("/dicom-web/studies/{study}/series/{series}/instances/{instance}/rendered")
-    def rendered(series: str, instance: str) -> Response:
+    def rendered(study: str, series: str, instance: str) -> Response:
         return Response(head_picture(overlay=series.endswith(".9")), media_type="image/png")
 
     return app
+
+
+class InProcess:
+    """A plain client of an application in this process: no socket, no server, no lifespan."""
+
+    def __init__(self, app: FastAPI, base_url: str) -> None:
+        self._app, self._base_url = app, base_url
+
+    def request(self, method: str, path: str, **options: Any) -> httpx.Response:
+        async def ask() -> httpx.Response:
+            transport = httpx.ASGITransport(self._app)
+            async with httpx.AsyncClient(transport=transport, base_url=self._base_url) as client:
+                return await client.request(method, path, **options)
+
+        return asyncio.run(ask())
+
+    def get(self, path: str, **options: Any) -> httpx.Response:
+        return self.request("GET", path, **options)
+
+    def post(self, path: str, **options: Any) -> httpx.Response:
+        return self.request("POST", path, **options)
+
+    def delete(self, path: str, **options: Any) -> httpx.Response:
+        return self.request("DELETE", path, **options)
 
 
 def head_picture(*, overlay: bool) -> bytes:

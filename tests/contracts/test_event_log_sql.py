@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-
 from tests.worklist_world import NOON, World
+
 from wetread.core.events import Event, EventType
 
 WRITERS, EACH = 50, 6
@@ -47,9 +47,13 @@ def test_the_same_id_again_is_one_event(world: World) -> None:
 
 
 def test_an_event_rolls_back_with_its_change(world: World) -> None:
-    with pytest.raises(RuntimeError, match="change failed"), world.database.write() as tx:
-        world.events.append(tx, Event("e1", EventType.STUDY_RECEIVED, "default", "1.2", NOON))
-        raise RuntimeError("change failed")
+    def change() -> None:
+        with world.database.write() as tx:
+            world.events.append(tx, Event("e1", EventType.STUDY_RECEIVED, "default", "1.2", NOON))
+            raise RuntimeError("change failed")
+
+    with pytest.raises(RuntimeError, match="change failed"):
+        change()
     assert read(world, 0) == []
 
 

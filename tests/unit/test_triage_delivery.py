@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
-
 from tests.worklist_world import TENANT, World
+
 from wetread.core.errors import ComputationFailed, Gone, Unavailable, WetreadError
 from wetread.core.events import EventType
 from wetread.core.ports import Delivery, DeliveryState, Subscription
@@ -73,7 +74,13 @@ def notifier(world: World, receiver: Receiver) -> Notifier:
 def subscribe(world: World, name: str = "s1", *, types: tuple[EventType, ...] = (), **options: Any) -> Subscription:
     values = {"include_patient": False, "active": True, **options}
     subscription = Subscription(
-        tenant=TENANT, id=name, url="http://r.example/", types=types, secrets=(generate_secret(),), created_at=0.0, **values
+        tenant=TENANT,
+        id=name,
+        url="http://r.example/",
+        types=types,
+        secrets=(generate_secret(),),
+        created_at=0.0,
+        **values,
     )
     with world.database.write() as tx:
         world.subscriptions.put(tx, subscription)
@@ -105,7 +112,8 @@ def dead_letters(world: World) -> list[Mapping[str, Any]]:
 def test_an_event_is_delivered_with_the_least_data(world: World, notifier: Notifier, receiver: Receiver) -> None:
     subscribe(world)
     world.event(
-        EventType.FINDING_POSITIVE, "1.1", id="e1", detector="ich", state="positive", score=0.937, text="Mrs SECRET fell",
+        EventType.FINDING_POSITIVE, "1.1", id="e1", detector="ich", state="positive", score=0.937,
+        text="Mrs SECRET fell",
         finding={"code": "1386000", "scheme": "SCT", "meaning": "Intracranial hemorrhage", "note": "SECRET"},
     )  # fmt: skip
     assert run(world, notifier) == ["sent"]
@@ -150,7 +158,7 @@ def test_failures_follow_the_schedule_to_a_dead_letter(world: World, notifier: N
         outcomes += run(world, notifier)
         times.append(world.clock.now())
     assert outcomes == ["retry"] * len(RETRY_SECONDS) + ["dead"]
-    waits = [late - early for early, late in zip(times, times[1:], strict=False)]
+    waits = [late - early for early, late in pairwise(times)]
     assert all(step <= wait <= 1.1 * step + 0.01 for step, wait in zip(RETRY_SECONDS, waits, strict=True))
     assert {event_id for event_id, _body in receiver.sent} == {"e1"}, "every attempt carries the same webhook id"
     ended = delivery(world, "e1")
@@ -213,7 +221,9 @@ def test_a_dead_letter_does_not_stop_the_events_behind_it(world: World, notifier
     assert run(world, notifier) == ["sent"]
 
 
-def test_dead_letters_are_in_the_stream_and_never_notified(world: World, notifier: Notifier, receiver: Receiver) -> None:
+def test_dead_letters_are_in_the_stream_and_never_notified(
+    world: World, notifier: Notifier, receiver: Receiver
+) -> None:
     subscribe(world, "s1")
     subscribe(world, "s2")
     receiver.answers = [ComputationFailed("url", "no")] * 2
