@@ -282,7 +282,7 @@ class FakeReading:
 
     def raise_to(self, tx: Any, tenant: str, study_uid: str, reason: Reason) -> bool:
         self.reasons.append(reason)
-        now = self.classes[study_uid][0]
+        now = self.classes.setdefault(study_uid, (Priority.ROUTINE, T0))[0]
         if reason.priority.rank >= now.rank:
             return False
         self.classes[study_uid] = (reason.priority, due_at(T0, reason.priority))
@@ -338,7 +338,9 @@ class FakeQueue:
 
     def ready(self) -> list[Queued]:
         now = self._clock.now()
-        open_items = [q for q in self.items.values() if not q.done and q.id not in self.cancelled and q.at <= now + 1e-6]
+        open_items = [
+            q for q in self.items.values() if not q.done and q.id not in self.cancelled and q.at <= now + 1e-6
+        ]
         return sorted(open_items, key=lambda q: (q.due, q.at))
 
     def next_at(self) -> float | None:
@@ -451,7 +453,9 @@ def result_of(request: RunRequest, state: AiState, reason: str | None = None, vo
                 state="positive",
                 score=score,
                 measurements=(
-                    Measurement(code=Code(value="118565006", scheme="SCT", meaning="Volume"), value=volume_ml, unit="mL"),
+                    Measurement(
+                        code=Code(value="118565006", scheme="SCT", meaning="Volume"), value=volume_ml, unit="mL"
+                    ),
                 ),
             ),
         )
@@ -559,10 +563,38 @@ class World:
         declared: int | None = None,
     ) -> None:
         """Commit one group of slices."""
+        change = self.index(
+            numbers,
+            series=series,
+            study=study,
+            modality=modality,
+            body_part=body_part,
+            contrast=contrast,
+            source=source,
+            content=content,
+            declared=declared,
+        )
+        with self.database.write() as tx:
+            self.outbox.study_changed(tx, replace(change, transfer_end=transfer_end))
+
+    def index(
+        self,
+        numbers: Sequence[int],
+        *,
+        series: str = "1.2.3.1",
+        study: str = STUDY,
+        modality: str = "CT",
+        body_part: str = "HEAD",
+        contrast: bool | None = False,
+        source: Source | None = None,
+        content: str = "",
+        declared: int | None = None,
+    ) -> StudyChange:
+        """Put slices into the index without telling anybody."""
+        source = source or Source()
         now = self.clock.now()
         key = (TENANT, study)
         first = key not in self.studies.studies
-        source = source or Source()
         facts = self.studies.studies.get(key) or StudyFacts(TENANT, study, (), received_at=now, source=source)
         known = {s.series_instance_uid: s for s in facts.series}
         old = known.get(series) or SeriesFacts(series, modality, (), body_part=body_part, contrast=contrast)
@@ -578,9 +610,9 @@ class World:
         generation = facts.generation + 1
         changed = replace(facts, series=tuple(known.values()), generation=generation)
         self.studies.studies[key] = replace(changed, last_received_at=now) if new else changed
-        change = StudyChange(TENANT, study, generation, first, transfer_end, new, source, now)
-        with self.database.write() as tx:
-            self.outbox.study_changed(tx, change)
+        return StudyChange(
+            TENANT, study, generation, first, transfer_end=False, new_instances=new, source=source, received_at=now
+        )
 
     # --- time ------------------------------------------------------------------------------------------------------
 
@@ -676,4 +708,3 @@ class World:
         with self.reads() as tx:
             found = self.events.after(tx, TENANT, 0, limit=10_000)
         return [e for e in found if not kinds or str(e.type) in kinds]
-
