@@ -178,11 +178,22 @@ class World:
                     )
                 )  # fmt: skip
             if priority is not None:
-                self.order.register(tx, tenant, uid, arrival=arrival, reason=Reason(source, "ordered", priority, arrival))
+                self.order.register(
+                    tx, tenant, uid, arrival=arrival, reason=Reason(source, "ordered", priority, arrival)
+                )
         return uid
 
     def _series(
-        self, tx: Transaction, tenant: str, uid: str, series_uid: str, modality: str, slices: int, at: float, *, own_result: bool
+        self,
+        tx: Transaction,
+        tenant: str,
+        uid: str,
+        series_uid: str,
+        modality: str,
+        slices: int,
+        at: float,
+        *,
+        own_result: bool,
     ) -> None:
         tx.connection.execute(
             insert(series).values(
@@ -221,9 +232,7 @@ class World:
         with self.database.write() as tx:
             self.tasks.put(tx, task)
             tx.connection.execute(
-                tasks.delete().where(
-                    tasks.c.tenant == tenant, tasks.c.study_uid == uid, tasks.c.detector == detector
-                )
+                tasks.delete().where(tasks.c.tenant == tenant, tasks.c.study_uid == uid, tasks.c.detector == detector)
             )
             tx.connection.execute(
                 insert(tasks).values(
@@ -276,9 +285,7 @@ class World:
 
     def event(self, kind: EventType, uid: str, *, tenant: str = TENANT, id: str = "", **data: Any) -> Event:  # noqa: A002
         """Append an event about a study."""
-        event = Event(
-            id=id or f"{kind}/{uid}", type=kind, tenant=tenant, subject=uid, time=self.clock.now(), data=data
-        )
+        event = Event(id=id or f"{kind}/{uid}", type=kind, tenant=tenant, subject=uid, time=self.clock.now(), data=data)
         with self.database.write() as tx:
             self.events.append(tx, event)
         return event

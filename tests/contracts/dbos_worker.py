@@ -16,7 +16,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tests.orchestration_world import FakeClock, FakeWorkitems, World
+from tests.orchestration_fakes import FakeClock, FakeWorkitems
+from tests.orchestration_world import World
 
 from wetread.adapters.index.results import SqlResults
 from wetread.adapters.workqueue.dbos import DbosRunControl, DbosWorkQueue
@@ -74,13 +75,17 @@ def durable_world(folder: Path) -> World:
     return world
 
 
+def note_start(folder: Path) -> None:
+    number = len(list(folder.glob("started-*")))
+    (folder / f"started-{number}").touch()
+
+
 def scripted(world: World, folder: Path, mode: str) -> None:
     """Make inference note that it started, and then hang, kill the process or answer."""
     answer = world.runner.run
 
     async def run(request: RunRequest, *, timeout_seconds: float | None = None) -> RunOutcome:
-        number = len(list(folder.glob("started-*")))
-        (folder / f"started-{number}").touch()
+        note_start(folder)
         if mode == "poison":
             os.kill(os.getpid(), signal.SIGKILL)
         if mode == "slow":
@@ -90,6 +95,11 @@ def scripted(world: World, folder: Path, mode: str) -> None:
     world.runner.run = run  # type: ignore[method-assign]
 
 
+def wait_for_stop(folder: Path) -> None:
+    while not (folder / "stop").exists():
+        time.sleep(0.05)
+
+
 async def serve(folder: Path, mode: str) -> None:
     world = durable_world(folder)
     world.index(range(1, 9))
@@ -97,8 +107,7 @@ async def serve(folder: Path, mode: str) -> None:
     recovery = 1 if mode == "poison" else 5
     service = build(Orchestration(world.ports, world.rules, world.database.url, max_recovery_attempts=recovery))
     async with service.lifespan():
-        while not (folder / "stop").exists():
-            await asyncio.sleep(0.05)
+        await asyncio.to_thread(wait_for_stop, folder)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 from tests.contracts.dbos_worker import durable_world
-from tests.orchestration_world import STUDY, World
+from tests.orchestration_fakes import STUDY
+from tests.orchestration_world import World
 
 from wetread.adapters.workqueue.dbos import DbosWorkQueue, create_queue_schema
 from wetread.core.errors import ConfigurationError
@@ -77,9 +78,14 @@ def check_lanes(world: World) -> None:
 
 def test_commit_gives_event_and_work_and_rollback_neither(world: World) -> None:
     change = world.index(range(1, 9))
-    with pytest.raises(RuntimeError, match="disk"), world.database.write() as tx:
-        world.outbox.study_changed(tx, change)
-        raise RuntimeError("disk")
+
+    def fail_at_the_end() -> None:
+        with world.database.write() as tx:
+            world.outbox.study_changed(tx, change)
+            raise RuntimeError("disk")
+
+    with pytest.raises(RuntimeError, match="disk"):
+        fail_at_the_end()
     assert rows(world, "select * from events") == []
     assert rows(world, "select * from workflow_status") == []
     with world.database.write() as tx:
@@ -206,9 +212,9 @@ def test_a_poison_task_dies_and_says_so(world: World, worker: Worker) -> None:
     world.deliver(range(1, 9), transfer_end=True)
     kills = 0
     while not in_state(world, AiState.FAILED)():
-        process = worker.start("poison")
-        wait_for(lambda: process.poll() is not None or in_state(world, AiState.FAILED)())
-        kills += process.poll() == -signal.SIGKILL
+        ended = worker.start("poison").poll
+        wait_for(lambda poll=ended: poll() is not None or in_state(world, AiState.FAILED)())
+        kills += ended() == -signal.SIGKILL
         assert kills <= 3, "one start and, with one recovery allowed, no more than two others"
     worker.stop()
     task = world.task()

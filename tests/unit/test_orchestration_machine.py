@@ -8,7 +8,9 @@ from pathlib import Path
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from tests.orchestration_world import STUDY, World, result_of
+from tests.orchestration_detectors import result_of
+from tests.orchestration_fakes import STUDY
+from tests.orchestration_world import World
 
 from wetread.core.errors import ComputationFailed, Unavailable
 from wetread.core.priority import Priority

@@ -73,7 +73,13 @@ def notifier(world: World, receiver: Receiver) -> Notifier:
 def subscribe(world: World, name: str = "s1", *, types: tuple[EventType, ...] = (), **options: Any) -> Subscription:
     values = {"include_patient": False, "active": True, **options}
     subscription = Subscription(
-        tenant=TENANT, id=name, url="http://r.example/", types=types, secrets=(generate_secret(),), created_at=0.0, **values
+        tenant=TENANT,
+        id=name,
+        url="http://r.example/",
+        types=types,
+        secrets=(generate_secret(),),
+        created_at=0.0,
+        **values,
     )
     with world.database.write() as tx:
         world.subscriptions.put(tx, subscription)
@@ -213,7 +219,9 @@ def test_a_dead_letter_does_not_stop_the_events_behind_it(world: World, notifier
     assert run(world, notifier) == ["sent"]
 
 
-def test_dead_letters_are_in_the_stream_and_never_notified(world: World, notifier: Notifier, receiver: Receiver) -> None:
+def test_dead_letters_are_in_the_stream_and_never_notified(
+    world: World, notifier: Notifier, receiver: Receiver
+) -> None:
     subscribe(world, "s1")
     subscribe(world, "s2")
     receiver.answers = [ComputationFailed("url", "no")] * 2

@@ -9,7 +9,8 @@ from typing import Any
 
 import jsonschema
 import pytest
-from tests.orchestration_world import detector_info, workflow
+from tests.orchestration_detectors import detector_info
+from tests.orchestration_world import workflow
 
 from wetread.core.completeness import CompletenessPolicy, parse_duration
 from wetread.core.errors import ConfigurationError
@@ -124,7 +125,7 @@ completeness:
     assert policy.timing(Source(client="telerad-a")).require == "manifest"
     assert policy.timing(Source(ae="CT_2")).max_wait == 900.0
     write(tmp_path, policy_file.replace("quiet_study", "quiet_stduy"), "completeness.yaml")
-    with pytest.raises(ConfigurationError, match="completeness.yaml:2"):
+    with pytest.raises(ConfigurationError, match=r"completeness\.yaml:2"):
         load_folder(tmp_path, DETECTORS)
 
 

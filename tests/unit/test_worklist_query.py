@@ -23,10 +23,17 @@ def world(tmp_path: Path) -> World:
     return World.at(tmp_path)
 
 
-def page(world: World, limit: int = 50, cursor: str | None = None, **wanted: object) -> tuple[list[WorklistItem], str | None]:
+def page(
+    world: World, limit: int = 50, cursor: str | None = None, **wanted: object
+) -> tuple[list[WorklistItem], str | None]:
     with world.database.read() as tx:
         found = world.worklist.page(
-            tx, TENANT, now=world.clock.now(), wanted=WorklistFilter(**wanted), limit=limit, cursor=cursor  # type: ignore[arg-type]
+            tx,
+            TENANT,
+            now=world.clock.now(),
+            wanted=WorklistFilter(**wanted),
+            limit=limit,
+            cursor=cursor,  # type: ignore[arg-type]
         )
     return list(found.items), found.next
 
@@ -37,7 +44,9 @@ def uids(world: World, **options: object) -> list[str]:
 
 def raise_to(world: World, uid: str, source: str, priority: Priority = Priority.STAT) -> bool:
     with world.database.write() as tx:
-        return world.order.raise_to(tx, TENANT, uid, Reason(source, "because", priority, world.clock.now(), detector="ich"))
+        return world.order.raise_to(
+            tx, TENANT, uid, Reason(source, "because", priority, world.clock.now(), detector="ich")
+        )
 
 
 def test_time_critical_first_then_the_others_by_arrival(world: World) -> None:
