@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tests.orchestration_world import STUDY, World, result_of
+from tests.orchestration_detectors import FakeRunner, result_of
+from tests.orchestration_fakes import STUDY, FakeClock
+from tests.orchestration_world import World
 
 from wetread.core.completeness import CompletenessPolicy, SourceMatch, SourcePolicy, StudyManifest, Timing
 from wetread.core.errors import ComputationFailed, NotProcessable, Unavailable, Unprocessable
@@ -173,7 +175,7 @@ def test_early_off_waits_for_completeness(tmp_path: Path) -> None:
 def test_complete_while_the_early_run_is_in_flight_makes_it_final(world: World) -> None:
     world.runner.positive_from = 99
     at_once(world)
-    [item] = [q for q in world.queue.ready()]
+    [item] = world.queue.ready()
     item.done = True
     world.execute(item)
     assert world.task().state is AiState.QUEUED
@@ -501,8 +503,6 @@ def test_every_message_may_come_twice(world: World) -> None:
 
 
 def test_a_shadow_detector_stores_but_tells_nobody(tmp_path: Path) -> None:
-    from tests.orchestration_world import FakeClock, FakeRunner
-
     world = World(tmp_path, runner=FakeRunner(FakeClock(), shadow=True))
     at_once(world)
     world.settle()

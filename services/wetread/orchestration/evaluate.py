@@ -125,6 +125,22 @@ class Evaluator:
                 return Evaluation("not quiet yet")
             return self.evaluate_in(tx, tenant, study_uid, facts.generation, signal, {})
 
+    def revive(self, tenant: str, study_uid: str, sequence: int) -> bool:
+        """Set a quiet timer again whose wake-up was lost; False when another one has replaced it."""
+        with self._ports.database.write() as tx:
+            watch = self._ports.watches.get(tx, tenant, study_uid)
+            if watch is None or watch.sequence != sequence:
+                return False
+            try:
+                facts = self._ports.studies.facts(tx, tenant, study_uid)
+            except NotFound:
+                self._ports.watches.delete(tx, tenant, study_uid)
+                return False
+            now = self._ports.clock.now()
+            timing = self._rules.completeness.timing(facts.source)
+            self._set(tx, watch, now - facts.last_received_at, timing, now)
+            return True
+
     def _watch(self, tx: Transaction, tenant: str, study_uid: str, plan: StudyPlan, now: float) -> None:
         """Keep the quiet timer in flight while the study may still grow, and forget it once it is complete."""
         if plan.whole.level == "complete":

@@ -13,15 +13,14 @@ from dataclasses import replace
 from typing import Any, Final
 
 from wetread.core.errors import NotFound
-from wetread.core.identifiers import digest
 from wetread.core.ports.database import Transaction
 from wetread.core.ports.orchestration import DeadWork
 from wetread.core.ports.work import Task
-from wetread.core.priority import Priority, due_at
 from wetread.core.states import AiState
 from wetread.core.workqueue import COMPOSE, EVALUATE, QUIET
 from wetread.orchestration.compose import Composition
 from wetread.orchestration.conclusions import Conclusions
+from wetread.orchestration.evaluate import Evaluator
 from wetread.orchestration.execute import Execution
 from wetread.orchestration.ports import Ports, Rules
 
@@ -75,9 +74,12 @@ class Periodic:
 class Outcomes:
     """Maps workflows that ended without running our code (killed too often, cancelled, broken) to typed states."""
 
-    def __init__(self, ports: Ports, rules: Rules, execution: Execution, composition: Composition) -> None:
+    def __init__(
+        self, ports: Ports, rules: Rules, evaluator: Evaluator, execution: Execution, composition: Composition
+    ) -> None:
         self._ports = ports
         self._rules = rules
+        self._evaluator = evaluator
         self._execution = execution
         self._composition = composition
         self._conclusions = Conclusions(ports, rules)
@@ -106,32 +108,9 @@ class Outcomes:
         if work.name == COMPOSE:
             self._composition.give_up(arguments["tenant"], arguments["result_key"], _REASONS[work.state][1])
         elif work.name == QUIET:
-            self._revive(arguments["tenant"], arguments["study_uid"], int(arguments["sequence"]), work.workflow_id)
+            self._evaluator.revive(arguments["tenant"], arguments["study_uid"], int(arguments["sequence"]))
         else:
             self._fail_evaluation(arguments, work.state)
-
-    def _revive(self, tenant: str, study_uid: str, sequence: int, workflow_id: str) -> None:
-        """A quiet timer died: an evaluation sets a new one."""
-        with self._ports.database.write() as tx:
-            watch = self._ports.watches.get(tx, tenant, study_uid)
-            if watch is None or watch.sequence != sequence:
-                return
-            self._ports.watches.delete(tx, tenant, study_uid)
-            generation = self._ports.studies.summary(tx, tenant, study_uid).generation
-            self._ports.queue.enqueue(
-                tx,
-                workflow=EVALUATE,
-                workflow_id=digest(EVALUATE, workflow_id),
-                queue="control",
-                due=due_at(self._ports.clock.now(), Priority.STAT),
-                arguments={
-                    "tenant": tenant,
-                    "study_uid": study_uid,
-                    "generation": generation,
-                    "signal": "request:quiet",
-                    "stamps": {},
-                },
-            )
 
     def _fail_evaluation(self, arguments: Mapping[str, Any], state: str) -> None:
         tenant, study_uid, generation = arguments["tenant"], arguments["study_uid"], int(arguments["generation"])

@@ -45,20 +45,20 @@ def build(orchestration: Orchestration) -> Service:
 
     @asynccontextmanager
     async def lifespan() -> AsyncIterator[None]:
-        execution, composition = Execution(ports, rules), Composition(ports, rules)
+        evaluator, execution, composition = Evaluator(ports, rules), Execution(ports, rules), Composition(ports, rules)
         application = DurableApplication(
             orchestration.queue_url,
             executor_id=orchestration.executor_id,
             max_recovery_attempts=orchestration.max_recovery_attempts,
         )
-        register_orchestration(application, Evaluator(ports, rules), execution, composition)
+        register_orchestration(application, evaluator, execution, composition)
         for name, function in orchestration.workflows.items():
             application.register_step(name, function)
         leases = Leases(ports, orchestration.executor_id, application.take_over)
         loops = [
             Periodic("heartbeat", leases.beat, HEARTBEAT_SECONDS),
             Periodic("take-over", leases.take_over_expired, HEARTBEAT_SECONDS),
-            Periodic("outcomes", Outcomes(ports, rules, execution, composition).check, OUTCOMES_SECONDS),
+            Periodic("outcomes", Outcomes(ports, rules, evaluator, execution, composition).check, OUTCOMES_SECONDS),
         ]
         await asyncio.to_thread(application.launch)
         for loop in loops:

@@ -64,7 +64,7 @@ class SourceImages:
             dataset = dcmread(buffer, stop_before_pixels=True, force=True)
         except (InvalidDicomError, EOFError, CorruptRecord, ValueError, OSError):
             return None
-        if cut and buffer.tell() >= len(data) - 8:
+        if "SOPInstanceUID" not in dataset or (cut and buffer.tell() >= len(data) - 8):
             return None
         for tag in _PIXEL_TAGS:
             if tag in dataset:
