@@ -7,6 +7,7 @@ import io
 import pydicom
 from pydicom.uid import UID
 
+from wetread.core.dicom.json_model import little_endian
 from wetread.core.dicom.transfer_syntax import EXPLICIT_LE, transfer_syntax
 from wetread.gateway.pixels import Undecodable
 
@@ -24,7 +25,7 @@ def to_explicit_little_endian(stored: bytes) -> bytes:
             _swap_pixels(data)
         data.file_meta.TransferSyntaxUID = UID(EXPLICIT_LE)
         target = io.BytesIO()
-        data.save_as(target, implicit_vr=False, little_endian=True, enforce_file_format=True)
+        pydicom.dcmwrite(target, data, implicit_vr=False, little_endian=True, enforce_file_format=True)
     except Exception as error:
         msg = "the stored instance cannot be converted to Explicit VR Little Endian"
         raise Undecodable(msg) from error
@@ -33,8 +34,6 @@ def to_explicit_little_endian(stored: bytes) -> bytes:
 
 def _swap_pixels(data: pydicom.Dataset) -> None:
     """Bring other-word values of a big endian data set into little endian order."""
-    from wetread.core.dicom.json_model import little_endian
-
     for element in data.iterall():
         if element.VR in ("OW", "OF", "OL", "OD", "OV") and isinstance(element.value, bytes):
             element.value = little_endian(element.value, str(element.VR), little=False)

@@ -17,6 +17,8 @@ from wetread.gateway.settings import GatewaySettings
 _GZIP_FROM: Final = 1024
 """Bodies below this size do not gain from gzip."""
 
+_FORWARDED: Final = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "via")
+
 DATA_HEADERS: Final[Mapping[str, str]] = {
     "Cache-Control": "private, no-cache",
     "Cross-Origin-Resource-Policy": "cross-origin",
@@ -26,12 +28,18 @@ DATA_HEADERS: Final[Mapping[str, str]] = {
 def base_url(request: Request, settings: GatewaySettings) -> str:
     """Return the absolute URL of the DICOMweb base path as the client sees it.
 
-    From the configuration, else from this request's Host (with its port). Forwarded headers are the business of the
-    server's trusted-proxy handling, not of this function.
+    From the configuration, else from this request's Host. The Python client sends its Host without the port: a request
+    that no proxy has forwarded gets the port that it arrived at. Behind a proxy the configuration has to say.
     """
     if settings.public_base_url:
         return settings.public_base_url.rstrip("/")
-    return f"{request.url.scheme}://{request.url.netloc}{settings.base_path}"
+    scheme, host = request.url.scheme, request.url.netloc
+    if request.url.port is None and not any(name in request.headers for name in _FORWARDED):
+        server = request.scope.get("server")
+        port = server[1] if server else None
+        if port and port != {"http": 80, "https": 443}.get(scheme):
+            host = f"{host}:{port}"
+    return f"{scheme}://{host}{settings.base_path}"
 
 
 def takes_gzip(request: Request) -> bool:

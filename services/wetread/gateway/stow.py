@@ -177,9 +177,6 @@ class _Store:
         )
         try:
             broken = await self._split(body, splitter)
-        except MalformedMultipart as error:
-            self.too_large = splitter.parts > self._limits.request_parts
-            broken = error.detail
         except ClientDisconnect:
             await self._finish()
             raise
@@ -211,6 +208,9 @@ class _Store:
                 else:
                     self._end()
                     await self._flush_full()
+            if splitter.broken:
+                self.too_large = splitter.too_many
+                return splitter.broken
         for event in splitter.finish():
             if isinstance(event, PartData):
                 self._add(event.data)
@@ -218,7 +218,7 @@ class _Store:
                 self._begin(event.headers.get("content-type", ""))
             else:
                 self._end()
-        return "" if splitter.complete else "the body ends before its final delimiter"
+        return splitter.broken or ("" if splitter.complete else "the body ends before its final delimiter")
 
     @property
     def _complete_parts(self) -> int:

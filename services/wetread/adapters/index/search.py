@@ -130,9 +130,7 @@ class Searcher:
                 ),
             )
             order += [instances.c.instance_number, instances.c.sop_uid]
-        for key in self._query.keys:
-            if not key.universal:
-                where += self._conditions(key)
+        where += self._conditions()
         return select(*columns).select_from(source).where(*where).order_by(*order)
 
     def _needs_metadata(self) -> bool:
@@ -143,16 +141,30 @@ class Searcher:
             for tag in asked
         )
 
-    def _conditions(self, key: Key) -> list[ColumnElement[bool]]:
-        """Return what SQL can say about one key; what it cannot decide alone is kept for verification."""
-        condition, exact = self._condition(key)
-        if key.level > self._query.level:
-            if condition is None or not exact:
+    def _conditions(self) -> list[ColumnElement[bool]]:
+        """Return what SQL can say about the keys; what it cannot decide alone is kept for verification."""
+        where: list[ColumnElement[bool]] = []
+        below: dict[Level, list[Key]] = {}
+        for key in self._query.keys:
+            if key.universal:
+                continue
+            if key.level > self._query.level:
+                below.setdefault(key.level, []).append(key)
+                continue
+            condition, exact = self._condition(key)
+            if condition is not None:
+                where.append(condition)
+            if not exact:
                 self._verify.append(key)
-            return [] if condition is None else [self._related(key.level, condition)]
-        if not exact:
-            self._verify.append(key)
-        return [] if condition is None else [condition]
+        for level, keys in below.items():
+            # One child has to match all keys of its level, so they are decided together.
+            decided = [self._condition(key) for key in keys]
+            known = [condition for condition, _ in decided if condition is not None]
+            if known:
+                where.append(self._related(level, and_(*known)))
+            if not all(exact for _, exact in decided):
+                self._verify += keys
+        return where
 
     def _condition(self, key: Key) -> tuple[ColumnElement[bool] | None, bool]:
         """Return (condition that holds for every match, whether it holds for matches only)."""
@@ -211,7 +223,9 @@ class Searcher:
 
     def _verified(self, statement: Select[Any]) -> Iterator[Match]:
         keys = [key for key in self._verify if key.level <= self._query.level]
-        below = [key for key in self._verify if key.level > self._query.level]
+        below = [
+            [key for key in self._verify if key.level is level] for level in Level if level > self._query.level
+        ]
         rows = self._connection.execution_options(stream_results=True).execute(statement)
         for number, row in enumerate(rows):
             if number >= VERIFY_LIMIT:
@@ -219,25 +233,25 @@ class Searcher:
                 raise PayloadTooLarge(msg)
             found = self._match(row)
             # Ranges over date and time are one range: the matcher sees all keys of this level together.
-            related = all(self._has_child(key, found) for key in below)
+            related = all(self._has_child(group, found) for group in below if group)
             if related and matches(keys, found.attributes, fuzzy=self._query.fuzzy):
                 yield found
 
-    def _has_child(self, key: Key, found: Match) -> bool:
-        """Look for a matching child of a lower level in stored attributes."""
-        if key.level is Level.SERIES:
+    def _has_child(self, keys: list[Key], found: Match) -> bool:
+        """Look for a child of a lower level whose stored attributes match all *keys*."""
+        if keys[0].level is Level.SERIES:
             statement = select(series.c.attributes_json).where(
                 series.c.tenant == self._tenant, series.c.study_uid == found.study_uid
             )
             return any(
-                matches([key], orjson.loads(row[0]), fuzzy=self._query.fuzzy)
+                matches(keys, orjson.loads(row[0]), fuzzy=self._query.fuzzy)
                 for row in self._connection.execute(statement)
             )
         where = [instances.c.tenant == self._tenant, instances.c.study_uid == found.study_uid]
         if found.series_uid is not None:
             where.append(instances.c.series_uid == found.series_uid)
         rows = self._connection.execute(select(instances.c.metadata_json).where(*where).limit(VERIFY_LIMIT))
-        return any(matches([key], orjson.loads(zlib.decompress(row[0])), fuzzy=self._query.fuzzy) for row in rows)
+        return any(matches(keys, orjson.loads(zlib.decompress(row[0])), fuzzy=self._query.fuzzy) for row in rows)
 
     def _match(self, row: Any) -> Match:
         """Build the attributes of one result: its level, and the levels above it."""

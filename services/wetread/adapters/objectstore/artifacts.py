@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -30,7 +31,8 @@ class FileArtifactStore:
             scratch.replace(path)
             self._sync_directory(path.parent)
         except OSError as error:
-            scratch.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                scratch.unlink(missing_ok=True)
             if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 msg = "the artifact store's disk is full"
                 raise StorageFull(msg) from error

@@ -59,7 +59,8 @@ class _Delimiter(Enum):
 class MultipartSplitter:
     """Split one body. ``header_limit``: bytes of one part's header block (RFC sets none; ours is 8 KiB).
 
-    Raises MalformedMultipart from ``feed`` for a header block that is too long or has a line without a colon.
+    A header block that is too long or has a line without a colon, or one part too many, sets ``broken``: what came
+    before is still returned, nothing after it.
     """
 
     def __init__(self, boundary: str, *, header_limit: int = 8192, part_limit: int = 20_000) -> None:
@@ -74,6 +75,10 @@ class MultipartSplitter:
         self._buffer: bytes = b"\r\n"
         self.parts = 0
         """Parts begun so far."""
+        self.too_many = False
+        """True when ``broken`` is one part too many."""
+        self.broken = ""
+        """What is wrong with the body; empty as long as nothing is."""
 
     @property
     def complete(self) -> bool:
@@ -87,7 +92,7 @@ class MultipartSplitter:
 
     def feed(self, chunk: bytes | memoryview) -> list[Event]:
         """Return what *chunk* completes."""
-        if self._state is _State.EPILOGUE:
+        if self._state is _State.EPILOGUE or self.broken:
             return []
         self._buffer = bytes(chunk) if not self._buffer else self._buffer + bytes(chunk)
         return self._advance(at_end=False)
@@ -98,12 +103,15 @@ class MultipartSplitter:
 
     def _advance(self, *, at_end: bool) -> list[Event]:
         events: list[Event] = []
-        moved = True
-        while moved and self._state is not _State.EPILOGUE:
-            if self._state is _State.HEADERS:
-                moved = self._headers(events, at_end=at_end)
-            else:
-                moved = self._body(events, at_end=at_end)
+        moved = not self.broken
+        try:
+            while moved and self._state is not _State.EPILOGUE:
+                if self._state is _State.HEADERS:
+                    moved = self._headers(events, at_end=at_end)
+                else:
+                    moved = self._body(events, at_end=at_end)
+        except MalformedMultipart as error:
+            self.broken = error.detail
         if self._state is _State.EPILOGUE:
             self._buffer = b""
         return events
@@ -173,9 +181,10 @@ class MultipartSplitter:
     def _begin(self, events: list[Event], block: bytes) -> None:
         if len(block) > self._header_limit:
             raise MalformedMultipart(f"a part header exceeds {self._header_limit} bytes")
-        self.parts += 1
-        if self.parts > self._part_limit:
+        if self.parts == self._part_limit:
+            self.too_many = True
             raise MalformedMultipart(f"more than {self._part_limit} parts")
+        self.parts += 1
         events.append(PartBegin(_parse_headers(block)))
 
     def _classify(self, buffer: bytes, found: int, *, at_end: bool) -> tuple[_Delimiter, int]:

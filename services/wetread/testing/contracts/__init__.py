@@ -1,1 +1,1 @@
-"""Contract suites: one class per port or plug-in, subclassed once per implementation."""
+"""Contract suites, one per port and one for detectors: subclass or parametrise once per adapter or folder."""
