@@ -87,7 +87,7 @@ class Detector(SingleNetworkDetector):
         """Turn type probabilities and slab logits into one observation on the source planes."""
         return self._read(outputs, context.volume, self._slabs(context.volume))
 
-    def steps(self, volume: Volume, context: Context) -> Generator[Request, Tensors, Result]:
+    def steps(self, volume: Volume, context: Context) -> Generator[Request, Tensors, Result]:  # noqa: ARG002 - the contract names it
         """Same as the default, with the slabs made once."""
         slabs = self._slabs(volume)
         outputs = yield Request(self.manifest.name, {"slabs": network_input(slabs.hu)})
@@ -337,7 +337,8 @@ def to_planes(labels: LabelArray, slabs: Slabs, volume: Volume) -> LabelArray:
     """Carry slab labels to the source planes, nearest neighbour in plane and along the normal."""
     out = np.zeros(volume.voxels.shape, dtype=np.uint8)
     nearest = np.abs(slabs.plane_heights_mm[:, None] - slabs.heights_mm[None, :]).argmin(axis=1)
-    shape = out.shape[1:][::-1] if slabs.transpose else out.shape[1:]
+    _, height, width = out.shape
+    shape = (width, height) if slabs.transpose else (height, width)
     for plane, slab in enumerate(nearest):
         source = labels[slab]
         if not source.any():

@@ -74,20 +74,33 @@ def test_the_localizer_is_a_series_of_its_own(written):
 
 def test_damaged_headers_on_request(phantom, tmp_path):
     series = write_dicom(
-        phantom,
-        tmp_path,
-        slices=range(3, 5),
-        headers=Headers(syntax="rle", no_frame_of_reference=True, wrong_spacing=True, padding_hu=-3024),
+        phantom, tmp_path, slices=range(3, 5),
+        headers=Headers(no_frame_of_reference=True, wrong_spacing=True, padding_hu=-3024),
     )
     damaged = pydicom.dcmread(series.files[0])
     assert "FrameOfReferenceUID" not in damaged
     assert float(damaged.SpacingBetweenSlices) == pytest.approx(21.09)
-    assert damaged.file_meta.TransferSyntaxUID == pydicom.uid.RLELossless
     hu = damaged.pixel_array + float(damaged.RescaleIntercept)
     assert hu[0, 0] == -3024
     assert np.abs(hu[100:150, 100:150] - phantom.volume[3][100:150, 100:150]).max() <= 0.5
     with pytest.raises(PhantomSpecError):
         write_dicom(phantom, tmp_path, slices=range(0))
+
+
+@pytest.mark.parametrize(
+    ("syntax", "expected"),
+    [
+        ("rle", pydicom.uid.RLELossless),
+        ("jpeg-ls", pydicom.uid.JPEGLSLossless),
+    ],
+)
+def test_compressed_slices_lose_nothing(phantom, tmp_path, syntax, expected):
+    series = write_dicom(phantom, tmp_path, slices=range(4, 5), headers=Headers(syntax=syntax))
+    stored = pydicom.dcmread(series.files[0])
+    assert stored.file_meta.TransferSyntaxUID == expected
+    assert stored.SOPInstanceUID == series.sop_instance_uids[0]
+    hu = stored.pixel_array + float(stored.RescaleIntercept)
+    assert np.abs(hu - phantom.volume[4]).max() <= 0.5
 
 
 def test_to_volume_keeps_positions_and_drops_doubles(phantom):

@@ -1,6 +1,7 @@
 """The head generator: repeatable, split by seed, truthful about what it rendered."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -19,7 +20,9 @@ from wetread.testing.phantoms import (
 from wetread.testing.phantoms.parameters import BASE, SETS, as_mapping, sample
 
 SMALL = HeadSpec(thickness_mm=5.0, step_mm=5.0, coverage_mm=70.0, regular=True, bleeds=())
-BLEED = HeadSpec(thickness_mm=5.0, step_mm=5.0, regular=True, tilt_deg=18.0, bleeds=(BleedType.IPH,), volume_ml=30.0)
+BLEED = HeadSpec(
+    thickness_mm=5.0, step_mm=5.0, regular=True, tilt_deg=18.0, bleeds=(BleedType.IPH,), volume_ml=30.0
+)
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +48,7 @@ def test_every_seed_belongs_to_one_split():
         assert split_of(seeds.start) == split_of(seeds.stop - 1) == name
         require_split(seeds.start, name)
     starts = sorted((s.start, s.stop) for s in SPLITS.values())
-    assert all(stop == start for (_, stop), (start, _) in zip(starts[:-1], starts[1:], strict=True))
+    assert all(stop == start for (_, stop), (start, _) in pairwise(starts))
     for seed in (-1, 3_500_000):
         with pytest.raises(PhantomSeedError):
             split_of(seed)

@@ -52,7 +52,9 @@ def noise_transfer(size: int, pixel_mm: float, cutoff: float) -> FloatArray:
     return out
 
 
-def coloured_noise(rng: np.random.Generator, shape: tuple[int, int, int], pixel_mm: float, cutoff: float) -> FloatArray:
+def coloured_noise(
+    rng: np.random.Generator, shape: tuple[int, int, int], pixel_mm: float, cutoff: float
+) -> FloatArray:
     """Unit-variance noise slices with the spectrum of `noise_transfer`."""
     transfer = noise_transfer(shape[1], pixel_mm, cutoff)
     out = np.empty(shape, dtype=np.float32)
@@ -91,7 +93,7 @@ def shade(draw: Draw, stack: Stack, slices: FloatArray) -> None:
     slices[:] = np.where(slices > -500, slices * np.float32(gain) + np.float32(offset), slices)
 
 
-def blur(draw: Draw, stack: Stack, slices: FloatArray, kernel: str) -> FloatArray:
+def blur(stack: Stack, slices: FloatArray, kernel: str) -> FloatArray:
     """Point spread of focal spot, detector and kernel; sharp kernels overshoot at edges."""
     _, sigma_mm, boost = KERNELS[kernel]
     sigma = sigma_mm / stack.pixel_mm
@@ -105,7 +107,9 @@ def blur(draw: Draw, stack: Stack, slices: FloatArray, kernel: str) -> FloatArra
     return out
 
 
-def add_noise(draw: Draw, stack: Stack, slices: FloatArray, kernel: str, beyond: float) -> float:
+def add_noise(
+    draw: Draw, stack: Stack, slices: FloatArray, kernel: str, beyond: float
+) -> float:
     """Add quantum noise and skull-base streaks in place; returns the mean noise sigma, HU."""
     rng = draw.rng
     level = draw.num("noise.at_5mm_hu") * beyond
@@ -116,7 +120,7 @@ def add_noise(draw: Draw, stack: Stack, slices: FloatArray, kernel: str, beyond:
     axis = (np.arange(size, dtype=np.float32) - (size - 1) / 2) * stack.pixel_mm
     radial = axis[None, :] ** 2 + axis[:, None] ** 2
     profile = (0.7 + 0.5 * np.exp(-radial / 60.0**2)).astype(np.float32)
-    noise = coloured_noise(rng, slices.shape, stack.pixel_mm, cutoff)  # type: ignore[arg-type]
+    noise = coloured_noise(rng, slices.shape, stack.pixel_mm, cutoff)
     for index, height in enumerate(stack.heights):
         base = float(np.exp(-(((height + 40) / 22) ** 2)))
         slices[index] += np.float32(sigma * (1 + 0.5 * base)) * profile * noise[index]

@@ -14,14 +14,19 @@ from typing import Literal
 
 import numpy as np
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
-from pydicom.encaps import encapsulate
-from pydicom.pixels.encoders import RLELosslessEncoder
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, RLELossless
+from pydicom.uid import (
+    UID,
+    CTImageStorage,
+    ExplicitVRLittleEndian,
+    JPEGLSLossless,
+    RLELossless,
+)
 
 from wetread.testing.phantoms.errors import PhantomSpecError
 from wetread.testing.phantoms.spec import Phantom
 
 _IMPLEMENTATION = "2.25.91206712388013905620041507712093"
+_COMPRESSED = {"rle": RLELossless, "jpeg-ls": JPEGLSLossless}
 _KERNEL_NAMES = {"smooth": "H20s", "soft": "H31s", "standard": "H40s", "sharp": "H60s"}
 _WORDS = ("ALDER", "BIRCH", "CEDAR", "ELM", "HAZEL", "LARCH", "MAPLE", "OAK", "PINE", "ROWAN")
 
@@ -30,12 +35,12 @@ _WORDS = ("ALDER", "BIRCH", "CEDAR", "ELM", "HAZEL", "LARCH", "MAPLE", "OAK", "P
 class Headers:
     """How the series is labelled. Each trouble is off by default.
 
-    syntax: "explicit" or "rle" (lossless). localizer: adds a second series with one scout image.
+    syntax: "explicit" or one of the lossless compressions. localizer: adds a second series with one scout image.
     no_frame_of_reference, wrong_spacing: imitate damaged headers. padding_hu: value outside the
     reconstruction circle (scanners write -1024, -2000 or -3024).
     """
 
-    syntax: Literal["explicit", "rle"] = "explicit"
+    syntax: Literal["explicit", "rle", "jpeg-ls"] = "explicit"
     localizer: bool = False
     no_frame_of_reference: bool = False
     wrong_spacing: bool = False
@@ -92,7 +97,8 @@ def write_dicom(
         path = folder / "SC0001.dcm"
         scout.save_as(path, enforce_file_format=True)
         files.append(path)
-    return WrittenSeries(str(base.StudyInstanceUID), str(base.SeriesInstanceUID), tuple(uids), tuple(files))
+    return WrittenSeries(str(base.StudyInstanceUID), str(base.SeriesInstanceUID), tuple(uids),
+                         tuple(files))
 
 
 def _common(phantom: Phantom, seed: int, headers: Headers) -> Dataset:
@@ -163,45 +169,32 @@ def _common(phantom: Phantom, seed: int, headers: Headers) -> Dataset:
     return out
 
 
-def _slice(phantom: Phantom, base: Dataset, seed: int, headers: Headers, index: int, number: int) -> FileDataset:
+def _slice(
+    phantom: Phantom, base: Dataset, seed: int, headers: Headers, index: int, number: int
+) -> FileDataset:
     pixels = np.rint(phantom.volume[index]) + 1024
     if headers.padding_hu is not None:
         size = pixels.shape[0]
         axis = np.arange(size) - (size - 1) / 2
         pixels[np.hypot(axis[None, :], axis[:, None]) > size / 2] = headers.padding_hu + 1024
     stored = np.ascontiguousarray(np.clip(pixels, -32768, 32767), dtype="<i2")
-    dataset = _file(base, uid(seed, "image", index), headers.syntax)
+    dataset = _file(base, uid(seed, "image", index))
     dataset.InstanceNumber = number
     dataset.ImagePositionPatient = [_short(v) for v in phantom.positions_lps_mm[index]]
     dataset.SliceLocation = _short(phantom.positions_lps_mm[index][2])
-    if headers.syntax == "rle":
-        dataset.PixelData = encapsulate(
-            [
-                RLELosslessEncoder.encode(
-                    stored,
-                    rows=dataset.Rows,
-                    columns=dataset.Columns,
-                    samples_per_pixel=1,
-                    bits_allocated=16,
-                    bits_stored=16,
-                    pixel_representation=1,
-                    number_of_frames=1,
-                    photometric_interpretation="MONOCHROME2",
-                )
-            ]
-        )
-    else:
-        dataset.PixelData = stored.tobytes()
+    dataset.PixelData = stored.tobytes()
     dataset["PixelData"].VR = "OW"
+    if headers.syntax != "explicit":
+        dataset.compress(_COMPRESSED[headers.syntax], generate_instance_uid=False)
     return dataset
 
 
-def _file(base: Dataset, sop_instance_uid: str, syntax: str) -> FileDataset:
+def _file(base: Dataset, sop_instance_uid: str) -> FileDataset:
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = CTImageStorage
-    meta.MediaStorageSOPInstanceUID = sop_instance_uid
-    meta.TransferSyntaxUID = RLELossless if syntax == "rle" else ExplicitVRLittleEndian
-    meta.ImplementationClassUID = _IMPLEMENTATION
+    meta.MediaStorageSOPInstanceUID = UID(sop_instance_uid)
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    meta.ImplementationClassUID = UID(_IMPLEMENTATION)
     dataset = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
     dataset.update(base)  # shares elements with `base`: only add to it, never change
     dataset.SOPInstanceUID = sop_instance_uid
@@ -214,7 +207,7 @@ def _localizer(phantom: Phantom, base: Dataset, seed: int) -> FileDataset:
     rows = max(32, int(len(phantom.volume) * abs(float(phantom.affine[2, 2]))))
     picked = np.clip((np.arange(rows) * len(attenuation)) // rows, 0, len(attenuation) - 1)
     stored = np.ascontiguousarray(np.clip(attenuation[picked], 0, 4000), dtype="<i2")
-    dataset = _file(copy.deepcopy(base), uid(seed, "localizer"), "explicit")
+    dataset = _file(copy.deepcopy(base), uid(seed, "localizer"))
     dataset.ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
     dataset.SeriesInstanceUID = uid(seed, "series", 1)
     dataset.SeriesNumber, dataset.InstanceNumber = 1, 1

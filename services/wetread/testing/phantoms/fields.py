@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from scipy import ndimage
 
@@ -27,7 +29,9 @@ class NoiseField:
         where = np.stack([x, y, z])
         where += np.float32(150.0)
         where *= scale
-        out: FloatArray = ndimage.map_coordinates(self.lattice, where, order=1, mode="grid-wrap", output=np.float32)
+        out: FloatArray = ndimage.map_coordinates(
+            self.lattice, where, order=1, mode="grid-wrap", output=np.float32
+        )
         return out
 
 
@@ -72,11 +76,7 @@ def tube(
     Points further than `margin_mm` from a cone's box read -1000.
     """
     best = np.full(point[0].shape, -1e3, dtype=np.float32)
-    for (start, end), (r0, r1) in zip(
-        zip(nodes[:-1], nodes[1:], strict=True),
-        zip(radii[:-1], radii[1:], strict=True),
-        strict=True,
-    ):
+    for (start, end), (r0, r1) in zip(pairwise(nodes), pairwise(radii), strict=True):
         reach = max(r0, r1) + margin_mm
         close = np.ones(best.shape, dtype=bool)
         for values, u, v in zip(point, start, end, strict=True):
@@ -88,7 +88,9 @@ def tube(
         dx, dy, dz = (values[index] - np.float32(u) for values, u in zip(point, start, strict=True))
         along = (dx * axis[0] + dy * axis[1] + dz * axis[2]) / np.float32(axis @ axis)
         np.clip(along, 0.0, 1.0, out=along)
-        distance = np.sqrt((dx - along * axis[0]) ** 2 + (dy - along * axis[1]) ** 2 + (dz - along * axis[2]) ** 2)
+        distance = np.sqrt(
+            (dx - along * axis[0]) ** 2 + (dy - along * axis[1]) ** 2 + (dz - along * axis[2]) ** 2
+        )
         inside = np.float32(r0) + along * np.float32(r1 - r0) - distance
         best[index] = np.maximum(best[index], inside)
     return best

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,8 +57,12 @@ def make(seed: int, spec: HeadSpec) -> Phantom:
         raise PhantomSpecError(f"matrix {spec.matrix}: 256 or 512")
     draw = Draw(np.random.default_rng([_GENERATOR_STREAM, seed]), spec.split)
     stack = draw_stack(draw, spec)
-    render: Callable[[Draw, HeadSpec, Stack, Point], Anatomy] = render_variant if spec.split == "s5" else _render_head
-    anatomy = render(draw, spec, stack, _points(stack))
+    points = _points(stack)
+    anatomy = (
+        render_variant(draw, spec, points)
+        if spec.split == "s5"
+        else _render_head(draw, spec, stack, points)
+    )
     truths = _truth(stack, anatomy)
     slices = acquisition.resample_planes(stack, anatomy.hu)
     mask = _mask(stack, anatomy, spec.matrix)
@@ -72,7 +75,7 @@ def make(seed: int, spec: HeadSpec) -> Phantom:
     else:
         slices = acquisition.enlarge(slices, spec.matrix)
         acquisition.shade(draw, stack, slices)
-        slices = acquisition.blur(draw, stack, slices, kernel)
+        slices = acquisition.blur(stack, slices, kernel)
         if spec.split == "s5":
             noise = physics.pyramid_noise(draw, stack, slices)
         else:
@@ -87,28 +90,18 @@ def make(seed: int, spec: HeadSpec) -> Phantom:
     affine[:3, 2] = [0, 0, float(np.median(np.diff(stack.heights)))]
     affine[:3, 3] = positions[0]
     tags: dict[str, str | float | int | bool] = {
-        "split": spec.split,
-        "tier": spec.tier,
-        "kernel": kernel,
-        "kvp": kvp,
-        "thickness_mm": stack.thickness_mm,
-        "tilt_deg": stack.tilt_deg,
-        "pixel_mm": stack.pixel_mm,
-        "noise_hu": noise,
-        "irregular": stack.irregular,
+        "split": spec.split, "tier": spec.tier, "kernel": kernel, "kvp": kvp,
+        "thickness_mm": stack.thickness_mm, "tilt_deg": stack.tilt_deg,
+        "pixel_mm": stack.pixel_mm, "noise_hu": noise, "irregular": stack.irregular,
         "beyond": beyond > 1.0,
     }
-    tags |= {name: value for name, value in draw.drawn.items() if isinstance(value, str | bool | float)}
+    tags |= {
+        name: value for name, value in draw.drawn.items() if isinstance(value, str | bool | float)
+    }
     return Phantom(
-        seed=seed,
-        spec=spec,
-        volume=slices.astype(np.float32, copy=False),
-        affine=affine,
-        positions_lps_mm=positions,
-        mask=mask,
-        bleeds=truths,
-        midline_shift_mm=anatomy.midline_shift_mm,
-        tags=tags,
+        seed=seed, spec=spec, volume=slices.astype(np.float32, copy=False), affine=affine,
+        positions_lps_mm=positions, mask=mask, bleeds=truths,
+        midline_shift_mm=anatomy.midline_shift_mm, tags=tags,
     )
 
 
@@ -153,20 +146,20 @@ def _render_head(draw: Draw, spec: HeadSpec, stack: Stack, point: Point) -> Anat
 
     deep: Point = (flat[0][inside], flat[1][inside], flat[2][inside])
     depth = -at.cavity[inside]
-    pushed = displacement(plans, shape, deep)
+    pushed = displacement(plans, deep)
     moved: Point = (deep[0] - pushed[0], deep[1] - pushed[1], deep[2] - pushed[2])
     brain = render_brain(draw, shape, deep, moved, depth)
     paint_lesions(draw, shape, moved, depth, brain)
     csf_hu = float(draw.drawn["tissue.csf_hu"])
     filled: dict[int, FloatArray] = {}
     for plan in plans:
-        alpha = occupancy(draw, plan, shape, deep, depth, brain)
+        alpha = occupancy(draw, plan, deep, depth, brain)
         alpha *= soft(depth)
         paint_bleed(draw, plan, deep, alpha, brain.hu, csf_hu)
         for kind in filled:
             filled[kind] *= 1 - alpha
         filled[plan.type] = np.maximum(filled.get(plan.type, np.zeros_like(alpha)), alpha)
-    paint_calcium(draw, shape, moved, depth, brain)
+    paint_calcium(draw, shape, moved, brain)
     rim = draw.num("hardening.rim_hu") * np.exp(-depth / np.float32(draw.num("hardening.rim_mm")))
     brain.hu += rim.astype(np.float32)
     mixed = whole[inside]
@@ -174,7 +167,7 @@ def _render_head(draw: Draw, spec: HeadSpec, stack: Stack, point: Point) -> Anat
     whole[inside] = mixed
     hu[near] = whole
     if draw.coin("holder"):
-        _holder(draw, stack, hu, y)
+        _holder(draw, stack, hu)
 
     grids: dict[int, FloatArray] = {}
     where = np.flatnonzero(near.ravel())[inside]
@@ -187,7 +180,7 @@ def _render_head(draw: Draw, spec: HeadSpec, stack: Stack, point: Point) -> Anat
     return Anatomy(hu, grids, plans, shift)
 
 
-def _holder(draw: Draw, stack: Stack, hu: FloatArray, y: FloatArray) -> None:
+def _holder(draw: Draw, stack: Stack, hu: FloatArray) -> None:
     """The head holder: a shell of plastic behind the head, filled with foam; fixed to the table."""
     rng = draw.rng
     size = stack.render_size
@@ -241,18 +234,14 @@ def _truth(stack: Stack, anatomy: Anatomy) -> tuple[BleedTruth, ...]:
             + i[:, None] * np.array([stack.render_mm, 0, 0])
             + j[:, None] * stack.column * stack.render_mm
             + heights[k][:, None] * np.array([0.0, 0.0, 1.0]),
-            axis=0,
-            weights=w,
-        ) + [0.0, 0.0, 300.0]
+            axis=0, weights=w,
+        ) + np.array([0.0, 0.0, 300.0])
         hu = float(np.average(anatomy.hu[covered][k, j, i], weights=w))
         offset = float(centre[0] - stack.centre[0])
         side = "midline" if abs(offset) < 4 else ("left" if offset > 0 else "right")
         out.append(
             BleedTruth(
-                BleedType(kind),
-                volume,
-                hu,
-                side,  # type: ignore[arg-type]
+                BleedType(kind), volume, hu, side,  # type: ignore[arg-type]
                 (float(centre[0]), float(centre[1]), float(centre[2])),
             )
         )

@@ -10,13 +10,22 @@ HU values follow common radiology teaching (grey 37-41, white 25-32, CSF 0-15, c
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+import sys
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from ruamel.yaml import YAML
 
 GENERATOR_VERSION = "head-ct/1"
+_HEADING = """\
+# Distributions behind the training and evaluation phantoms, written by
+#   python -m wetread.testing.phantoms.parameters
+# The digest of this table is the phantom-evidence id of the card. Forms: [low, high] uniform, log, p (coin),
+# normal [mean, sd, low, high], choice {value: weight}. Sets override entries of base.
+"""
 
 BASE: dict[str, Any] = {
     # head shape and pose
@@ -89,7 +98,8 @@ BASE: dict[str, Any] = {
     "bleed.mass_effect": [0.2, 1.0],
     "bleed.edge_mm": [0.5, 2.5],
     # acquisition
-    "scan.thickness_mm": {"choice": {0.625: 0.08, 1.25: 0.08, 2.5: 0.14, 3.0: 0.1, 4.0: 0.1, 5.0: 0.42, 7.5: 0.08}},
+    "scan.thickness_mm": {"choice": {0.625: 0.08, 1.25: 0.08, 2.5: 0.14, 3.0: 0.1, 4.0: 0.1,
+                                     5.0: 0.42, 7.5: 0.08}},
     "scan.field_mm": {"normal": [232, 12, 200, 256]},
     "scan.bottom_mm": {"normal": [-62, 12, -95, -35]},
     "scan.top_mm": {"normal": [84, 7, 62, 105]},
@@ -231,3 +241,18 @@ def evidence_id(table: Mapping[str, Any] | None = None) -> str:
     """Name a table by content: `phantom-evidence id`, quoted beside every phantom figure."""
     text = json.dumps(as_mapping() if table is None else table, sort_keys=True, default=str)
     return "pe-" + hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def as_yaml() -> str:
+    """Give `phantom.yaml`: the table with a heading that says what it is."""
+    writer = YAML()
+    writer.default_flow_style = None
+    writer.width = 110
+    text = io.StringIO(_HEADING)
+    text.seek(0, io.SEEK_END)
+    writer.dump(as_mapping(), text)
+    return text.getvalue()
+
+
+if __name__ == "__main__":
+    sys.stdout.write(as_yaml())

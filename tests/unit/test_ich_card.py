@@ -1,0 +1,84 @@
+"""The model card of `ich`: recomputable, complete, honest about what it is."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from wetread.core.manifest import Card
+from wetread.testing.phantoms import SPLITS, evidence_id
+from wetread.testing.phantoms.parameters import as_yaml
+
+MODEL = Path(__file__).resolve().parents[2] / "models" / "ich"
+
+
+@pytest.fixture(scope="module")
+def evaluate():
+    found = importlib.util.spec_from_file_location("wetread_model_ich_evaluate_card", MODEL / "evaluate.py")
+    module = importlib.util.module_from_spec(found)
+    sys.modules[found.name] = module
+    found.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def card():
+    return json.loads((MODEL / "model-card.json").read_text())
+
+
+def test_the_parameter_file_is_the_generators_table():
+    text = (MODEL / "phantom.yaml").read_text()
+    assert text == as_yaml()
+    assert evidence_id(YAML(typ="safe").load(text)) == evidence_id()
+
+
+def test_the_card_names_the_evidence_it_rests_on(card):
+    assert card["phantom_evidence_id"] == evidence_id()
+    assert "phantom-trained" in card["title"]
+    assert card["performance_on_patients"] == "unknown"
+    assert card["seen_real_cases"]
+    assert Card.model_validate(card).operating_point().name == "sens90"
+
+
+def test_every_metric_follows_from_the_committed_cases(card, evaluate):
+    point = next(p for p in card["operating_points"] if p["name"] == card["default_operating_point"])
+    rows, tuning = (evaluate.read_rows(MODEL / name) for name in ("evaluation.csv", "tuning.csv"))
+    assert evaluate.metrics(rows, tuning, point["threshold"]) == card["metrics"]
+
+
+def test_operating_points_follow_from_the_tuning_cases(card, evaluate):
+    tuning = evaluate.read_rows(MODEL / "tuning.csv")
+    assert {row["set"] for row in tuning} == {"tune"}
+    for point, sensitivity in zip(card["operating_points"], (0.90, 0.95), strict=True):
+        assert evaluate.threshold_for(tuning, sensitivity) == point["threshold"]
+        assert point["sensitivity"] >= sensitivity
+    refitted = evaluate.fit_case_model(tuning)
+    assert {name: card["case_model"][name] for name in refitted} == pytest.approx(refitted, abs=1e-3)
+
+
+def test_scores_follow_from_features_and_case_model(card, evaluate):
+    for row in evaluate.read_rows(MODEL / "evaluation.csv")[::7]:
+        assert evaluate.score_of(row, card["case_model"]) == pytest.approx(row["score"], abs=2e-3)
+
+
+def test_cases_lie_in_the_seed_range_of_their_set(evaluate):
+    for name in ("evaluation.csv", "tuning.csv"):
+        rows = evaluate.read_rows(MODEL / name)
+        assert all(row["seed"] in SPLITS[row["set"]] for row in rows)
+        keys = [(row["set"], row["tier"], row["seed"]) for row in rows]
+        assert len(set(keys)) == len(keys)
+
+
+def test_the_readme_is_rendered_from_the_card(card, evaluate):
+    assert (MODEL / "README.md").read_text() == evaluate.readme(card)
+
+
+def test_a_missed_gate_keeps_the_detector_in_shadow(card, evaluate):
+    gates = YAML(typ="safe").load(MODEL / "gates.yaml")
+    assert card["gates_missed"] == evaluate.gates_missed(card["metrics"], gates)
+    assert card["shadow"] == bool(card["gates_missed"])
+    impossible = gates | {"sets": {"s0": {"auc": 1.01}}}
+    assert evaluate.gates_missed(card["metrics"], impossible) == ["s0: auc"]
