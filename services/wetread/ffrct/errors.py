@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NoReturn
 
-from wetread.core.errors import Unprocessable
+from wetread.core.errors import InvalidInput, PayloadTooLarge, Unprocessable
 
 from .science.problems import Problem
 
@@ -24,13 +24,40 @@ class FfrUnprocessable(Unprocessable):
 
     def problem(self, instance: str | None = None) -> dict[str, Any]:
         """RFC 9457 object with ``code`` and ``errors[]`` (code, pointer, advice)."""
-        errors = [
-            {"code": item.code, "pointer": item.pointer, "detail": item.advice}
-            for item in self.problems
-        ]
-        return {**super().problem(instance), "errors": errors}
+        return {**super().problem(instance), "errors": _errors(self.problems)}
 
 
-def refuse(code: str, pointer: str, advice: str) -> FfrUnprocessable:
-    """Build the error of one problem."""
-    return FfrUnprocessable((Problem(code, pointer, advice),))
+class FfrDocumentInvalid(InvalidInput):
+    """The document is no JSON (``invalid_json``) or does not follow the schema (``schema_invalid``)."""
+
+    slug, title = "ffr-document-invalid", "Not a document of the FFR call"
+
+    def __init__(self, problems: tuple[Problem, ...]) -> None:
+        super().__init__(problems[0].advice)
+        self.code = problems[0].code
+        self.problems = problems
+
+    def problem(self, instance: str | None = None) -> dict[str, Any]:
+        """RFC 9457 object with ``code`` and ``errors[]``."""
+        return {**super().problem(instance), "code": self.code, "errors": _errors(self.problems)}
+
+
+class FfrTooLarge(PayloadTooLarge):
+    """More vessels, points, items or bytes than one call takes (``too_large``)."""
+
+    code = "too_large"
+
+    def problem(self, instance: str | None = None) -> dict[str, Any]:
+        """RFC 9457 object with ``code``."""
+        return {**super().problem(instance), "code": self.code}
+
+
+def _errors(problems: tuple[Problem, ...]) -> list[dict[str, str]]:
+    return [{"code": item.code, "pointer": item.pointer, "detail": item.advice} for item in problems]
+
+
+def raise_problems(problems: tuple[Problem, ...]) -> NoReturn:
+    """Raise what the science reported: a broken document is a 400, unusable content a 422."""
+    if problems[0].code == "schema_invalid":
+        raise FfrDocumentInvalid(problems)
+    raise FfrUnprocessable(problems)

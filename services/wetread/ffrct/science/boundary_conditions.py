@@ -98,23 +98,36 @@ def boundary_conditions(
         if problems or isinstance(found, list):
             return tuple(problems)
         return BoundaryConditions(
-            "prescribed", None if flow is not None else inlet, flow, venous, found[0], found[1],
-            None, None, (), used,
+            "prescribed",
+            None if flow is not None else inlet,
+            flow,
+            venous,
+            found[0],
+            found[1],
+            None,
+            None,
+            (),
+            used,
         )
     if prescription.inlet_flow_m3_s is not None:
         problems.append(_invalid("/bc/outlets", "a flow inlet needs outlets given one by one"))
     if inlet <= venous:
-        problems.append(
-            _invalid("/bc/inlet", "the aortic pressure must exceed the venous pressure")
-        )
+        problems.append(_invalid("/bc/inlet", "the aortic pressure must exceed the venous pressure"))
     if problems:
         return tuple(problems)
     q_hyp, status, flags, flow_used = _hyperaemic_flow(ends, patient, exponent, physiology)
     weights = ends.outlet_radius_m**exponent
     weights = weights / weights.sum()
     return BoundaryConditions(
-        status, inlet, None, venous, (inlet - venous) / (q_hyp * weights),
-        np.full(len(weights), venous), q_hyp, weights, flags,
+        status,
+        inlet,
+        None,
+        venous,
+        (inlet - venous) / (q_hyp * weights),
+        np.full(len(weights), venous),
+        q_hyp,
+        weights,
+        flags,
         used | flow_used | {"pressure.pv", "split.exponent"},
     )
 
@@ -170,9 +183,7 @@ def _hyperaemic_flow(
     return flow, "estimated", tuple(flags), frozenset(keys)
 
 
-def _match_outlets(
-    ends: Ends, outlets: Sequence[Outlet]
-) -> tuple[FloatArray, FloatArray] | list[Problem]:
+def _match_outlets(ends: Ends, outlets: Sequence[Outlet]) -> tuple[FloatArray, FloatArray] | list[Problem]:
     """Bring prescribed outlets into the tree's order; each end needs exactly one."""
     problems: list[Problem] = []
     by_vessel: dict[int, Outlet] = {}

@@ -7,6 +7,7 @@ result does not depend on how the caller cut the tree.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -137,7 +138,7 @@ def _pieces(vessel: Vessel, which: int, s: FloatArray, cuts: list[float]) -> lis
         ]
     )
     pieces = []
-    for order, (low, high) in enumerate(zip(cuts[:-1], cuts[1:], strict=True)):
+    for order, (low, high) in enumerate(pairwise(cuts)):
         first = int(np.searchsorted(s, low, side="left" if order == 0 else "right"))
         last = int(np.searchsorted(s, high, side="right"))
         rows, given = columns[first:last], np.arange(first, last)
@@ -166,19 +167,16 @@ def _join(
     attach: dict[int, tuple[int, float]],
 ) -> BranchTree:
     """Chain pieces whose end has one follower, and number branches with parents first."""
-    pieces = [
-        _pieces(vessel, which, lengths[which], cuts[which])
-        for which, vessel in enumerate(tree.vessels)
-    ]
+    pieces = [_pieces(vessel, which, lengths[which], cuts[which]) for which, vessel in enumerate(tree.vessels)]
     followers: dict[tuple[int, int], list[_Piece]] = {}
     for own in pieces:
-        for before, after in zip(own[:-1], own[1:], strict=True):
-            followers.setdefault(before.end, []).append(after)
-    for child, (parent, at) in attach.items():
+        for before, next_piece in pairwise(own):
+            followers.setdefault(before.end, []).append(next_piece)
+    for child in attach:
+        parent, at = _node(child, attach)
         followers.setdefault((parent, cuts[parent].index(at)), []).append(pieces[child][0])
     placements = [
-        Placement(s, np.full(len(s), -1, dtype=np.int64), np.full(len(s), -1, dtype=np.int64))
-        for s in lengths
+        Placement(s, np.full(len(s), -1, dtype=np.int64), np.full(len(s), -1, dtype=np.int64)) for s in lengths
     ]
     queue: list[tuple[int, _Piece]] = []
     for which, vessel in enumerate(tree.vessels):
@@ -197,9 +195,15 @@ def _join(
     return BranchTree(tuple(branches), tuple(placements))
 
 
-def _branch(
-    parent: int, chain: list[_Piece], placements: list[Placement], number: int
-) -> Branch:
+def _node(child: int, attach: dict[int, tuple[int, float]]) -> tuple[int, float]:
+    """Vessel and arc length where ``child`` begins; the very start of a vessel is a place on its own parent."""
+    parent, at = attach[child]
+    while at == 0.0 and parent in attach:
+        parent, at = attach[parent]
+    return parent, at
+
+
+def _branch(parent: int, chain: list[_Piece], placements: list[Placement], number: int) -> Branch:
     """Concatenate pieces into one branch and note where each given point went."""
     rows: list[FloatArray] = []
     offset, filled = 0.0, 0
@@ -224,7 +228,7 @@ def _branch(
         s_m=table[:, 0],
         radius_m=table[:, 1],
         aspect_ratio=table[:, 2],
-        calcium=table[:, 3] > 0.5,  # noqa: PLR2004 - the column is 0 or 1
+        calcium=table[:, 3] > 0.5,
         healthy_given_m=table[:, 4],
         radius_sd_m=table[:, 5],
         first_vessel=chain[0].vessel,

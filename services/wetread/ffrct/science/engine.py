@@ -76,9 +76,7 @@ class Solution:
     used: frozenset[str]
 
 
-def solve(
-    case: Case, physiology: Physiology, rng: np.random.Generator
-) -> Solution | tuple[Problem, ...]:
+def solve(case: Case, physiology: Physiology, rng: np.random.Generator) -> Solution | tuple[Problem, ...]:
     """Check, solve and read out one case; problems instead of a solution when it cannot be computed.
 
     ``rng`` drives the uncertainty draws only.
@@ -102,17 +100,26 @@ def solve(
     lesions = read_lesions(model, flows.flow[0], list(pressures), aortic, choice, physiology)
     spread = None
     if case.options.uq_draws and aortic is not None:
-        spread = _spread(case, model, bc, flows, choice, layouts, rng, physiology)
+        spread = _spread(case, model, bc, choice, layouts, rng, physiology)
     return Solution(
-        case, model, bc, flows, choice, pressures, lesions, spread, aortic,
-        model.used | bc.used | {"loss.kt_experimental", "flow.rms_over_mean"}
-        | ({"re_transitional"} if lesions else set()) | {"report.min_diameter"},
+        case,
+        model,
+        bc,
+        flows,
+        choice,
+        pressures,
+        lesions,
+        spread,
+        aortic,
+        model.used
+        | bc.used
+        | {"loss.kt_experimental", "flow.rms_over_mean"}
+        | ({"re_transitional"} if lesions else set())
+        | {"report.min_diameter"},
     )
 
 
-def _borders(
-    case: Case, model: LumenModel, physiology: Physiology
-) -> BoundaryConditions | tuple[Problem, ...]:
+def _borders(case: Case, model: LumenModel, physiology: Physiology) -> BoundaryConditions | tuple[Problem, ...]:
     exponent = case.options.split_exponent or physiology.si("split.exponent")
     bc = boundary_conditions(model.ends, case.patient, case.prescription, exponent, physiology)
     if isinstance(bc, tuple):
@@ -152,8 +159,7 @@ def _solve_tiers(
     if not bool(flows.converged.all()):
         return None
     layouts = tuple(
-        Layout(np.tile(branch.viscous, (2, 1)), np.outer(kt, branch.expansion) * unsteady)
-        for branch in model.branches
+        Layout(np.tile(branch.viscous, (2, 1)), np.outer(kt, branch.expansion) * unsteady) for branch in model.branches
     )
     if case.options.tier == "analytic" or case.options.preset == "svzerod":
         return flows, analytic_everywhere(model), layouts
@@ -161,8 +167,12 @@ def _solve_tiers(
     if not choice.tables:
         return flows, choice, layouts
     first = Coefficients(
-        coefficients.resistance[:1], coefficients.quadratic[:1], coefficients.outlet_resistance[:1],
-        coefficients.outlet_pressure[:1], coefficients.inlet[:1], choice.tables,
+        coefficients.resistance[:1],
+        coefficients.quadratic[:1],
+        coefficients.outlet_resistance[:1],
+        coefficients.outlet_pressure[:1],
+        coefficients.inlet[:1],
+        choice.tables,
     )
     tabulated = solve_flows(model, bc, first)
     if not bool(tabulated.converged.all()):
@@ -171,16 +181,20 @@ def _solve_tiers(
         *(
             np.concatenate([getattr(tabulated, name), getattr(flows, name)[1:]])
             for name in (
-                "flow", "upstream", "drop", "outlet_flow", "inlet_pressure", "residual",
-                "iterations", "converged",
+                "flow",
+                "upstream",
+                "drop",
+                "outlet_flow",
+                "inlet_pressure",
+                "residual",
+                "iterations",
+                "converged",
             )
         )
     )
     laid = list(layouts)
     for index in choice.tables:
-        own = equivalent_layout(
-            model, index, float(merged.flow[0, index]), float(merged.drop[0, index])
-        )
+        own = equivalent_layout(model, index, float(merged.flow[0, index]), float(merged.drop[0, index]))
         laid[index] = Layout(
             np.concatenate([own.viscous, layouts[index].viscous[1:]]),
             np.concatenate([own.expansion, layouts[index].expansion[1:]]),
@@ -210,7 +224,6 @@ def _spread(
     case: Case,
     model: LumenModel,
     bc: BoundaryConditions,
-    flows: Flows,
     choice: TierChoice,
     layouts: tuple[Layout, ...],
     rng: np.random.Generator,

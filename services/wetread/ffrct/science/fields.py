@@ -65,7 +65,13 @@ def solve_flows(model: LumenModel, bc: BoundaryConditions, c: Coefficients) -> F
         zero = np.zeros(count)
         upstream, _ = vessel_pressures(model.parents, pressure, still)
         return Flows(
-            still, upstream, still, outlet_flow, pressure, zero, zero.astype(np.int64),
+            still,
+            upstream,
+            still,
+            outlet_flow,
+            pressure,
+            zero,
+            zero.astype(np.int64),
             np.full(count, bc.inlet_flow_m3_s is None),
         )
     solved = solve_rows(
@@ -83,8 +89,14 @@ def solve_flows(model: LumenModel, bc: BoundaryConditions, c: Coefficients) -> F
     drop, _, _ = laws.evaluate(solved.flow)
     upstream, _ = vessel_pressures(model.parents, solved.inlet_pressure, drop)
     return Flows(
-        solved.flow, upstream, drop, outlet_flow, solved.inlet_pressure, solved.residual,
-        solved.iterations, solved.converged,
+        solved.flow,
+        upstream,
+        drop,
+        outlet_flow,
+        solved.inlet_pressure,
+        solved.residual,
+        solved.iterations,
+        solved.converged,
     )
 
 
@@ -114,9 +126,7 @@ def equivalent_layout(model: LumenModel, branch: int, flow: float, drop: float) 
 def head_along(layout: Layout, upstream: FloatArray, flow: FloatArray) -> FloatArray:
     """Total head (n, k) in Pa along a branch; ``upstream`` and ``flow`` (n,)."""
     q = flow[:, None]
-    return np.asarray(
-        upstream[:, None] - layout.viscous * q - layout.expansion * q * np.abs(q), dtype=np.float64
-    )
+    return np.asarray(upstream[:, None] - layout.viscous * q - layout.expansion * q * np.abs(q), dtype=np.float64)
 
 
 def static_along(

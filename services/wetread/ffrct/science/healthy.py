@@ -73,9 +73,7 @@ def _upper_line(grid: FloatArray, lumen: FloatArray) -> FloatArray:
     return np.maximum(slope * grid + offset, floor)
 
 
-def _match_junctions(
-    tree: BranchTree, fits: Sequence[FloatArray], free: Sequence[bool]
-) -> list[FloatArray]:
+def _match_junctions(tree: BranchTree, fits: Sequence[FloatArray], free: Sequence[bool]) -> list[FloatArray]:
     """Lift what is too small at each junction for the common exponent; given radii stay."""
     lifted = list(fits)
     daughters: dict[int, list[int]] = {}
@@ -88,7 +86,7 @@ def _match_junctions(
     starts = {parent: np.array([fits[c][0] for c in own]) for parent, own in daughters.items()}
 
     def misfit(exponent: float) -> float:
-        return sum(np.log(_joint(starts[p], exponent) / ends[p]) ** 2 for p in daughters)
+        return float(sum(np.log(_joint(starts[p], exponent) / ends[p]) ** 2 for p in daughters))
 
     exponent = float(minimize_scalar(misfit, bounds=JUNCTION_EXPONENTS, method="bounded").x)
     for parent, own in daughters.items():

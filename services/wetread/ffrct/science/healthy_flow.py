@@ -16,9 +16,7 @@ from .viscous import interval_resistance
 SECANT_STEPS: Final = 3
 
 
-def match_healthy_flow(
-    model: LumenModel, bc: BoundaryConditions, physiology: Physiology
-) -> BoundaryConditions:
+def match_healthy_flow(model: LumenModel, bc: BoundaryConditions, physiology: Physiology) -> BoundaryConditions:
     """Scale outlet resistances so that the tree without lesions carries ``q_hyp``.
 
     Prescribed outlets are left alone. At most three secant steps on the factor; the epicardial drop is
@@ -29,11 +27,7 @@ def match_healthy_flow(
     viscosity = physiology.si("blood.mu")
     healthy = np.array(
         [
-            float(
-                interval_resistance(
-                    branch.s_m, own.healthy_m, np.ones_like(own.healthy_m), viscosity
-                ).sum()
-            )
+            float(interval_resistance(branch.s_m, own.healthy_m, np.ones_like(own.healthy_m), viscosity).sum())
             for branch, own in zip(model.tree.branches, model.branches, strict=True)
         ]
     )

@@ -44,9 +44,7 @@ class TabulatedLaw:
         beyond = size - inside
         drop_last, slope_last, _ = self._at_last
         drop = self._spline(inside) + beyond * (slope_last + self._curvature * beyond)
-        slope = np.where(
-            beyond > 0.0, slope_last + 2.0 * self._curvature * beyond, self._slope(inside)
-        )
+        slope = np.where(beyond > 0.0, slope_last + 2.0 * self._curvature * beyond, self._slope(inside))
         energy = self._energy(inside) + beyond * (
             drop_last + beyond * (slope_last / 2.0 + self._curvature * beyond / 3.0)
         )

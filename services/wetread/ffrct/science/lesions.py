@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .tree import FloatArray
+from .tree import BoolArray, FloatArray
 
 
 @dataclass(frozen=True)
@@ -50,16 +50,14 @@ class Lesion:
 
 @dataclass(frozen=True)
 class Narrowing:
-    """Span of a narrowing along ``s`` and the index of its tightest sample."""
+    """Span of a narrowing along ``s`` and the index of its tightest sample against the healthy radius."""
 
     s_start_m: float
     s_end_m: float
     throat: int
 
 
-def find_narrowings(
-    s: FloatArray, radius: FloatArray, healthy: FloatArray, rule: LesionRule
-) -> tuple[Narrowing, ...]:
+def find_narrowings(s: FloatArray, radius: FloatArray, healthy: FloatArray, rule: LesionRule) -> tuple[Narrowing, ...]:
     """Find where ``radius / healthy`` stays below the onset for the shortest length or longer.
 
     Arrays (n,). Crossings are interpolated between samples, so the answer hardly depends on the
@@ -86,12 +84,12 @@ def find_narrowings(
             spans[-1][1] = max(end, spans[-1][1])
         else:
             spans.append([start, end])
-    return tuple(Narrowing(low, high, _throat(s, radius, low, high)) for low, high in spans)
+    return tuple(Narrowing(low, high, _throat(s, ratio, low, high)) for low, high in spans)
 
 
-def _throat(s: FloatArray, radius: FloatArray, low: float, high: float) -> int:
+def _throat(s: FloatArray, ratio: FloatArray, low: float, high: float) -> int:
     inside = np.flatnonzero((s >= low) & (s <= high))
-    return int(inside[np.argmin(radius[inside])])
+    return int(inside[np.argmin(ratio[inside])])
 
 
 def _crossing(s: FloatArray, ratio: FloatArray, at: int, step: int, level: float) -> float:
@@ -118,7 +116,7 @@ def describe_lesion(
     radius: FloatArray,
     healthy: FloatArray,
     aspect_ratio: FloatArray,
-    calcium: FloatArray,
+    calcium: BoolArray,
 ) -> Lesion:
     """Measure one narrowing of a branch; arrays (n,) along the branch."""
     throat = narrowing.throat

@@ -83,14 +83,10 @@ def build_model(tree: BranchTree, physiology: Physiology) -> LumenModel:
     limit = physiology.si("occlusion.area_ratio")
     parents = tree.parents
     models: list[BranchModel] = []
-    for number, (branch, healthy) in enumerate(
-        zip(tree.branches, healthy_radii(tree, rule), strict=True)
-    ):
+    for number, (branch, healthy) in enumerate(zip(tree.branches, healthy_radii(tree, rule), strict=True)):
         s, radius = branch.s_m, branch.radius_m
         lesions = tuple(
-            describe_lesion(
-                number, narrowing, s, radius, healthy, branch.aspect_ratio, branch.calcium
-            )
+            describe_lesion(number, narrowing, s, radius, healthy, branch.aspect_ratio, branch.calcium)
             for narrowing in find_narrowings(s, radius, healthy, rule)
         )
         steps = interval_resistance(s, radius, branch.aspect_ratio, viscosity)

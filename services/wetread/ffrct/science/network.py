@@ -70,9 +70,9 @@ class RowsSolution:
 
 def solve_rows(rows: Rows) -> RowsSolution:
     """Solve every row to a residual of 1e-10 of its driving pressure; converged rows are frozen."""
-    q = _start(rows)
+    q = np.asarray(_start(rows), dtype=np.float64)
     count = len(q)
-    pressure = np.zeros(count) if rows.flow_inlet else rows.inlet.astype(np.float64)
+    pressure: FloatArray = np.zeros(count) if rows.flow_inlet else rows.inlet.astype(np.float64)
     residual = np.full(count, np.inf)
     iterations = np.zeros(count, dtype=np.int64)
     active = np.arange(count)
@@ -83,25 +83,27 @@ def solve_rows(rows: Rows) -> RowsSolution:
         diagonal = np.arange(q.shape[1])
         jacobian[:, diagonal, diagonal] += part.outlet_resistance
         if rows.flow_inlet:
-            inlet, step = _flow_step(part, q[active], force, jacobian)
-            force = np.where(part.valid, force + inlet[:, None], 0.0)
-            pressure[active] = inlet
+            pressure[active], step = _flow_step(part, q[active], force, jacobian)
+            force = np.where(part.valid, force + pressure[active, None], 0.0)
         else:
-            step = np.linalg.solve(jacobian, force[..., None])[..., 0]
-        lowest = np.where(part.valid, part.outlet_pressure, np.inf).min(axis=1)
-        scale = np.abs(pressure[active] - lowest)
-        worst = np.abs(force).max(axis=1)
-        residual[active] = np.where(scale > 0.0, worst / np.where(scale > 0.0, scale, 1.0), worst)
+            step = np.asarray(np.linalg.solve(jacobian, force[..., None])[..., 0], dtype=np.float64)
+        residual[active] = _relative(force, pressure[active], part)
         iterations[active] = sweep
         going = residual[active] > TOLERANCE
         if not going.any() or sweep == MAX_ITERATIONS:
             break
-        q[active[going]] = _halved(
-            _select(part, going), q[active[going]], step[going], energy[going]
-        )
+        q[active[going]] = _halved(_select(part, going), q[active[going]], step[going], energy[going])
         active = active[going]
     flow = np.matmul(q[:, None, :], rows.path)[:, 0, :]
     return RowsSolution(q, flow, pressure, residual, iterations, residual <= TOLERANCE)
+
+
+def _relative(force: FloatArray, pressure: FloatArray, rows: Rows) -> FloatArray:
+    """Largest force of each row over its driving pressure (n,); absolute where nothing drives."""
+    lowest = np.where(rows.valid, rows.outlet_pressure, np.inf).min(axis=1)
+    scale = np.abs(pressure - lowest)
+    worst = np.abs(force).max(axis=1)
+    return np.asarray(np.where(scale > 0.0, worst / np.where(scale > 0.0, scale, 1.0), worst))
 
 
 def _select(rows: Rows, which: IntArray | BoolArray) -> Rows:
@@ -124,16 +126,14 @@ def _start(rows: Rows) -> FloatArray:
     own = rows.outlet_resistance + np.matmul(rows.path, rows.laws.resistance[..., None])[..., 0]
     weight = np.where(rows.valid, 1.0 / own, 0.0)
     if rows.flow_inlet:
-        return weight / weight.sum(axis=1, keepdims=True) * rows.inlet[:, None]
+        return np.asarray(weight / weight.sum(axis=1, keepdims=True) * rows.inlet[:, None])
     through = np.matmul(weight[:, None, :], rows.path)[:, 0, :]
     share = through[:, None, :] / np.where(rows.valid, weight, 1.0)[..., None]
-    linear = rows.outlet_resistance + np.einsum(
-        "nov,nv->no", rows.path * share, rows.laws.resistance
-    )
+    linear = rows.outlet_resistance + np.einsum("nov,nv->no", rows.path * share, rows.laws.resistance)
     square = np.einsum("nov,nv->no", rows.path * share**2, rows.laws.quadratic)
     drive = rows.inlet[:, None] - rows.outlet_pressure
     root = np.sqrt(linear**2 + 4.0 * square * np.abs(drive))
-    return np.where(rows.valid, 2.0 * drive / (linear + root), 0.0)
+    return np.asarray(np.where(rows.valid, 2.0 * drive / (linear + root), 0.0), dtype=np.float64)
 
 
 def _balance(rows: Rows, q: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
@@ -149,9 +149,7 @@ def _balance(rows: Rows, q: FloatArray) -> tuple[FloatArray, FloatArray, FloatAr
     return force, slope, stored.sum(axis=1) + outlet.sum(axis=1)
 
 
-def _flow_step(
-    rows: Rows, q: FloatArray, force: FloatArray, jacobian: FloatArray
-) -> tuple[FloatArray, FloatArray]:
+def _flow_step(rows: Rows, q: FloatArray, force: FloatArray, jacobian: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Inlet pressure (n,) and step (n, n_o) that keep the sum of the outlet flows at the inlet flow."""
     sides = np.stack([force, rows.valid.astype(np.float64)], axis=-1)
     solved = np.linalg.solve(jacobian, sides)
@@ -203,9 +201,7 @@ def solve_networks(networks: Sequence[Network]) -> list[RowsSolution]:
         groups.setdefault((network.inlet_pressure is None, bucket), []).append(which)
     answers: dict[int, RowsSolution] = {}
     for (flow_inlet, _), members in groups.items():
-        solved = solve_rows(
-            _pad([networks[i] for i in members], [paths[i] for i in members], flow_inlet=flow_inlet)
-        )
+        solved = solve_rows(_pad([networks[i] for i in members], [paths[i] for i in members], flow_inlet=flow_inlet))
         for row, which in enumerate(members):
             n_outlets, n_vessels = paths[which].shape
             answers[which] = RowsSolution(
@@ -238,14 +234,17 @@ def _pad(networks: Sequence[Network], paths: Sequence[FloatArray], *, flow_inlet
         given = network.inlet_flow if flow_inlet else network.inlet_pressure
         inlet[row] = np.nan if given is None else given
     return Rows(
-        path, VesselLaws(resistance, quadratic), outlet_resistance, outlet_pressure, inlet, valid,
+        path,
+        VesselLaws(resistance, quadratic),
+        outlet_resistance,
+        outlet_pressure,
+        inlet,
+        valid,
         flow_inlet,
     )
 
 
-def vessel_pressures(
-    parents: IntArray, inlet_pressure: FloatArray, drop: FloatArray
-) -> tuple[FloatArray, FloatArray]:
+def vessel_pressures(parents: IntArray, inlet_pressure: FloatArray, drop: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Head at both ends of every vessel, (n, n_vessels) each, from drops (n, n_vessels) in Pa.
 
     Parents must come before their daughters.

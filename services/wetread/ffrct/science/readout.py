@@ -11,7 +11,7 @@ from .constants import Physiology
 from .lesions import Lesion
 from .lumen_model import LumenModel
 from .tiers import TierChoice
-from .tree import FloatArray, Vessel
+from .tree import BoolArray, FloatArray, Vessel
 
 DISTAL_M: Final = 20e-3
 ECCENTRIC_ASPECT: Final = 1.5
@@ -57,19 +57,19 @@ def gather(model: LumenModel, vessel: int, per_branch: list[FloatArray]) -> Floa
     return values
 
 
-def closed_points(model: LumenModel, vessel: int) -> FloatArray:
+def closed_points(model: LumenModel, vessel: int) -> BoolArray:
     """True (n,) where the vessel's points lie in a closed branch."""
     closed = [np.full(len(b.viscous), float(b.closed)) for b in model.branches]
-    return gather(model, vessel, closed) > 0.0
+    return np.asarray(gather(model, vessel, closed) > 0.0)
 
 
 def throat_reynolds(lesion: Lesion, flow: float, density: float, viscosity: float) -> float:
-    """rho U D / mu at the throat."""
+    """Rho U D / mu at the throat."""
     return 2.0 * density * abs(flow) / (np.pi * viscosity * lesion.radius_throat_m)
 
 
 def healthy_reynolds(lesion: Lesion, flow: float, density: float, viscosity: float) -> float:
-    """rho U0 D0 / mu on the healthy lumen at the throat."""
+    """Rho U0 D0 / mu on the healthy lumen at the throat."""
     return 2.0 * density * abs(flow) / (np.pi * viscosity * lesion.healthy_throat_m)
 
 
@@ -114,8 +114,15 @@ def read_lesions(
                     flags.append("distal_at_vessel_end")
             readings.append(
                 LesionReading(
-                    lesion, vessel, lesion.s_start_m + offset, lesion.s_throat_m + offset,
-                    lesion.s_end_m + offset, reynolds, delta, distal, tuple(flags),
+                    lesion,
+                    vessel,
+                    lesion.s_start_m + offset,
+                    lesion.s_throat_m + offset,
+                    lesion.s_end_m + offset,
+                    reynolds,
+                    delta,
+                    distal,
+                    tuple(flags),
                 )
             )
     return tuple(readings)
@@ -132,8 +139,7 @@ def distal_point(model: LumenModel, branch: int, lesion: Lesion) -> tuple[int, f
         onward = [
             child
             for child in np.flatnonzero(model.parents == branch)
-            if model.tree.branches[child].first_vessel == vessel
-            and not model.branches[child].closed
+            if model.tree.branches[child].first_vessel == vessel and not model.branches[child].closed
         ]
         if not onward:
             return branch, float(s[-1]), False
@@ -167,11 +173,10 @@ def _is_serial(lesions: tuple[Lesion, ...], position: int, reynolds: float) -> b
 
 
 def vessel_flags(
-    model: LumenModel,
     vessel: Vessel,
     index: int,
     lesions: tuple[LesionReading, ...],
-    closed: FloatArray,
+    closed: BoolArray,
     smallest_diameter: float,
 ) -> tuple[str, ...]:
     """Flags of a vessel: those of its lesions plus its own, sorted."""

@@ -90,8 +90,12 @@ def march(
     """
     parts = [
         _march_batch(
-            lumens[low : low + LARGEST_BATCH], flow[low : low + LARGEST_BATCH], density, viscosity,
-            step_m, _rings(cells),
+            lumens[low : low + LARGEST_BATCH],
+            flow[low : low + LARGEST_BATCH],
+            density,
+            viscosity,
+            step_m,
+            _rings(cells),
         )
         for low in range(0, len(lumens), LARGEST_BATCH)
     ]
@@ -198,8 +202,14 @@ def _station(
         sides[0] = (inertia * old[active]).ravel()
         sides[1] = np.tile(-area, m)
         *_, solved, info = dgtsv(
-            lower.ravel()[1:], diagonal.ravel(), upper.ravel()[:-1], sides.T,
-            overwrite_dl=1, overwrite_d=1, overwrite_du=1, overwrite_b=1,
+            lower.ravel()[1:],
+            diagonal.ravel(),
+            upper.ravel()[:-1],
+            sides.T,
+            overwrite_dl=1,
+            overwrite_d=1,
+            overwrite_du=1,
+            overwrite_b=1,
         )
         if info != 0:
             update[active] = np.inf

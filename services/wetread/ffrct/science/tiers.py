@@ -34,8 +34,8 @@ class TierChoice:
 
 def analytic_everywhere(model: LumenModel) -> TierChoice:
     """No tables: every branch follows R Q + K Q|Q|."""
-    count = len(model.branches)
-    return TierChoice({}, ("analytic",) * count, ((),) * count)
+    everywhere: list[Tier] = ["analytic"] * len(model.branches)
+    return TierChoice({}, tuple(everywhere), ((),) * len(everywhere))
 
 
 def rnsp_tables(model: LumenModel, estimate: FloatArray, physiology: Physiology) -> TierChoice:

@@ -33,9 +33,7 @@ def path_matrix(parents: IntArray) -> FloatArray:
     return path
 
 
-def orient_edges(
-    tails: Sequence[Hashable], heads: Sequence[Hashable], pointer: str
-) -> IntArray | Problem:
+def orient_edges(tails: Sequence[Hashable], heads: Sequence[Hashable], pointer: str) -> IntArray | Problem:
     """Parents (n_vessels,) of vessels given as edges tail -> head between nodes.
 
     A node with two ways in is a loop or a confluence and gives ``tree_cyclic``; a vessel that no inlet

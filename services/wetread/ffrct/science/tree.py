@@ -71,13 +71,11 @@ def _check_arrays(vessel: Vessel, pointer: str) -> Iterator[Problem]:
         "healthy_radius_mm": vessel.healthy_radius_m,
         "radius_sd_mm": vessel.radius_sd_m,
     }
-    if count < 2:  # noqa: PLR2004 - a line has two ends
+    if count < 2:
         yield Problem("too_few_points", f"{pointer}/points_mm", "a vessel needs two points or more")
     for name, values in per_point.items():
         if values is not None and len(values) != count:
-            yield Problem(
-                "points_mismatch", f"{pointer}/{name}", f"{len(values)} values for {count} points"
-            )
+            yield Problem("points_mismatch", f"{pointer}/{name}", f"{len(values)} values for {count} points")
     numbers = {"points_mm": vessel.points_m, **per_point}
     for name, values in numbers.items():
         if values is not None and not bool(np.all(np.isfinite(values))):
@@ -91,18 +89,14 @@ def _check_arrays(vessel: Vessel, pointer: str) -> Iterator[Problem]:
                 "values must be positive; mark a closed vessel by a very small radius",
             )
     if vessel.radius_sd_m is not None and bool(np.any(vessel.radius_sd_m < 0.0)):
-        yield Problem(
-            "radius_nonpositive", f"{pointer}/radius_sd_mm", "a standard deviation is not negative"
-        )
+        yield Problem("radius_nonpositive", f"{pointer}/radius_sd_mm", "a standard deviation is not negative")
 
 
 def _check_topology(tree: VesselTree) -> Iterator[Problem]:
     parents: dict[str, str | None] = {}
     for index, vessel in enumerate(tree.vessels):
         if vessel.id in parents:
-            yield Problem(
-                "tree_disconnected", f"/tree/vessels/{index}/id", "the same id is used twice"
-            )
+            yield Problem("tree_disconnected", f"/tree/vessels/{index}/id", "the same id is used twice")
         parents[vessel.id] = vessel.parent
     for index, vessel in enumerate(tree.vessels):
         pointer = f"/tree/vessels/{index}/parent"
@@ -132,15 +126,9 @@ def _check_units(tree: VesselTree) -> Iterator[Problem]:
     extent = float(np.linalg.norm(points.max(axis=0) - points.min(axis=0)))
     advice = "lengths and radii are expected in millimetres"
     if float(radii.max()) > MAX_RADIUS_M:
-        index = next(
-            i for i, v in enumerate(tree.vessels) if float(v.radius_m.max()) > MAX_RADIUS_M
-        )
-        yield Problem(
-            "units_suspect", f"/tree/vessels/{index}/radius_mm", f"a radius above 10 mm; {advice}"
-        )
+        index = next(i for i, v in enumerate(tree.vessels) if float(v.radius_m.max()) > MAX_RADIUS_M)
+        yield Problem("units_suspect", f"/tree/vessels/{index}/radius_mm", f"a radius above 10 mm; {advice}")
     if float(np.median(radii)) < MIN_MEDIAN_RADIUS_M:
         yield Problem("units_suspect", "/tree/vessels", f"median radius below 0.2 mm; {advice}")
     if not MIN_EXTENT_M <= extent <= MAX_EXTENT_M:
-        yield Problem(
-            "units_suspect", "/tree/vessels", f"the tree spans less than 5 or over 500 mm; {advice}"
-        )
+        yield Problem("units_suspect", "/tree/vessels", f"the tree spans less than 5 or over 500 mm; {advice}")

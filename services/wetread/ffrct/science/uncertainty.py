@@ -275,9 +275,7 @@ def quantify(
             for name in ("common", "local", "flow", "pressure", "kt")
         )
     )
-    flows = solve_flows(
-        model, bc, perturbed(model, bc, segments, draws, setting.viscous_scale, physiology)
-    )
+    flows = solve_flows(model, bc, perturbed(model, bc, segments, draws, setting.viscous_scale, physiology))
     if not bool(flows.converged.all()):
         return None
     percentiles = []
@@ -288,14 +286,14 @@ def quantify(
             continue
         rows = ffr_rows(model, segments, draws, flows, index, at, setting, physiology)
         percentiles.append(np.percentile(rows[: setting.draws], PERCENTILES, axis=0))
-    spreads = []
+    spreads: list[TargetSpread | None] = []
     for target in targets:
         if target is None:
             spreads.append(None)
             continue
-        branch, sample = target
+        where, sample = target
         at = np.array([sample])
-        rows = ffr_rows(model, segments, draws, flows, branch, at, setting, physiology)
+        rows = ffr_rows(model, segments, draws, flows, where, at, setting, physiology)
         spreads.append(_summarise(rows[:, 0], setting.draws))
     return Spread(tuple(percentiles), tuple(spreads))
 

@@ -12,9 +12,7 @@ def shape_factor(aspect_ratio: FloatArray) -> FloatArray:
     return 0.5 * (aspect_ratio + 1.0 / aspect_ratio)
 
 
-def interval_resistance(
-    s: FloatArray, radius: FloatArray, aspect_ratio: FloatArray, viscosity: float
-) -> FloatArray:
+def interval_resistance(s: FloatArray, radius: FloatArray, aspect_ratio: FloatArray, viscosity: float) -> FloatArray:
     """Resistance (n-1,) in Pa s/m3 of each interval between samples (n,), all in SI.
 
     The integral of 8 mu/(pi r^4) over a linearly tapered interval in the form that has no

@@ -44,7 +44,7 @@ def base_grid() -> Iterator[Case]:
     """Sixty concentric cosine lesions: severity x length x Reynolds number."""
     for severity in (0.3, 0.4, 0.5, 0.6, 0.7):
         for length in (1.0, 2.0, 4.0, 7.0):
-            for re in (60.0, 150.0, 220.0 if severity == 0.7 else 300.0):  # noqa: PLR2004
+            for re in (60.0, 150.0, 220.0 if severity == 0.7 else 300.0):
                 name = f"base-{severity:.1f}-{length:.0f}-{re:.0f}"
                 yield Case(name, Shape("cosine", severity, length), re, "fit")
 
@@ -89,11 +89,11 @@ def code_sha256() -> str:
 
 def solve_case(case: Case, code: str) -> dict[str, Any] | None:
     """Solve one case into its record, or None when Newton does not converge."""
-    from .ns_axisym import INLET, RADIAL_CELLS, NotConverged, solve_reference  # noqa: PLC0415 - extra
+    from .ns_axisym import INLET, RADIAL_CELLS, NotConvergedError, solve_reference
 
     try:
         solved = solve_reference(case.shape, case.re)
-    except NotConverged:
+    except NotConvergedError:
         return None
     params = {k: v for k, v in asdict(case.shape).items() if k != "family"}
     return {

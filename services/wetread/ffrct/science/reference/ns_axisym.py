@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-import skfem
-from scipy.sparse import bmat, csc_matrix
+import skfem  # type: ignore[import-untyped]
+from scipy.sparse import bmat, csc_matrix, csr_matrix
 from scipy.sparse.linalg import splu
-from skfem.helpers import ddot, div, dot, grad
+from skfem.helpers import ddot, div, dot, grad  # type: ignore[import-untyped]
 
 from wetread.ffrct.science.tree import FloatArray
 
@@ -42,7 +42,7 @@ class Reference:
     newton: int
 
 
-class NotConverged(Exception):
+class NotConvergedError(Exception):
     """Newton did not converge; the case is left out of the set."""
 
 
@@ -68,7 +68,7 @@ def stations(shape: Shape, outlet: float) -> FloatArray:
 
 
 def solve_reference(shape: Shape, re: float, radial_cells: int = RADIAL_CELLS) -> Reference:
-    """Solve one case; raises :class:`NotConverged`."""
+    """Solve one case; raises :class:`NotConvergedError`."""
     outlet = outlet_length(shape, re)
     x = stations(shape, outlet)
     eta = 1.0 - (1.0 - np.linspace(0.0, 1.0, radial_cells + 1)) ** 1.25
@@ -93,8 +93,8 @@ class _Flow:
         velocity = skfem.ElementVector(skfem.ElementTriP2())
         self.u = skfem.Basis(mesh, velocity, intorder=5)
         self.p = self.u.with_element(skfem.ElementTriP1())
-        self.viscous = _viscous.assemble(self.u)
-        self.coupling = -_continuity.assemble(self.u, self.p)
+        self.viscous = skfem.BilinearForm(_viscous).assemble(self.u)
+        self.coupling = -skfem.BilinearForm(_continuity).assemble(self.u, self.p)
         facets = mesh.facets_satisfying(lambda x: x[0] < 1e-12, boundaries_only=True)
         ends = mesh.facets_satisfying(lambda x: x[0] > length - 1e-12, boundaries_only=True)
         axis = mesh.facets_satisfying(lambda x: x[1] < 1e-12, boundaries_only=True)
@@ -109,8 +109,7 @@ class _Flow:
         self.values[wall.all()] = 0.0
         self.free = np.setdiff1d(np.arange(len(self.values)), self.fixed)
         self._ends = [
-            skfem.FacetBasis(mesh, skfem.ElementTriP1(), facets=where, intorder=4)
-            for where in (facets, ends)
+            skfem.FacetBasis(mesh, skfem.ElementTriP1(), facets=where, intorder=4) for where in (facets, ends)
         ]
 
     def start(self) -> FloatArray:
@@ -123,14 +122,12 @@ class _Flow:
         n_u = self.u.N
         for count in range(1, NEWTON_LIMIT + 1):
             field = self.u.interpolate(state[:n_u])
-            transport = _transport.assemble(self.u, w=field)
-            known = _transport_of.assemble(self.u, w=field)
+            transport = skfem.BilinearForm(_transport).assemble(self.u, w=field)
+            known = skfem.LinearForm(_transport_of).assemble(self.u, w=field)
             top = nu * self.viscous
-            matrix = csc_matrix(
-                bmat([[top + transport, self.coupling.T], [self.coupling, None]], format="csc")
-            )
-            steady = bmat([[top, self.coupling.T], [self.coupling, None]], format="csr")
-            residual = -(steady @ state)
+            matrix = csc_matrix(bmat([[top + transport, self.coupling.T], [self.coupling, None]], format="csc"))
+            steady = csr_matrix(bmat([[top, self.coupling.T], [self.coupling, None]]))
+            residual = -np.asarray(steady @ state)
             residual[:n_u] -= known
             step = splu(matrix[self.free][:, self.free]).solve(residual[self.free])
             state[self.free] += step
@@ -138,7 +135,7 @@ class _Flow:
                 return state, count
             if not np.isfinite(step).all():
                 break
-        raise NotConverged
+        raise NotConvergedError
 
     def drop(self, state: FloatArray) -> float:
         """Mean inlet pressure minus mean outlet pressure, weighted by r."""
@@ -146,22 +143,21 @@ class _Flow:
         means = []
         for basis in self._ends:
             field = basis.interpolate(pressure)
-            means.append(_weighted.assemble(basis, p=field) / _weight.assemble(basis))
+            means.append(
+                skfem.Functional(_weighted).assemble(basis, p=field) / skfem.Functional(_weight).assemble(basis)
+            )
         return float(means[0] - means[1])
 
 
-@skfem.BilinearForm
 def _viscous(u: Any, v: Any, w: Any) -> Any:
     r = w.x[1]
     return ddot(grad(u), grad(v)) * r + u[1] * v[1] / r
 
 
-@skfem.BilinearForm
 def _continuity(u: Any, q: Any, w: Any) -> Any:
     return q * (w.x[1] * div(u) + u[1])
 
 
-@skfem.BilinearForm
 def _transport(u: Any, v: Any, w: Any) -> Any:
     r = w.x[1]
     by_known = np.einsum("j...,ij...->i...", w["w"].value, grad(u))
@@ -169,17 +165,14 @@ def _transport(u: Any, v: Any, w: Any) -> Any:
     return dot(by_known + by_unknown, v) * r
 
 
-@skfem.LinearForm
 def _transport_of(v: Any, w: Any) -> Any:
     carried = np.einsum("j...,ij...->i...", w["w"].value, grad(w["w"]))
     return dot(carried, v) * w.x[1]
 
 
-@skfem.Functional
 def _weighted(w: Any) -> Any:
     return w["p"] * w.x[1]
 
 
-@skfem.Functional
 def _weight(w: Any) -> Any:
     return w.x[1]

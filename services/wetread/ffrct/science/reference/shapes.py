@@ -45,18 +45,14 @@ class Shape:
             return np.zeros_like(x)
         if self.family == "serial":
             later = x - self.length - self.gap
-            return np.asarray(
-                self.severity * _bump(x / self.length) + self.second * _bump(later / self.length)
-            )
+            return np.asarray(self.severity * _bump(x / self.length) + self.second * _bump(later / self.length))
         t = np.clip(x / self.length, 0.0, 1.0)
         if self.family == "blunt":
             shoulder = 0.5 * (1.0 - self.plateau)
             rise = np.clip(np.minimum(t, 1.0 - t) / shoulder, 0.0, 1.0)
             return np.asarray(self.severity * rise**2 * (3.0 - 2.0 * rise))
         if self.family == "skewed":
-            t = np.where(
-                t < self.throat, 0.5 * t / self.throat, 0.5 + 0.5 * (t - self.throat) / (1.0 - self.throat)
-            )
+            t = np.where(t < self.throat, 0.5 * t / self.throat, 0.5 + 0.5 * (t - self.throat) / (1.0 - self.throat))
         return np.asarray(self.severity * _bump(t))
 
 
