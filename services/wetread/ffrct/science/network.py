@@ -124,7 +124,9 @@ def _start(rows: Rows) -> FloatArray:
     Its own path is then a scalar quadratic, so a tight lesion on the trunk does not cost halvings.
     """
     own = rows.outlet_resistance + np.matmul(rows.path, rows.laws.resistance[..., None])[..., 0]
-    weight = np.where(rows.valid, 1.0 / own, 0.0)
+    # A path may have a quadratic loss only: the floor keeps its share finite.
+    floor = np.where(own.max(axis=1) > 0.0, own.max(axis=1), 1.0)[:, None] * 1e-12
+    weight = np.where(rows.valid, 1.0 / np.maximum(own, floor), 0.0)
     if rows.flow_inlet:
         return np.asarray(weight / weight.sum(axis=1, keepdims=True) * rows.inlet[:, None])
     through = np.matmul(weight[:, None, :], rows.path)[:, 0, :]

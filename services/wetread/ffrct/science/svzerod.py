@@ -17,7 +17,7 @@ import numpy as np
 from .laws import VesselLaws
 from .network import Network, solve_network, vessel_pressures
 from .problems import Problem
-from .topology import orient_edges, outlets_of
+from .topology import orient_edges, outlets_of, path_matrix
 from .tree import FloatArray
 
 _PLAIN_JUNCTIONS: Final = ("NORMAL_JUNCTION", "internal_junction")
@@ -194,10 +194,14 @@ def solve_svzerod(case: SvZeroDNetwork) -> SvZeroDSolution | Problem:
     positive = np.concatenate([network.resistance, network.quadratic, network.outlet_resistance])
     if not bool(np.isfinite(positive).all() and (positive >= 0.0).all()):
         return Problem("bc_invalid", "/network", "resistances and coefficients are finite and not negative")
+    path = path_matrix(network.parents)
+    unhindered = network.outlet_resistance + path @ (network.resistance + network.quadratic) == 0.0
+    if bool(unhindered.any()):
+        return Problem("bc_invalid", "/network", "an outlet without any resistance on its way has no unique flow")
     try:
         solved = solve_network(network)
     except np.linalg.LinAlgError:
-        return Problem("bc_invalid", "/network", "an outlet without any resistance on its way has no unique flow")
+        return Problem("bc_invalid", "/network", "the resistances leave the split of flow open")
     if not bool(solved.converged[0]):
         return Problem("solver_diverged", "/network", "Newton's method did not converge")
     laws = VesselLaws(network.resistance[None], network.quadratic[None])
