@@ -78,9 +78,7 @@ def test_elliptic_tube_matches_the_exact_solution(k: float) -> None:
 def test_svonedsolver_stenosis_tube() -> None:
     """Published value of svOneDSolver's tube_stenosis_r (CGS): L 10+10+10, S 10/5/10, Q 100, R 100."""
     p = shipped_physiology()
-    law = YoungTsai(
-        p.si("loss.kt_experimental"), p.si("loss.la_length_factor"), p.si("loss.la_diameter_factor")
-    )
+    law = YoungTsai(p.si("loss.kt_experimental"), p.si("loss.la_length_factor"), p.si("loss.la_diameter_factor"))
     healthy, throat = np.sqrt(10 / np.pi), np.sqrt(5 / np.pi)
     linear, quadratic = law.coefficients(10.0, throat, healthy, density=1.06, viscosity=0.04)
     ends = 8 * 0.04 * 10.0 / (np.pi * healthy**4)

@@ -43,9 +43,7 @@ def vessel_tree(seed: int) -> dict[str, Any]:
         slot = queue.pop(0)
         vessel, end, end_radius = _vessel(rng, slot)
         vessels.append(vessel)
-        splits = slot.depth < DEPTH and (
-            slot.parent is None or (end_radius > 0.75 and float(rng.random()) < 0.75)
-        )
+        splits = slot.depth < DEPTH and (slot.parent is None or (end_radius > 0.75 and float(rng.random()) < 0.75))
         if splits:
             queue += _daughters(rng, slot, end, end_radius)
     return {
