@@ -5,11 +5,11 @@ Axisymmetric, laminar, steady, pressure a function of x only::
     u u_x + v u_r = -p_x + nu (1/r)(r u_r)_r,   (r u)_x + (r v)_r = 0,   u(R) = 0,   flux given
 
 Lengths are scaled by the inlet diameter D and velocities by the inlet mean U, so nu = 1/Re. Cells are
-rings in eta = r/R(x), packed towards the wall. Reversed flow does not convect (FLARE). The mass flux that
-carries momentum into a station is that of the station before: this is the momentum-conserving upwind
-form, whose error in the step is far smaller than that of u u_x at the new station. All marches go
-through one block-tridiagonal solve per sweep; each row is frozen as soon as it has converged, so that a
-result does not depend on its neighbours in the batch.
+rings in eta = r/R(x), packed towards the wall. Reversed flow does not convect (FLARE). The step of 0.02 D
+is part of the model: u u_x is taken at the new station, and the error of that form, which is not small in
+tight short lesions, makes up for the axial diffusion and the radial pressure gradient that the equations
+leave out (docs/adr/0603). All marches go through one block-tridiagonal solve per sweep; each row is frozen
+as soon as it has converged, so that a result does not depend on its neighbours in the batch.
 """
 
 from __future__ import annotations
@@ -24,12 +24,13 @@ from scipy.linalg.lapack import dgtsv
 
 from .tree import BoolArray, FloatArray
 
-CELLS: Final = 40
-STEP_M: Final = 1e-4
+CELLS: Final = 48
+STEP_DIAMETERS: Final = 0.02
 RUN_OUT_DIAMETERS: Final = 6.0
-MAX_SWEEPS: Final = 20
-FULL_SWEEPS: Final = 3
-RELAXATION: Final = 0.5
+MAX_SWEEPS: Final = 30
+SHRINK: Final = 0.6
+SLOWEST_RELAXATION: Final = 0.2
+SLOW: Final = 0.7
 SWEEP_TOLERANCE: Final = 1e-6
 ACCEPTED_UPDATE: Final = 0.05
 LARGEST_BATCH: Final = 128
@@ -81,7 +82,7 @@ def march(
     density: float,
     viscosity: float,
     *,
-    step_m: float = STEP_M,
+    step_diameters: float = STEP_DIAMETERS,
     cells: int = CELLS,
 ) -> Marches:
     """March each lumen at its own flow (n,) in m3/s, with a straight run-out of six diameters.
@@ -94,7 +95,7 @@ def march(
             flow[low : low + LARGEST_BATCH],
             density,
             viscosity,
-            step_m,
+            step_diameters,
             _rings(cells),
         )
         for low in range(0, len(lumens), LARGEST_BATCH)
@@ -114,12 +115,12 @@ class _Scaled:
     last: FloatArray
 
 
-def _scale(lumens: Sequence[Lumen], step_m: float) -> _Scaled:
+def _scale(lumens: Sequence[Lumen], step_diameters: float) -> _Scaled:
     profiles, steps = [], []
     for lumen in lumens:
         diameter = 2.0 * float(lumen.radius[0])
         length = float(lumen.s[-1]) + RUN_OUT_DIAMETERS * 2.0 * float(lumen.radius[-1])
-        count = max(2, int(np.ceil(length / step_m)))
+        count = max(2, int(np.ceil(length / (step_diameters * diameter))))
         x = np.linspace(0.0, length, count + 1)
         profiles.append(np.interp(x, lumen.s, lumen.radius) / diameter)
         steps.append(length / count / diameter)
@@ -133,10 +134,10 @@ def _march_batch(
     flow: FloatArray,
     density: float,
     viscosity: float,
-    step_m: float,
+    step_diameters: float,
     rings: _Rings,
 ) -> Marches:
-    scaled = _scale(lumens, step_m)
+    scaled = _scale(lumens, step_diameters)
     diameter = np.array([2.0 * float(lumen.radius[0]) for lumen in lumens])
     velocity = flow / (np.pi * diameter**2 / 4.0)
     nu = viscosity / (density * velocity * diameter)
@@ -185,11 +186,11 @@ def _station(
     area = rings.area
     stream_old = _stream(old, radius_old, area)
     viscous = (nu / radius**2)[:, None] * rings.conduct
-    carrying = area * np.maximum(old, 0.0) * ((radius_old / radius) ** 2 / step)[:, None]
-    for sweep in range(MAX_SWEEPS):
+    relaxation = np.ones(len(u))
+    for _ in range(MAX_SWEEPS):
         now, r, dx = u[active], radius[active], step[active]
         cross = (stream_old[active] - _stream(now, r, area)) / (2.0 * dx * r * r)[:, None]
-        inertia = carrying[active]
+        inertia = area * np.maximum(now, 0.0) / dx[:, None]
         left, right = cross[:, :-1], cross[:, 1:]
         spread = viscous[active]
         m, n = now.shape
@@ -218,9 +219,11 @@ def _station(
         slope = (0.125 / r**2 - carried @ area) / (driven @ area)
         fresh = carried + slope[:, None] * driven
         change = np.abs(fresh - now).max(axis=1) * 4.0 * r**2
-        if sweep >= FULL_SWEEPS:
-            fresh = now + RELAXATION * (fresh - now)
-        u[active], gradient[active], update[active] = fresh, slope, change
+        # A row that hardly improves swings between two states: take smaller steps from here on.
+        slow = change > SLOW * update[active]
+        relaxation[active[slow]] = np.maximum(SHRINK * relaxation[active[slow]], SLOWEST_RELAXATION)
+        u[active] = now + relaxation[active, None] * (fresh - now)
+        gradient[active], update[active] = slope, change
         active = active[change > SWEEP_TOLERANCE]
         if not len(active):
             break

@@ -21,6 +21,8 @@ RNSP_FLOWS: Final = np.linspace(0.15, 1.25, 5)
 """Tabulated flows as share of the analytic estimate."""
 
 RNSP_SEVERE: Final = 0.6
+JET_DIAMETERS: Final = 6.0
+JET_PER_REYNOLDS: Final = 0.06
 
 
 @dataclass(frozen=True)
@@ -58,17 +60,13 @@ def rnsp_tables(model: LumenModel, estimate: FloatArray, physiology: Physiology)
         return TierChoice(tables, tuple(tier), tuple(flags))
     per_branch = len(RNSP_FLOWS)
     flows = (estimate[chosen, None] * RNSP_FLOWS).ravel()
-    lumens = [
-        rnsp.Lumen(model.tree.branches[index].s_m, model.tree.branches[index].radius_m)
-        for index in chosen
-        for _ in range(per_branch)
-    ]
+    spans = [_marched_span(model, index, float(estimate[index]), density, viscosity) for index in chosen]
+    lumens = [span for span in spans for _ in range(per_branch)]
     marches = rnsp.march(lumens, flows, density, viscosity)
     for row, index in enumerate(chosen):
         span = slice(row * per_branch, (row + 1) * per_branch)
         q = flows[span]
-        branch = model.tree.branches[index]
-        kinetic = _kinetic_head(branch.radius_m, density, physiology.si("ke_factor"))
+        kinetic = _kinetic_head(spans[row].radius, density, physiology.si("ke_factor"))
         drop = model.branches[index].viscous[-1] * q + marches.excess[span] + kinetic * q**2
         rising = bool(np.all(np.diff(np.concatenate([[0.0], drop])) > 0.0))
         if not (rising and bool(np.all(marches.converged[span]))):
@@ -79,6 +77,23 @@ def rnsp_tables(model: LumenModel, estimate: FloatArray, physiology: Physiology)
         if max(lesion.diameter_stenosis for lesion in model.branches[index].lesions) > RNSP_SEVERE:
             flags[index] = ("rnsp_severe",)
     return TierChoice(tables, tuple(tier), tuple(flags))
+
+
+def _marched_span(model: LumenModel, branch: int, flow: float, density: float, viscosity: float) -> rnsp.Lumen:
+    """The part of a branch that its lesions disturb: from a diameter before the first to where the jet is gone.
+
+    Upstream the profile is Poiseuille's, and behind the decay length of the jet it is so again; the viscous
+    part of the law covers what is not marched.
+    """
+    own, lesions = model.tree.branches[branch], model.branches[branch].lesions
+    first, last = lesions[0], lesions[-1]
+    start = max(0.0, first.s_start_m - 2.0 * first.healthy_throat_m)
+    reynolds = 2.0 * density * flow / (np.pi * viscosity * last.radius_throat_m)
+    decay = max(JET_DIAMETERS, JET_PER_REYNOLDS * reynolds) * 2.0 * last.healthy_throat_m
+    end = min(float(own.s_m[-1]), last.s_end_m + decay)
+    inside = (own.s_m > start) & (own.s_m < end)
+    s = np.concatenate([[start], own.s_m[inside], [end]])
+    return rnsp.Lumen(s - start, np.interp(s, own.s_m, own.radius_m))
 
 
 def _kinetic_head(radius: FloatArray, density: float, ke_factor: float) -> float:
