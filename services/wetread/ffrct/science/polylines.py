@@ -55,13 +55,14 @@ def cut_at_ostium(line: Polyline) -> Polyline:
 def tree_of_polylines(lines: Sequence[Polyline], radius_kind: RadiusKind, prefix: str = "v") -> VesselTree:
     """Merge what the lines share, the longest being the trunk; each rest becomes a side vessel.
 
-    A line leaves the vessels placed so far where it is over 0.5 mm away from them for good; rests
-    shorter than 1 mm are dropped. Lines that touch nothing become roots of their own.
+    A line leaves the vessels placed so far where it is first over 0.5 mm away from them; rests shorter
+    than 1 mm are dropped. Lines may also begin where their parent lets them off. A line that starts on no
+    other becomes a root.
     """
-    cut = sorted((cut_at_ostium(oriented(line)) for line in lines), key=lambda x: -arc_length(x.points_m)[-1])
+    pending = sorted((cut_at_ostium(oriented(line)) for line in lines), key=lambda x: -arc_length(x.points_m)[-1])
     vessels: list[Vessel] = []
-    for line in cut:
-        parent, first = _leaves(line, vessels)
+    while pending:
+        line, parent, first = _next(pending, vessels)
         if len(line.points_m) - first < 2 or arc_length(line.points_m[first:])[-1] < SHORTEST_VESSEL_M:
             continue
         count = len(line.points_m) - first
@@ -80,16 +81,39 @@ def tree_of_polylines(lines: Sequence[Polyline], radius_kind: RadiusKind, prefix
     return VesselTree(tuple(vessels))
 
 
+def _next(pending: list[Polyline], vessels: Sequence[Vessel]) -> tuple[Polyline, str | None, int]:
+    """Take the longest line that starts on a placed vessel, else the longest that starts on no other line.
+
+    Returns it with its parent's id (None for a root) and the index of its last common point.
+    """
+    for place, line in enumerate(pending):
+        parent, first = _leaves(line, vessels)
+        if parent is not None:
+            return pending.pop(place), parent, first
+    for place, line in enumerate(pending):
+        others = [other for other in pending if other is not line]
+        if not any(_on_the_way(line.points_m[0], other) for other in others):
+            return pending.pop(place), None, 0
+    return pending.pop(0), None, 0
+
+
+def _on_the_way(point: FloatArray, line: Polyline) -> bool:
+    """Tell whether ``point`` lies on a line behind that line's own start."""
+    near = np.linalg.norm(line.points_m - point, axis=1) <= ATTACH_TOLERANCE_M
+    own_start = arc_length(line.points_m) <= 2.0 * ATTACH_TOLERANCE_M
+    return bool((near & ~own_start).any())
+
+
 def _leaves(line: Polyline, vessels: Sequence[Vessel]) -> tuple[str | None, int]:
-    """Vessel that the line leaves and the index of its last common point; (None, 0) if there is none."""
+    """Vessel that the line leaves and the index of its last common point; (None, 0) if it starts elsewhere."""
     if not vessels:
         return None, 0
     cloud = np.concatenate([vessel.points_m for vessel in vessels])
     owner = np.repeat(np.arange(len(vessels)), [len(vessel.points_m) for vessel in vessels])
     found = cKDTree(cloud).query(line.points_m)
     distance, nearest = np.asarray(found[0]), np.asarray(found[1])
-    together = np.flatnonzero(distance <= ATTACH_TOLERANCE_M)
-    if not len(together):
+    apart = distance > ATTACH_TOLERANCE_M
+    if apart[0]:
         return None, 0
-    last = int(together[-1])
+    last = int(np.argmax(apart)) - 1 if apart.any() else len(apart) - 1
     return vessels[int(owner[nearest[last]])].id, last
