@@ -25,7 +25,8 @@ def solve(
     file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="Tree JSON, svZeroDSolver JSON or VTP.")],
     out: Annotated[Path, typer.Option(help="Folder for the results.")],
     tier: Annotated[
-        Literal["auto", "analytic", "rnsp"] | None, typer.Option(help="Lesion model (default: the file's, else auto).")
+        Literal["auto", "analytic", "calibrated", "rnsp"] | None,
+        typer.Option(help="Lesion model (default: the file's, else auto)."),
     ] = None,
     uq_draws: Annotated[int | None, typer.Option(min=0, max=5000, help="Uncertainty draws; 0 for none.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the result document.")] = False,

@@ -69,7 +69,7 @@ def case_of(document: TreeDocument) -> Case:
     """Convert a tree document to SI.
 
     Raises :class:`FfrTooLarge` above 200 vessels or 2000 points in one, :class:`FfrUnprocessable` for
-    ``tier_unavailable`` and for outlets that name no vessel (``bc_invalid``).
+    outlets that name no vessel (``bc_invalid``).
     """
     if len(document.vessels) > MAX_VESSELS:
         raise FfrTooLarge(f"{len(document.vessels)} vessels; one call takes {MAX_VESSELS}")
@@ -140,9 +140,6 @@ def _prescription(document: BordersDocument, ids: list[str]) -> Prescription:
 
 
 def _options(document: OptionsDocument) -> Options:
-    if document.tier == "calibrated":
-        advice = "this version ships no calibrated emulator; use auto, rnsp or analytic"
-        raise FfrUnprocessable((Problem("tier_unavailable", "/options/tier", advice),))
     return Options(
         tier=document.tier,
         uq_draws=document.uq_draws,

@@ -16,6 +16,7 @@ from wetread.core.errors import WetreadError
 
 from .api_models import FfrRequest, OptionsDocument, TreeDocument
 from .documents import canonical_seed, case_of, parse_json, tree_of, validate
+from .emulator_file import shipped_emulator
 from .errors import FfrDocumentInvalid, raise_problems
 from .outputs.result_json import result_document
 from .outputs.svzerod import input_document, network_result, result_csv
@@ -71,10 +72,11 @@ def solve_case(case: Case, seed: int) -> tuple[Solution, dict[str, Any]]:
     """Solve a case with the shipped constants; ``seed`` fixes the uncertainty draws."""
     physiology = shipped_physiology()
     begun = time.perf_counter()
-    solution = solve(case, physiology, np.random.default_rng(seed))
+    shipped = shipped_emulator()
+    solution = solve(case, physiology, np.random.default_rng(seed), shipped.emulator)
     if isinstance(solution, tuple):
         raise_problems(solution)
-    return solution, result_document(solution, physiology, time.perf_counter() - begun)
+    return solution, result_document(solution, physiology, shipped.sha256, time.perf_counter() - begun)
 
 
 def _solve_network(document: dict[str, Any]) -> tuple[SvZeroDNetwork, SvZeroDSolution]:

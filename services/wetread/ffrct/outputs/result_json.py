@@ -10,7 +10,7 @@ from wetread.core.ruo import RUO_STATEMENT
 from wetread.ffrct.science.constants import Physiology
 from wetread.ffrct.science.engine import MODEL_VERSION, Solution
 from wetread.ffrct.science.readout import LesionReading, closed_points, gather, vessel_flags
-from wetread.ffrct.science.tree import FloatArray
+from wetread.ffrct.science.tree import FloatArray, IntArray
 from wetread.ffrct.science.uncertainty import TargetSpread
 from wetread.ffrct.science.units import M3_S_PER_ML_MIN, M_PER_MM, PA_PER_MMHG
 
@@ -19,7 +19,7 @@ from .disclaimer import FFR_DISCLAIMER
 THRESHOLD: Final = 0.80
 
 
-def result_document(solution: Solution, physiology: Physiology, seconds: float) -> dict[str, Any]:
+def result_document(solution: Solution, physiology: Physiology, emulator_sha256: str, seconds: float) -> dict[str, Any]:
     """Everything computed for one tree; ``seconds`` is the time that it took.
 
     FFR values are null in closed vessels (``reason: occluded``) and for a prescribed inlet flow
@@ -36,6 +36,7 @@ def result_document(solution: Solution, physiology: Physiology, seconds: float) 
             "preset": solution.case.options.preset,
             "version": MODEL_VERSION,
             "constants_sha256": physiology.sha256,
+            "emulator_sha256": emulator_sha256 if "calibrated" in solution.choice.tier else None,
         },
         "bc": {
             "status": bc.status,
@@ -76,7 +77,7 @@ def _vessel(solution: Solution, index: int, physiology: Physiology) -> dict[str,
         "p_mmhg": _list(pressures["p"] / PA_PER_MMHG),
         "q_ml_min": _clinical(float(solution.flows.flow[0, first]), M3_S_PER_ML_MIN),
         "re_throat": max(throats) if throats else None,
-        "tier_used": "rnsp" if any(solution.choice.tier[b] == "rnsp" for b in branches) else "analytic",
+        "tier_used": _tier(solution, branches),
         "flags": list(vessel_flags(vessel, index, solution.lesions, closed, physiology.si("report.min_diameter"))),
         "reason": None,
     }
@@ -95,6 +96,12 @@ def _vessel(solution: Solution, index: int, physiology: Physiology) -> dict[str,
         if solution.spread is not None and not empty:
             document[name] = _list(gather(model, index, [values[row] for values in solution.spread.percentiles]))
     return document
+
+
+def _tier(solution: Solution, branches: IntArray) -> str:
+    """Tier of a vessel: the one of its diseased branches that needed most."""
+    used = {solution.choice.tier[branch] for branch in branches}
+    return next(tier for tier in ("rnsp", "calibrated", "analytic") if tier in used)
 
 
 def _lesion(solution: Solution, number: int) -> dict[str, Any]:

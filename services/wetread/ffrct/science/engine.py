@@ -15,6 +15,7 @@ from .boundary_conditions import (
 )
 from .branches import build_branches
 from .constants import Physiology
+from .emulator import Emulator
 from .fields import (
     Coefficients,
     Flows,
@@ -29,7 +30,7 @@ from .healthy_flow import match_healthy_flow
 from .lumen_model import LumenModel, build_model
 from .problems import Problem
 from .readout import BranchPressures, LesionReading, distal_point, read_lesions
-from .tiers import RequestedTier, TierChoice, analytic_everywhere, rnsp_tables
+from .tiers import RequestedTier, TierChoice, choose_tiers
 from .tree import FloatArray, VesselTree, check_tree
 from .uncertainty import Spread, SpreadSetting, loss_factors, quantify
 
@@ -76,10 +77,12 @@ class Solution:
     used: frozenset[str]
 
 
-def solve(case: Case, physiology: Physiology, rng: np.random.Generator) -> Solution | tuple[Problem, ...]:
+def solve(
+    case: Case, physiology: Physiology, rng: np.random.Generator, emulator: Emulator | None = None
+) -> Solution | tuple[Problem, ...]:
     """Check, solve and read out one case; problems instead of a solution when it cannot be computed.
 
-    ``rng`` drives the uncertainty draws only.
+    ``rng`` drives the uncertainty draws only. Without an ``emulator`` the calibrated tier is the marching one.
     """
     problems = check_tree(case.tree)
     if problems:
@@ -91,7 +94,7 @@ def solve(case: Case, physiology: Physiology, rng: np.random.Generator) -> Solut
     bc = _borders(case, model, physiology)
     if isinstance(bc, tuple):
         return bc
-    solved = _solve_tiers(case, model, bc, physiology)
+    solved = _solve_tiers(case, model, bc, emulator, physiology)
     if solved is None:
         return (Problem("solver_diverged", "/tree", "Newton's method did not converge"),)
     flows, choice, layouts = solved
@@ -143,7 +146,7 @@ def _ke_factor(case: Case, physiology: Physiology) -> float:
 
 
 def _solve_tiers(
-    case: Case, model: LumenModel, bc: BoundaryConditions, physiology: Physiology
+    case: Case, model: LumenModel, bc: BoundaryConditions, emulator: Emulator | None, physiology: Physiology
 ) -> tuple[Flows, TierChoice, tuple[Layout, ...]] | None:
     """Analytic solution at both Kt; on other tiers the first row is solved again with tables."""
     kt = _kt_rows(case, physiology)
@@ -161,9 +164,8 @@ def _solve_tiers(
     layouts = tuple(
         Layout(np.tile(branch.viscous, (2, 1)), np.outer(kt, branch.expansion) * unsteady) for branch in model.branches
     )
-    if case.options.tier == "analytic" or case.options.preset == "svzerod":
-        return flows, analytic_everywhere(model), layouts
-    choice = rnsp_tables(model, flows.flow[0], physiology)
+    requested: RequestedTier = "analytic" if case.options.preset == "svzerod" else case.options.tier
+    choice = choose_tiers(model, flows.flow[0], requested, emulator, physiology)
     if not choice.tables:
         return flows, choice, layouts
     first = Coefficients(

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
 from .tree import BoolArray, FloatArray
+
+ECCENTRIC_ASPECT: Final = 1.5
+SERIAL_DIAMETERS: Final = 6.0
+SERIAL_PER_REYNOLDS: Final = 0.06
 
 
 @dataclass(frozen=True)
@@ -132,3 +137,17 @@ def describe_lesion(
         aspect_ratio=float(np.max(np.maximum(aspect_ratio, 1.0 / aspect_ratio)[inside])),
         calcified=bool(np.any(calcium[inside])),
     )
+
+
+def throat_reynolds(lesion: Lesion, flow: float | FloatArray, density: float, viscosity: float) -> FloatArray:
+    """Rho U D / mu at the throat; ``flow`` in m3/s broadcasts."""
+    return np.asarray(2.0 * density * flow / (np.pi * viscosity * lesion.radius_throat_m), dtype=np.float64)
+
+
+def is_serial(lesions: tuple[Lesion, ...], position: int, reynolds: float) -> bool:
+    """Tell whether the next throat lies within max(6 D, 0.06 Re_t D) behind this lesion's end."""
+    if position + 1 >= len(lesions):
+        return False
+    this, following = lesions[position], lesions[position + 1]
+    reach = max(SERIAL_DIAMETERS, SERIAL_PER_REYNOLDS * reynolds) * 2.0 * this.healthy_throat_m
+    return following.s_throat_m - this.s_end_m < reach

@@ -8,15 +8,12 @@ from typing import Final
 import numpy as np
 
 from .constants import Physiology
-from .lesions import Lesion
+from .lesions import ECCENTRIC_ASPECT, Lesion, is_serial, throat_reynolds
 from .lumen_model import LumenModel
 from .tiers import TierChoice
 from .tree import BoolArray, FloatArray, Vessel
 
 DISTAL_M: Final = 20e-3
-ECCENTRIC_ASPECT: Final = 1.5
-SERIAL_DIAMETERS: Final = 6.0
-SERIAL_PER_REYNOLDS: Final = 0.06
 
 
 @dataclass(frozen=True)
@@ -63,16 +60,6 @@ def closed_points(model: LumenModel, vessel: int) -> BoolArray:
     return np.asarray(gather(model, vessel, closed) > 0.0)
 
 
-def throat_reynolds(lesion: Lesion, flow: float, density: float, viscosity: float) -> float:
-    """Rho U D / mu at the throat."""
-    return 2.0 * density * abs(flow) / (np.pi * viscosity * lesion.radius_throat_m)
-
-
-def healthy_reynolds(lesion: Lesion, flow: float, density: float, viscosity: float) -> float:
-    """Rho U0 D0 / mu on the healthy lumen at the throat."""
-    return 2.0 * density * abs(flow) / (np.pi * viscosity * lesion.healthy_throat_m)
-
-
 def read_lesions(
     model: LumenModel,
     flow: FloatArray,
@@ -88,7 +75,7 @@ def read_lesions(
     for index, branch in enumerate(model.branches):
         for position, lesion in enumerate(branch.lesions):
             vessel, offset = _vessel_of(model, index, lesion.s_throat_m)
-            reynolds = throat_reynolds(lesion, float(flow[index]), density, viscosity)
+            reynolds = float(throat_reynolds(lesion, abs(float(flow[index])), density, viscosity))
             flags = list(choice.flags[index])
             if reynolds > limit:
                 flags.append("transitional")
@@ -96,7 +83,7 @@ def read_lesions(
                 flags.append("eccentric")
             if lesion.calcified:
                 flags.append("calcified")
-            if _is_serial(branch.lesions, position, reynolds):
+            if is_serial(branch.lesions, position, reynolds):
                 flags.append("serial")
             delta: float | None = None
             distal: float | None = None
@@ -161,15 +148,6 @@ def _vessel_of(model: LumenModel, branch: int, s: float) -> tuple[int, float]:
         if distance < best[0]:
             best = (distance, vessel, float(placement.s_m[here[nearest]] - at[nearest]))
     return best[1], best[2]
-
-
-def _is_serial(lesions: tuple[Lesion, ...], position: int, reynolds: float) -> bool:
-    """Tell whether the next throat lies within max(6 D, 0.06 Re_t D) behind this lesion's end."""
-    if position + 1 >= len(lesions):
-        return False
-    this, following = lesions[position], lesions[position + 1]
-    reach = max(SERIAL_DIAMETERS, SERIAL_PER_REYNOLDS * reynolds) * 2.0 * this.healthy_throat_m
-    return following.s_throat_m - this.s_end_m < reach
 
 
 def vessel_flags(

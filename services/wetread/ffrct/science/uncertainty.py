@@ -146,21 +146,23 @@ def draw(
 def loss_factors(
     choice: TierChoice, equivalent: FloatArray, physiology: Physiology
 ) -> Callable[[FloatArray], FloatArray]:
-    """How the loss factor of every branch spreads: Kt band on the analytic tier, a share on rnsp.
+    """How the loss factor of every branch spreads: band (analytic), a share (rnsp), or the emulator's sd.
 
     ``equivalent`` (n_branches,) is the Kt that gives each branch's tabulated drop.
     """
     low, high = physiology.si("loss.kt_laminar"), physiology.si("loss.kt_experimental")
     band = physiology.si("loss.rnsp_relative_band")
-    tabulated = np.array([name != "analytic" for name in choice.tier])
+    tier = np.array(choice.tier)
+    kt_sd = np.array(choice.kt_sd)
 
     def spread(uniform: FloatArray) -> FloatArray:
         u = uniform[:, None]
-        return np.where(
-            tabulated[None, :],
-            equivalent[None, :] * (1.0 + band * (2.0 * u - 1.0)),
-            low + (high - low) * u,
-        )
+        options = {
+            "analytic": low + (high - low) * u,
+            "rnsp": equivalent * (1.0 + band * (2.0 * u - 1.0)),
+            "calibrated": np.maximum(equivalent + kt_sd * ndtri(u), 0.0),
+        }
+        return np.select([tier == name for name in options], list(options.values()))
 
     return spread
 
