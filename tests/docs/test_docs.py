@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -101,3 +102,25 @@ def test_every_dependency_is_pinned() -> None:
     wanted = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
     names = {re.split(r"[<>=\[; ]", line)[0].lower().replace("_", "-") for line in wanted}
     assert not names - pinned
+
+
+def test_generated_documents_are_fresh() -> None:
+    from wetread.commands.documents import generated
+
+    stale = [path.name for path, text in generated().items() if path.read_text(encoding="utf-8") != text]
+    assert not stale, "run: make schemas"
+
+
+def test_openapi_names_the_contract() -> None:
+    paths = json.loads(read("docs/openapi.json"))["paths"]
+    assert {
+        "/livez",
+        "/readyz",
+        "/metrics",
+        "/api/v1/worklist",
+        "/api/v1/studies/{study_uid}/findings",
+        "/api/v1/events/stream",
+        "/api/v1/subscriptions",
+        "/dicom-web/workitems",
+        "/dicom-web/studies",
+    } <= set(paths)

@@ -75,6 +75,11 @@ def worklist(house: House, build: Build) -> Service:
     return replace(service, lifespan=lifespan)
 
 
+def ffrct(_house: House, build: Build) -> Service:
+    """CT-derived FFR over vessel trees: a pure computation."""
+    return build()
+
+
 def orchestration(house: House, build: Build) -> Service:
     """Durable workflows; carries triage's deliveries as one of them."""
     from wetread.adapters.evidence.encoder import Encoder

@@ -149,11 +149,12 @@ def _add_workitems(router: APIRouter, service: UpsService) -> None:
         dataset = await run_in_threadpool(service.retrieve, tenant_of(request), uid)
         return _answer(request, service, 200, body=[dataset])
 
-    both = ["GET", "HEAD"]
-    router.add_api_route("/workitems", search, methods=both, summary="Search workitems (RAD-81, PS3.18 11.9)")
+    router.add_api_route("/workitems", search, methods=["GET"], summary="Search workitems (RAD-81, PS3.18 11.9)")
     router.add_api_route(
-        "/workitems/{uid}", retrieve, methods=both, summary="Retrieve a workitem (RAD-83, PS3.18 11.5)"
+        "/workitems/{uid}", retrieve, methods=["GET"], summary="Retrieve a workitem (RAD-83, PS3.18 11.5)"
     )
+    for path, endpoint in (("/workitems", search), ("/workitems/{uid}", retrieve)):
+        router.add_api_route(path, endpoint, methods=["HEAD"], include_in_schema=False)
 
     @router.post("/workitems/{uid}", summary="Update a workitem (RAD-84, PS3.18 11.6)")
     async def update(request: Request, uid: str) -> Response:
