@@ -114,7 +114,8 @@ def test_an_event_is_delivered_with_the_least_data(world: World, notifier: Notif
     world.event(
         EventType.FINDING_POSITIVE, "1.1", id="e1", detector="ich", state="positive", score=0.937,
         text="Mrs SECRET fell",
-        code="1386000", volume_ml=23.4, threshold=0.61, finding={"code": "1386000", "scheme": "SCT", "meaning": "Intracranial hemorrhage", "note": "SECRET"},
+        code="1386000", volume_ml=23.4, threshold=0.61,
+        finding={"code": "1386000", "scheme": "SCT", "meaning": "Intracranial hemorrhage", "note": "SECRET"},
     )  # fmt: skip
     assert run(world, notifier) == ["sent"]
     ((event_id, body),) = receiver.sent
