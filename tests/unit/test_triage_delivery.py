@@ -114,6 +114,7 @@ def test_an_event_is_delivered_with_the_least_data(world: World, notifier: Notif
     world.event(
         EventType.FINDING_POSITIVE, "1.1", id="e1", detector="ich", state="positive", score=0.937,
         text="Mrs SECRET fell",
+        code="1386000", volume_ml=23.4, threshold=0.61,
         finding={"code": "1386000", "scheme": "SCT", "meaning": "Intracranial hemorrhage", "note": "SECRET"},
     )  # fmt: skip
     assert run(world, notifier) == ["sent"]
@@ -122,7 +123,8 @@ def test_an_event_is_delivered_with_the_least_data(world: World, notifier: Notif
     assert (body["specversion"], body["type"], body["subject"]) == ("1.0", "finding.positive", "1.1")
     data = body["data"]
     assert data["score_band"] == "0.9-1.0"
-    assert "score" not in data
+    assert data.keys() & {"score", "threshold", "volume_ml", "text"} == set()
+    assert data["code"] == "1386000"
     assert data["finding"] == {"code": "1386000", "scheme": "SCT", "meaning": "Intracranial hemorrhage"}
     assert data["link"] == "http://reading.example/studies/1.1"
     assert data["ruo"] == RUO_STATEMENT

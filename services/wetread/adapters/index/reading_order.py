@@ -67,9 +67,10 @@ class SqlReadingOrder:
         )
         if new is old:
             return False
-        # A class is reached once (it never falls), so the event's id is a function of it.
+        # A class is reached once (it never falls), so the event's id is a function of it: the same function that the
+        # orchestration uses for its events, so that one raise is one event whoever tells of it.
         event = Event(
-            id=digest(EventType.PRIORITY_CHANGED, tenant, study_uid, new),
+            id=digest("event", str(EventType.PRIORITY_CHANGED), tenant, study_uid, str(new)),
             type=EventType.PRIORITY_CHANGED,
             tenant=tenant,
             subject=study_uid,
