@@ -42,7 +42,7 @@ def test_every_event_is_documented(event: EventType) -> None:
 
 def test_readme_says_the_statement_and_comes_to_the_command_quickly() -> None:
     readme = read("README.md")
-    assert RUO_STATEMENT in " ".join(readme.split())
+    assert RUO_STATEMENT in " ".join(readme.replace("> ", "").split())
     before = readme[: readme.index("make demo")]
     assert before.count("\n") < 80, "more than two screens before the first command"
 
@@ -122,5 +122,4 @@ def test_openapi_names_the_contract() -> None:
         "/api/v1/events/stream",
         "/api/v1/subscriptions",
         "/dicom-web/workitems",
-        "/dicom-web/studies",
     } <= set(paths)
