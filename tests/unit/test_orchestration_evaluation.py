@@ -92,7 +92,11 @@ def test_every_order_of_arrival_ends_alike(world: World, arrive: Callable[[World
     assert len(told) == 1, "one notification per finding"
     assert not world.log("finding.retracted")
     assert world.reading.classes[STUDY][0] is Priority.STAT
-    assert len(world.log("worklist.priority_changed")) == 2  # by rule to urgent, by finding to stat
+    assert {(r.source, r.priority) for r in world.reading.reasons} == {
+        ("order", Priority.ROUTINE),
+        ("rule", Priority.URGENT),
+        ("ai", Priority.STAT),
+    }
     states = [history[-1] for history in world.workitems.history.values()]
     again = arrive in {very_slow_trickle, late_slice}  # a pause of over 3 s ends a series
     assert states.count("COMPLETED") == 1 or again

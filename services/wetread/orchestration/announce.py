@@ -89,13 +89,6 @@ class Announcer:
         kind = EventType.RESULT_SUPERSEDED
         return self._append(tx, kind, former.run.tenant, former.run.study_uid, parts, body, stamps)
 
-    def priority_changed(
-        self, tx: Transaction, tenant: str, study_uid: str, data: Mapping[str, Any], stamps: Stamps
-    ) -> bool:
-        """worklist.priority_changed: a class only rises, so once per class."""
-        body = {"study_uid": study_uid, **data}
-        return self._append(tx, EventType.PRIORITY_CHANGED, tenant, study_uid, (data["priority"],), body, stamps)
-
     def _append(
         self,
         tx: Transaction,

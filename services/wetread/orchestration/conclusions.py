@@ -16,7 +16,6 @@ from wetread.core.identifiers import digest
 from wetread.core.ports.database import Transaction
 from wetread.core.ports.events import Reason
 from wetread.core.ports.work import Task
-from wetread.core.priority import Priority
 from wetread.core.states import READ, REASONED, AiState
 from wetread.core.workflow import Consequence
 from wetread.core.workqueue import COMPOSE, EVALUATE
@@ -170,7 +169,7 @@ class Conclusions:
             consequences = self._consequences(tx, task)
             channels = [c.notify for c in consequences if c.notify]
             if not known:
-                self._raise(tx, task, result, consequences, stamps)
+                self._raise(tx, task, result, consequences)
             for code, finding in now_positive.items():
                 if code not in told or known:  # the same result again gives the same event id
                     data = {"notify": channels, "reason": next((c.reason for c in consequences if c.reason), "")}
@@ -196,14 +195,11 @@ class Conclusions:
         )
         return [then for condition, then in workflow.triage if condition.evaluate(names) is True]
 
-    def _raise(
-        self, tx: Transaction, task: Task, result: ResultSet, consequences: list[Consequence], stamps: Stamps
-    ) -> None:
+    def _raise(self, tx: Transaction, task: Task, result: ResultSet, consequences: list[Consequence]) -> None:
         finding = next((f for f in result.findings if f.state == "positive"), None)
         for then in consequences:
             if then.raise_to is None:
                 continue
-            before = self._ports.reading.priority(tx, task.tenant, task.study_uid)
             reason = Reason(
                 source="ai",
                 text=then.reason or (finding.code.meaning if finding else f"{task.detector} positive"),
@@ -212,15 +208,7 @@ class Conclusions:
                 detector=task.detector,
                 finding_id=finding.finding_id if finding else None,
             )
-            if self._ports.reading.raise_to(tx, task.tenant, task.study_uid, reason):
-                data = {
-                    "priority": str(then.raise_to),
-                    "former": str(before[0] if before else Priority.ROUTINE),
-                    "source": "ai",
-                    "reason": reason.text,
-                    "detector": task.detector,
-                }
-                self._announce.priority_changed(tx, task.tenant, task.study_uid, data, stamps)
+            self._ports.reading.raise_to(tx, task.tenant, task.study_uid, reason)
 
     def _report(self, tx: Transaction, task: Task, result: ResultSet, stamps: Stamps) -> None:
         """Queue the report; when it is there already (an early result was promoted), end the workitem now."""

@@ -82,7 +82,7 @@ class Evaluator:
         )
         plan = plan_study(facts, evidence, self._rules, self._ports.runner, history, now=now)
         self._note(tx, plan, present, signal, now)
-        self._raise_by_rule(tx, plan, stamps)
+        self._raise_by_rule(tx, plan)
         situation = Situation(
             study=plan,
             timing=self._rules.completeness.timing(facts.source),
@@ -215,7 +215,7 @@ class Evaluator:
             ),
         )
 
-    def _raise_by_rule(self, tx: Transaction, plan: StudyPlan, stamps: Stamps) -> None:
+    def _raise_by_rule(self, tx: Transaction, plan: StudyPlan) -> None:
         """A matched workflow gives the study its class before any image is read."""
         study = plan.study
         for item in plan.plans:
@@ -225,14 +225,7 @@ class Evaluator:
             if before is None or before[0].rank <= item.priority.rank:
                 continue
             reason = Reason("rule", f"workflow {item.workflow.name}", item.priority, self._ports.clock.now())
-            if self._ports.reading.raise_to(tx, study.tenant, study.study_instance_uid, reason):
-                data = {
-                    "priority": str(item.priority),
-                    "former": str(before[0]),
-                    "source": "rule",
-                    "reason": reason.text,
-                }
-                self._announce.priority_changed(tx, study.tenant, study.study_instance_uid, data, stamps)
+            self._ports.reading.raise_to(tx, study.tenant, study.study_instance_uid, reason)
 
 
 def _silence(idle: float, waited: float, timing: Timing) -> str | None:
