@@ -19,6 +19,7 @@ from wetread.core.priority import Priority
 from wetread.core.workflow import WorkflowError, WorkflowModel, check_workflow, rules_digest, schema_json, version_fits
 from wetread.orchestration.load import load_folder, load_workflow, read_yaml
 from wetread.orchestration.namespace import namespace, source_study
+from wetread.orchestration.rule_cases import load_cases, run_cases
 
 ROOT = Path(__file__).resolve().parents[2]
 DETECTORS = {"ich": detector_info()}
@@ -222,24 +223,33 @@ def head_ct(**changes: Any) -> StudyFacts:
     return StudyFacts("default", "1", (series,), source=source, **study)
 
 
-CASES = [
-    (head_ct(body_part="HEAD"), "head-ct-emergency"),
-    (head_ct(body_part="", description="CT BRAIN W/O"), "head-ct-emergency"),
-    (head_ct(body_part=""), "head-ct-untagged"),
-    (head_ct(body_part="CHEST"), None),
-    (head_ct(body_part="", description="CT CHEST"), None),
-    (head_ct(body_part="HEAD", contrast=True), None),
-    (head_ct(body_part="HEAD", contrast=None), "head-ct-emergency"),
-    (head_ct(modality="MR", body_part="HEAD"), None),
-    (head_ct(body_part="", modality="CT", protocol="1.1 HeadRoutine"), "head-ct-emergency"),
-]
-
-
-@pytest.mark.parametrize(("study", "expected"), CASES, ids=range(len(CASES)))
-def test_shipped_rules_on_typical_headers(study: StudyFacts, expected: str | None) -> None:
+@pytest.mark.parametrize("file", sorted((ROOT / "workflows/tests").glob("*.yaml")), ids=lambda f: f.stem)
+def test_the_cases_of_the_shipped_rules_hold(file: Path) -> None:
     loaded, _ = load_folder(ROOT / "workflows", DETECTORS)
-    matched = [w.name for w in loaded if w.when.evaluate(namespace(study, now=0.0)) is True]
-    assert (matched[0] if matched else None) == expected
+    cases = load_cases(file)
+    outcomes, missing = run_cases(cases, loaded)
+    assert len(cases) >= 10
+    assert {o.case.name: o.faults for o in outcomes if o.faults} == {}
+    assert missing == [], "every part of every rule is seen true and false"
+
+
+def test_a_case_that_does_not_hold_says_what_is_wrong(tmp_path: Path) -> None:
+    text = """\
+cases:
+  - {name: a, series: [{modality: MR}], matches: [demo], unknown: [demo], stat: true}
+  - {name: b, series: [{modality: CT}], matches: [demo], stat: false}
+"""
+    write(tmp_path, GOOD)
+    loaded, _ = load_folder(tmp_path, DETECTORS)
+    outcomes, missing = run_cases(load_cases(write(tmp_path, text, "cases.txt")), loaded)
+    assert len(outcomes[0].faults) == 3
+    assert outcomes[1].faults == ()
+    assert missing == []
+    _, untested = run_cases(load_cases(tmp_path / "cases.txt")[:1], loaded)
+    assert {c.missing for c in untested} == {"true"}
+    write(tmp_path, text.replace("matches", "mathces"), "cases.txt")
+    with pytest.raises(ConfigurationError, match="matches: Field required"):
+        load_cases(tmp_path / "cases.txt")
 
 
 def test_stat_by_source_or_words() -> None:

@@ -94,18 +94,19 @@ def _model(file: Path, content: CommentedMap, model: type[Model], prefix: Path_)
     for key in prefix:
         value = value[key]
     try:
-        return model.model_validate(_plain(value))
+        return model.model_validate(plain(value))
     except ValidationError as error:
         first = error.errors()[0]
         where = (*prefix, *first["loc"])
         raise _error(file, content, where, f"{'.'.join(map(str, where))}: {first['msg']}") from error
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Return YAML content without the loader's marks."""
     if isinstance(value, CommentedMap):
-        return {_plain(key): _plain(item) for key, item in value.items()}
+        return {plain(key): plain(item) for key, item in value.items()}
     if isinstance(value, CommentedSeq):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, bool) or value is None:
         return value
     for kind in (str, int, float):  # ruamel marks scalars with sub-classes of these
