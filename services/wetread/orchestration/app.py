@@ -100,6 +100,9 @@ class DurableApplication:
             "log_level": "WARNING",
             "run_migrations": False,
         }
+        library = logging.getLogger("dbos")
+        if not library.handlers:  # it would write lines of its own beside our log
+            library.addHandler(logging.NullHandler())
         DBOS(config=config)
         for name, function in self._workflows.items():
             DBOS.workflow(name=name, max_recovery_attempts=self._max_recovery_attempts)(function)
