@@ -21,8 +21,8 @@ from wetread.adapters.index.studies import SqlArchive
 from wetread.adapters.objectstore.segments import SegmentStore
 from wetread.adapters.telemetry.metrics import Metrics
 from wetread.bootstrap.web import build_app
-from wetread.core.dicomweb.multipart import MultipartSplitter, PartBegin, PartData
 from wetread.core.dicomweb.media_types import parse_media_type
+from wetread.core.dicomweb.multipart import MultipartSplitter, PartBegin, PartData
 from wetread.core.ports.ingest import StudyChange
 from wetread.gateway.ingest import GroupIngest
 from wetread.gateway.service import gateway

@@ -20,10 +20,10 @@ def normalised(data: dict[str, Any]) -> dict[str, Any]:
     values, empty values as null, empty name groups, inline or by address.
     """
     result = {}
-    for key, entry in data.items():
+    for key, given in data.items():
         if key.endswith("0000") or key.startswith("0002"):
             continue
-        entry = dict(entry)
+        entry: dict[str, Any] = dict(given)
         if entry["vr"] == "SQ":
             entry["Value"] = [normalised(item) for item in entry.get("Value", [])]
         elif "Value" in entry:
@@ -35,7 +35,7 @@ def normalised(data: dict[str, Any]) -> dict[str, Any]:
             entry["BulkDataURI"] = True
         elif inline is not None:
             long = len(inline) > (INLINE_LIMIT + 2) // 3 * 4
-            entry |= {"BulkDataURI": True} if long else {"InlineBinary": inline}
+            entry["BulkDataURI" if long else "InlineBinary"] = True if long else inline
         result[key] = entry
     return result
 

@@ -31,14 +31,31 @@ def site(tmp_path_factory: pytest.TempPathFactory):
         requests = Sequence([request_item("S1", "R1"), request_item("S2", "R2")])
         response = parts.store(
             make("1.1", PatientName="Smith^John", PatientID="100", StudyDate="20230110", StudyTime="101500"),
-            make("1.1", PatientName="Smith^John", PatientID="100", StudyDate="20230110", series=2, Modality="SR",
-                 SeriesDescription="Report", SeriesNumber=2),
-            make("1.2", PatientName="Smith^John^^Dr", PatientID="101", StudyDate="20230215", StudyTime="2230",
-                 AccessionNumber="ACC_1", RequestAttributesSequence=requests),
+            make(
+                "1.1",
+                PatientName="Smith^John",
+                PatientID="100",
+                StudyDate="20230110",
+                series=2,
+                Modality="SR",
+                SeriesDescription="Report",
+                SeriesNumber=2,
+            ),
+            make(
+                "1.2",
+                PatientName="Smith^John^^Dr",
+                PatientID="101",
+                StudyDate="20230215",
+                StudyTime="2230",
+                AccessionNumber="ACC_1",
+                RequestAttributesSequence=requests,
+            ),
             make("1.3", PatientName="Müller^Jürgen", PatientID="a%b", StudyDate="20240101", Modality="MR", **umlaut),
             make("1.4", PatientName="Yamada^Tarou=山田^太郎=やまだ^たろう", PatientID="102", StudyDate="", **umlaut),
-            *[make("1.5", PatientName="", PatientID="103", StudyDate="20220101", InstanceNumber=n, AccessionNumber="")
-              for n in range(1, 6)],
+            *[
+                make("1.5", PatientName="", PatientID="103", StudyDate="20220101", InstanceNumber=n, AccessionNumber="")
+                for n in range(1, 6)
+            ],
         )
         assert response.status_code == 200, response.text
         yield parts
@@ -173,7 +190,9 @@ def test_10_6_3_3_study_attributes(site: Parts) -> None:
 
 
 def test_includefield(site: Parts) -> None:
-    (study,) = site.get("/studies?StudyInstanceUID=1.1&includefield=00081030,InstitutionName&includefield=PatientAge").json()
+    (study,) = site.get(
+        "/studies?StudyInstanceUID=1.1&includefield=00081030,InstitutionName&includefield=PatientAge"
+    ).json()
     assert study["00081030"]["Value"] == ["HEAD"]
     (study,) = site.get("/studies?StudyInstanceUID=1.1&includefield=all").json()
     assert study["00081030"]["Value"] == ["HEAD"]

@@ -22,7 +22,9 @@ def url(tmp_path_factory: pytest.TempPathFactory):
 @pytest.fixture(scope="module")
 def stored(url: str) -> list[pydicom.Dataset]:
     data = [
-        pydicom.dcmread(io.BytesIO(encoded(dataset(InstanceNumber=n, StudyInstanceUID="1.7", SeriesInstanceUID="1.7.1"))))
+        pydicom.dcmread(
+            io.BytesIO(encoded(dataset(InstanceNumber=n, StudyInstanceUID="1.7", SeriesInstanceUID="1.7.1")))
+        )
         for n in (1, 2, 3)
     ]
     answer = DICOMwebClient(url).store_instances(data)
@@ -32,15 +34,28 @@ def stored(url: str) -> list[pydicom.Dataset]:
 
 
 def test_client_stores_large_bodies_in_chunks(url: str) -> None:
-    data = pydicom.dcmread(io.BytesIO(encoded(dataset(StudyInstanceUID="1.8", SeriesInstanceUID="1.8.1", Rows=1024, Columns=1024,
-                                                      PixelData=np.zeros((1024, 1024), "<u2").tobytes()))))
+    data = pydicom.dcmread(
+        io.BytesIO(
+            encoded(
+                dataset(
+                    StudyInstanceUID="1.8",
+                    SeriesInstanceUID="1.8.1",
+                    Rows=1024,
+                    Columns=1024,
+                    PixelData=np.zeros((1024, 1024), "<u2").tobytes(),
+                )
+            )
+        )
+    )
     answer = DICOMwebClient(url, chunk_size=100_000).store_instances([data], study_instance_uid="1.8")
     assert len(answer.ReferencedSOPSequence) == 1
 
 
 def test_client_searches(url: str, stored: list[pydicom.Dataset]) -> None:
     client = DICOMwebClient(url)
-    (study,) = client.search_for_studies(search_filters={"StudyInstanceUID": "1.7"}, fields=["StudyDescription"], fuzzymatching=True)
+    (study,) = client.search_for_studies(
+        search_filters={"StudyInstanceUID": "1.7"}, fields=["StudyDescription"], fuzzymatching=True
+    )
     assert study["00081030"]["Value"] == ["HEAD"]
     assert len(client.search_for_series("1.7")) == 1
     assert len(client.search_for_instances("1.7", "1.7.1", limit=2)) == 2
@@ -54,7 +69,7 @@ def test_client_retrieves(url: str, stored: list[pydicom.Dataset]) -> None:
     path = ("1.7", "1.7.1", first.SOPInstanceUID)
     assert [i.SOPInstanceUID for i in client.retrieve_study("1.7")] == [d.SOPInstanceUID for d in stored]
     assert len(client.retrieve_series("1.7", "1.7.1")) == 3
-    assert list(client.iter_series("1.7", "1.7.1"))[0] == first
+    assert next(iter(client.iter_series("1.7", "1.7.1"))) == first
     one = client.retrieve_instance(*path)
     assert one == first
     assert client.retrieve_instance(*path, media_types=(("application/dicom", "*"),)) == first
@@ -108,9 +123,28 @@ def test_curl_like_chunked_upload_with_expect(url: str, tmp_path: Path) -> None:
     part = encoded(dataset(StudyInstanceUID="1.9", SeriesInstanceUID="1.9.1"))
     body.write_bytes(b"--B\r\nContent-Type: application/dicom\r\n\r\n" + part + b"\r\n--B--\r\n")
     result = subprocess.run(
-        ["curl", "-sS", "-o", str(tmp_path / "out"), "-w", "%{http_code}", "-X", "POST", "-T", str(body),
-         "-H", "Content-Type: multipart/related; type=application/dicom; boundary=B", "-H", "Expect: 100-continue",
-         "-H", "Transfer-Encoding: chunked", f"{url}/studies"],
-        check=True, capture_output=True, text=True, timeout=30,
+        [
+            "curl",
+            "-sS",
+            "-o",
+            str(tmp_path / "out"),
+            "-w",
+            "%{http_code}",
+            "-X",
+            "POST",
+            "-T",
+            str(body),
+            "-H",
+            "Content-Type: multipart/related; type=application/dicom; boundary=B",
+            "-H",
+            "Expect: 100-continue",
+            "-H",
+            "Transfer-Encoding: chunked",
+            f"{url}/studies",
+        ],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=30,
     )
     assert result.stdout == "200"

@@ -65,11 +65,22 @@ def test_10_4_3_study_series_instance_are_multipart(site: Parts) -> None:
     ((headers, body),) = split_response(site.get(path))
     assert (body, headers["content-location"]) == (files[0], f"http://testserver/dicom-web{path}")
     single = site.get(path, "application/dicom")
-    assert (single.content, single.headers["content-type"]) == (files[0], f"application/dicom; transfer-syntax={NATIVE}")
+    assert (single.content, single.headers["content-type"]) == (
+        files[0],
+        f"application/dicom; transfer-syntax={NATIVE}",
+    )
 
 
-@pytest.mark.parametrize("path", ["/studies/9.9", "/studies/1.2.3/series/9", "/studies/1.2.3/series/1.2.3.1/instances/9",
-                                  "/studies/9.9/metadata", "/studies/9.9/rendered"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/studies/9.9",
+        "/studies/1.2.3/series/9",
+        "/studies/1.2.3/series/1.2.3.1/instances/9",
+        "/studies/9.9/metadata",
+        "/studies/9.9/rendered",
+    ],
+)
 def test_unknown_is_404(site: Parts, path: str) -> None:
     site.store(instance())
     response = site.get(path)
@@ -191,8 +202,17 @@ def test_frames_from_an_extended_offset_table(site: Parts) -> None:
 
 def test_colour_planes_agree_with_the_metadata(site: Parts) -> None:
     rgb = np.random.default_rng(2).integers(0, 256, (4, 5, 3), dtype=np.uint8)
-    colour = {"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB", "BitsAllocated": 8, "BitsStored": 8, "HighBit": 7,
-              "Rows": 4, "Columns": 5, "PlanarConfiguration": 0, "SOPClassUID": SECONDARY_CAPTURE}
+    colour = {
+        "SamplesPerPixel": 3,
+        "PhotometricInterpretation": "RGB",
+        "BitsAllocated": 8,
+        "BitsStored": 8,
+        "HighBit": 7,
+        "Rows": 4,
+        "Columns": 5,
+        "PlanarConfiguration": 0,
+        "SOPClassUID": SECONDARY_CAPTURE,
+    }
     data = dataset(**colour, PixelData=rgb.tobytes())
     data.file_meta = pydicom.dataset.FileMetaDataset()
     data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
@@ -301,8 +321,12 @@ def test_rendered_uses_the_stored_window_and_inverts_monochrome1(site: Parts) ->
     values = np.arange(48, dtype="<u2") * 40
     common = {"PixelData": values.tobytes(), "WindowCenter": 0, "WindowWidth": 1000}
     plain = picture(site.get(put(site, instance(**common)) + "/rendered", "image/png"))
-    assert np.array_equal(plain, picture(site.get(put(site, instance(**common)) + "/rendered?window=0,1000", "image/png")))
-    inverse = picture(site.get(put(site, instance(**common, PhotometricInterpretation="MONOCHROME1")) + "/rendered", "image/png"))
+    assert np.array_equal(
+        plain, picture(site.get(put(site, instance(**common)) + "/rendered?window=0,1000", "image/png"))
+    )
+    inverse = picture(
+        site.get(put(site, instance(**common, PhotometricInterpretation="MONOCHROME1")) + "/rendered", "image/png")
+    )
     assert np.array_equal(inverse, 255 - plain)
 
 
@@ -320,8 +344,20 @@ def test_rendered_types_and_viewport(site: Parts) -> None:
 
 
 @pytest.mark.parametrize(
-    "query", ["window=1", "window=a,b", "window=1,0", "window=1,2,cubic", "viewport=0,0", "viewport=1", "viewport=9,9,a,b,c,d",
-              "quality=0", "quality=101", "quality=x", "viewport=9,9,100,100,5,5"]
+    "query",
+    [
+        "window=1",
+        "window=a,b",
+        "window=1,0",
+        "window=1,2,cubic",
+        "viewport=0,0",
+        "viewport=1",
+        "viewport=9,9,a,b,c,d",
+        "quality=0",
+        "quality=101",
+        "quality=x",
+        "viewport=9,9,100,100,5,5",
+    ],
 )
 def test_ill_formed_rendering_parameters(site: Parts, query: str) -> None:
     assert site.get(put(site, instance()) + f"/rendered?{query}").status_code == 400
@@ -352,8 +388,14 @@ def test_nothing_to_render_is_404_and_has_an_icon(site: Parts) -> None:
 
 
 def test_thumbnail_shows_the_middle(site: Parts) -> None:
-    site.store(*[instance(InstanceNumber=n, PixelData=np.full(48, n * 100, "<u2").tobytes(), WindowCenter=-824,
-                          WindowWidth=400) for n in range(5)])
+    site.store(
+        *[
+            instance(
+                InstanceNumber=n, PixelData=np.full(48, n * 100, "<u2").tobytes(), WindowCenter=-824, WindowWidth=400
+            )
+            for n in range(5)
+        ]
+    )
     values = picture(site.get("/studies/1.2.3/thumbnail"))
     assert values.shape == (128, 96)
     assert abs(int(values.mean()) - 128) <= 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import struct
 import zlib
@@ -41,13 +42,15 @@ def rich() -> Dataset:
     data = dataset(PixelData=None)
     inner = item(CodeValue="T-A0100", CodeMeaning="Brain")
     empty = Dataset()
-    data.AnatomicRegionSequence = Sequence([inner, item(CodeValue="X", AnatomicRegionModifierSequence=Sequence([inner]))])
+    data.AnatomicRegionSequence = Sequence(
+        [inner, item(CodeValue="X", AnatomicRegionModifierSequence=Sequence([inner]))]
+    )
     data.ReferencedStudySequence = Sequence([empty])
     data.ReferencedPatientSequence = Sequence([])
     block = data.private_block(0x0029, "WETREAD TEST", create=True)
     block.add_new(1, "LO", "private text")
     block.add_new(2, "OB", b"\x01\x02\x03\x04")
-    data.OtherPatientNames = ["Doe^J", "Roe^R=漢字"] if False else ["Doe^J", "Roe^R"]
+    data.OtherPatientNames = ["Doe^J", "Roe^R"]
     data.FrameIncrementPointer = 0x00181063
     data.PatientComments = "line one\r\nline two \\ with backslash"
     data.WindowCenter, data.WindowWidth = [40, 600.5], [80, 2800]
@@ -92,7 +95,10 @@ def test_fragments_of_an_encapsulated_value() -> None:
     pixels = read_header(part).pixels
     assert pixels is not None
     assert pixels.fragments is not None
-    assert [part[start : start + length] for start, length in pixels.fragments] == [b"\xff\xd8abc\x00", b"\xff\xd8defgh\x00"]
+    assert [part[start : start + length] for start, length in pixels.fragments] == [
+        b"\xff\xd8abc\x00",
+        b"\xff\xd8defgh\x00",
+    ]
 
 
 @pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian])
@@ -135,7 +141,10 @@ START = element(8, 5, b"CS", b"ISO_IR 100")
         (START + struct.pack("<HHI", 0xFFFE, 0xE0DD, 0), "where no sequence is open"),
         (START + struct.pack("<HH2sHI", 8, 0x1110, b"SQ", 0, 0xFFFFFFFF), "cut off"),
         (START + element(8, 0x1110, b"SQ", b"\x08\x00\x00\x00\x00\x00\x00\x00"), "item must begin"),
-        (START + struct.pack("<HH2sHI", 0x7FE0, 0x10, b"OB", 0, 0xFFFFFFFF) + b"\xfe\xff\x00\xe0\xff\xff\xff\xff", "fragment"),
+        (
+            START + struct.pack("<HH2sHI", 0x7FE0, 0x10, b"OB", 0, 0xFFFFFFFF) + b"\xfe\xff\x00\xe0\xff\xff\xff\xff",
+            "fragment",
+        ),
         (START + struct.pack("<HH2sHI", 0x7FE0, 0x10, b"OW", 0, 0xFFFFFFF0) + b"xx", "longer"),
         (b"", "not a DICOM file|empty"),
         (START + b"\x01", "do not make an element"),
@@ -199,11 +208,10 @@ def test_flipped_and_cut_bytes_never_crash(data: st.DataObject) -> None:
     for _ in range(data.draw(st.integers(1, 8))):
         part[data.draw(st.integers(128, len(part) - 1))] ^= 1 << data.draw(st.integers(0, 7))
     del part[data.draw(st.integers(0, len(part))) :]
-    try:
+    with contextlib.suppress(InstanceRejected):
         header = read_header(bytes(part))
-        to_json(header)
-    except InstanceRejected as error:
-        assert 0xC000 <= error.reason <= 0xCFFF
+        found, _ = to_json(header)
+        assert set(found) <= {f"{element[0]:08X}" for element in header.elements}
 
 
 def test_every_truncation_ends_in_an_answer() -> None:

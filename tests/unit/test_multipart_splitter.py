@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -57,7 +58,7 @@ def reference(body: bytes, boundary: str) -> tuple[list[bytes], bool]:
         if closing:
             break
     bodies = []
-    for (_, begin, _), (end, _, _) in zip(cuts, cuts[1:], strict=False):
+    for (_, begin, _), (end, _, _) in pairwise(cuts):
         block = text[begin:end]
         head = block.find(b"\r\n\r\n")
         bodies.append(block[head + 4 :] if head >= 0 else b"")
@@ -65,7 +66,21 @@ def reference(body: bytes, boundary: str) -> tuple[list[bytes], bool]:
 
 
 PIECES = st.sampled_from(
-    [b"--B", b"\r\n", b"\r", b"\n", b"--", b"B", b"\r\n--B", b"\r\n--B--", b"\r\n--B\r\n", b"\r\n\r\n", b" ", b"\t", b"x"]
+    [
+        b"--B",
+        b"\r\n",
+        b"\r",
+        b"\n",
+        b"--",
+        b"B",
+        b"\r\n--B",
+        b"\r\n--B--",
+        b"\r\n--B\r\n",
+        b"\r\n\r\n",
+        b" ",
+        b"\t",
+        b"x",
+    ]
 )
 NOISE = st.lists(PIECES | st.binary(max_size=4), max_size=12).map(b"".join)
 
@@ -82,7 +97,7 @@ def bodies(draw: st.DrawFn) -> bytes:
 @given(bodies(), st.lists(st.integers(0, 200), max_size=8))
 def test_any_chunking_gives_the_same_parts(body: bytes, cuts: list[int]) -> None:
     positions = sorted({0, len(body), *(cut for cut in cuts if cut < len(body))})
-    chunks = [body[a:b] for a, b in zip(positions, positions[1:], strict=False)]
+    chunks = [body[a:b] for a, b in pairwise(positions)]
     whole = outcome([body])
     assert outcome(chunks) == whole
     assert outcome([body[at : at + 1] for at in range(len(body))]) == whole

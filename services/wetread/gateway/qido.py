@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -91,14 +92,12 @@ def render(match: Match, query: Query, base: str, *, within: tuple[bool, bool]) 
     ``within``: the path names the study, the series; their attributes are then left out unless asked for
     (PS3.18 10.6.3.3).
     """
-    wanted = _wanted(query, within)
-    result: dict[str, Mapping[str, Any]] = {}
+    wanted = _wanted(query.level, query.include, within)
+    result = _required(query.level, wanted)
     for key, entry in match.attributes.items():
-        tag = int(key, 16)
-        if (tag in wanted or (query.include_all and level_of(tag) is query.level)) and "BulkDataURI" not in entry:
+        chosen = key in wanted or (query.include_all and level_of(int(key, 16)) is query.level)
+        if chosen and "BulkDataURI" not in entry:
             result[key] = entry
-    for required in (REQUIRED[level] for level in REQUIRED if level <= query.level):
-        result = {f"{tag:08X}": {"vr": vr} for tag, vr in required.items() if tag in wanted} | result
     url = f"{base}/studies/{match.study_uid}"
     if match.series_uid is not None:
         url += f"/series/{match.series_uid}"
@@ -109,10 +108,22 @@ def render(match: Match, query: Query, base: str, *, within: tuple[bool, bool]) 
     return dict(sorted(result.items()))
 
 
-def _wanted(query: Query, within: tuple[bool, bool]) -> frozenset[int]:
-    wanted = DEFAULTS[query.level] | query.include
-    if query.level >= Level.SERIES:
+@lru_cache(maxsize=1024)
+def _wanted(level: Level, include: frozenset[int], within: tuple[bool, bool]) -> frozenset[str]:
+    wanted = DEFAULTS[level] | include
+    if level >= Level.SERIES:
         wanted |= {0x0020000D} if within[0] else DEFAULTS[Level.STUDY]
-    if query.level is Level.INSTANCE:
+    if level is Level.INSTANCE:
         wanted |= {0x0020000E} if within[1] else DEFAULTS[Level.SERIES]
-    return wanted
+    return frozenset(f"{tag:08X}" for tag in wanted)
+
+
+def _required(level: Level, wanted: frozenset[str]) -> dict[str, Mapping[str, Any]]:
+    """Return the attributes that are present even when empty."""
+    return {
+        f"{tag:08X}": {"vr": vr}
+        for each, required in REQUIRED.items()
+        if each <= level
+        for tag, vr in required.items()
+        if f"{tag:08X}" in wanted
+    }

@@ -76,6 +76,7 @@ class Searcher:
         self._study = study_uid
         self._series = series_uid
         self._verify: list[Key] = []
+        self._shared: tuple[tuple[str, str | None], dict[str, Mapping[str, Any]]] | None = None
 
     def run(self) -> SearchPage:
         """Return the page asked for."""
@@ -223,9 +224,7 @@ class Searcher:
 
     def _verified(self, statement: Select[Any]) -> Iterator[Match]:
         keys = [key for key in self._verify if key.level <= self._query.level]
-        below = [
-            [key for key in self._verify if key.level is level] for level in Level if level > self._query.level
-        ]
+        below = [[key for key in self._verify if key.level is level] for level in Level if level > self._query.level]
         rows = self._connection.execution_options(stream_results=True).execute(statement)
         for number, row in enumerate(rows):
             if number >= VERIFY_LIMIT:
@@ -256,20 +255,30 @@ class Searcher:
     def _match(self, row: Any) -> Match:
         """Build the attributes of one result: its level, and the levels above it."""
         level = self._query.level
-        attributes: dict[str, Mapping[str, Any]] = orjson.loads(row[1])
-        attributes["00080061"] = _entry("CS", [part for part in row[2].split("\\") if part])
-        attributes["00201206"] = _entry("IS", [row[3]])
-        attributes["00201208"] = _entry("IS", [row[4]])
+        attributes = dict(self._above(row))
         series_uid = sop_uid = None
         if level >= Level.SERIES:
             series_uid = row[5]
-            attributes |= orjson.loads(row[6])
-            attributes["00201209"] = _entry("IS", [row[7]])
         if level is Level.INSTANCE:
             sop_uid = row[8]
             attributes |= orjson.loads(zlib.decompress(row[11]) if len(row) > 11 else row[9])
             attributes["00083002"] = _entry("UI", [row[10]])
         return Match(row[0], series_uid, sop_uid, attributes)
+
+    def _above(self, row: Any) -> dict[str, Mapping[str, Any]]:
+        """Return study and series attributes of a row; the rows of one series share them."""
+        key = (row[0], row[5] if self._query.level >= Level.SERIES else None)
+        if self._shared is not None and self._shared[0] == key:
+            return self._shared[1]
+        attributes: dict[str, Mapping[str, Any]] = orjson.loads(row[1])
+        attributes["00080061"] = _entry("CS", [part for part in row[2].split("\\") if part])
+        attributes["00201206"] = _entry("IS", [row[3]])
+        attributes["00201208"] = _entry("IS", [row[4]])
+        if self._query.level >= Level.SERIES:
+            attributes |= orjson.loads(row[6])
+            attributes["00201209"] = _entry("IS", [row[7]])
+        self._shared = (key, attributes)
+        return attributes
 
 
 def _entry(vr: str, found: list[Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import orjson
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
 from wetread.adapters.index.database import connection_of
 from wetread.adapters.index.search import Searcher
@@ -34,6 +34,38 @@ _IN_LIMIT: Final = 500
 """Values per IN list: SQLite allows 32,766 variables, planners like fewer."""
 
 
+# Statements of the ingest path, built once: building them anew costs more than running them.
+_KNOWN: Final = select(
+    instances.c.sop_uid, instances.c.study_uid, instances.c.series_uid, instances.c.content_hash
+).where(instances.c.tenant == bindparam("of"), instances.c.sop_uid.in_(bindparam("uids", expanding=True)))
+_GROW_SERIES: Final = (
+    update(series)
+    .where(
+        series.c.tenant == bindparam("of"),
+        series.c.study_uid == bindparam("study"),
+        series.c.series_uid == bindparam("one"),
+    )
+    .values(instance_count=series.c.instance_count + bindparam("more"), version=series.c.version + 1)
+)
+_ONE_STUDY: Final = (studies.c.tenant == bindparam("of"), studies.c.study_uid == bindparam("study"))
+_GROW_STUDY: Final = (
+    update(studies)
+    .where(*_ONE_STUDY)
+    .values(
+        instance_count=studies.c.instance_count + bindparam("more"),
+        series_count=studies.c.series_count + bindparam("groups"),
+        generation=studies.c.generation + 1,
+        last_received_at=bindparam("latest"),
+    )
+    .returning(studies.c.generation, studies.c.modalities)
+)
+_SET_MODALITIES: Final = update(studies).where(*_ONE_STUDY).values(modalities=bindparam("found"))
+_INSERT_STUDY: Final = insert(studies)
+_INSERT_SERIES: Final = insert(series)
+_INSERT_INSTANCES: Final = insert(instances)
+_MOVE_MARK: Final = update(object_marks).where(object_marks.c.stream == bindparam("of")).values(locator=bindparam("to"))
+
+
 class SqlArchive:
     """Both sides of the index in one repository; every statement names the tenant."""
 
@@ -42,11 +74,7 @@ class SqlArchive:
         connection = connection_of(tx)
         found: dict[str, KnownInstance] = {}
         for chunk in _chunks(sop_uids):
-            rows = connection.execute(
-                select(
-                    instances.c.sop_uid, instances.c.study_uid, instances.c.series_uid, instances.c.content_hash
-                ).where(instances.c.tenant == tenant, instances.c.sop_uid.in_(chunk))
-            )
+            rows = connection.execute(_KNOWN, {"of": tenant, "uids": chunk})
             found.update({row[0]: KnownInstance(row[1], row[2], row[3]) for row in rows})
         return found
 
@@ -55,63 +83,38 @@ class SqlArchive:
         by_study: dict[str, list[IndexEntry]] = {}
         for entry in entries:
             by_study.setdefault(entry.study_uid, []).append(entry)
-        additions = [self._add_to_study(tx, tenant, uid, group) for uid, group in by_study.items()]
+        additions = [self._add_to_study(connection_of(tx), tenant, uid, group) for uid, group in by_study.items()]
         if entries:
-            connection_of(tx).execute(insert(instances), [_instance_row(tenant, entry) for entry in entries])
+            connection_of(tx).execute(_INSERT_INSTANCES, [_instance_row(tenant, entry) for entry in entries])
         return additions
 
-    def _add_to_study(self, tx: Transaction, tenant: str, uid: str, entries: list[IndexEntry]) -> StudyAddition:
-        connection = connection_of(tx)
+    def _add_to_study(self, connection: Connection, tenant: str, uid: str, entries: list[IndexEntry]) -> StudyAddition:
         by_series: dict[str, list[IndexEntry]] = {}
         for entry in entries:
             by_series.setdefault(entry.series_uid, []).append(entry)
-        known = {
-            row[0]: row
-            for row in connection.execute(
-                select(series.c.series_uid, series.c.instance_count, series.c.version).where(
-                    series.c.tenant == tenant, series.c.study_uid == uid, series.c.series_uid.in_(list(by_series))
-                )
-            )
-        }
-        new_series = [_series_row(tenant, group) for key, group in by_series.items() if key not in known]
-        study = connection.execute(
-            select(studies.c.generation, studies.c.modalities, studies.c.instance_count, studies.c.series_count).where(
-                studies.c.tenant == tenant, studies.c.study_uid == uid
-            )
-        ).first()
+        new_series = []
+        for key, group in by_series.items():
+            where = {"of": tenant, "study": uid, "one": key, "more": len(group)}
+            if connection.execute(_GROW_SERIES, where).rowcount == 0:
+                new_series.append(_series_row(tenant, group))
+        if new_series:
+            connection.execute(_INSERT_SERIES, new_series)
         latest = max(entry.received_at for entry in entries)
         modalities = {entry.series.modality for entry in entries if entry.series.modality}
-        if study is None:
-            fresh = _study_row(tenant, entries[0]) | {
-                "modalities": _joined(modalities),
-                "series_count": len(new_series),
-                "instance_count": len(entries),
-                "generation": 1,
-                "last_received_at": latest,
-            }
-            connection.execute(insert(studies), [fresh])
-        else:
-            modalities |= set(study[1].strip("\\").split("\\")) - {""}
-            connection.execute(
-                update(studies)
-                .where(studies.c.tenant == tenant, studies.c.study_uid == uid)
-                .values(
-                    modalities=_joined(modalities),
-                    series_count=study[3] + len(new_series),
-                    instance_count=study[2] + len(entries),
-                    generation=study[0] + 1,
-                    last_received_at=latest,
-                )
-            )
-        if new_series:
-            connection.execute(insert(series), new_series)
-        for key, row in known.items():
-            connection.execute(
-                update(series)
-                .where(series.c.tenant == tenant, series.c.study_uid == uid, series.c.series_uid == key)
-                .values(instance_count=row[1] + len(by_series[key]), version=row[2] + 1)
-            )
-        return StudyAddition(uid, study[0] + 1 if study else 1, study is None, len(entries))
+        grown = connection.execute(
+            _GROW_STUDY,
+            {"of": tenant, "study": uid, "more": len(entries), "groups": len(new_series), "latest": latest},
+        ).first()
+        if grown is None:
+            counted = {"series_count": len(new_series), "instance_count": len(entries), "generation": 1}
+            fresh = _study_row(tenant, entries[0]) | counted
+            fresh |= {"modalities": _joined(modalities), "last_received_at": latest}
+            connection.execute(_INSERT_STUDY, [fresh])
+            return StudyAddition(uid, 1, first=True, new_instances=len(entries))
+        known = set(grown[1].strip("\\").split("\\")) - {""}
+        if not modalities <= known:
+            connection.execute(_SET_MODALITIES, {"of": tenant, "study": uid, "found": _joined(modalities | known)})
+        return StudyAddition(uid, grown[0], first=False, new_instances=len(entries))
 
     def next_generation(self, tx: Transaction, tenant: str, study_uid: str) -> int:
         """Raise and return the generation of a study."""
@@ -132,10 +135,7 @@ class SqlArchive:
         connection = connection_of(tx)
         newest = {_stream_of(locator): locator for locator in locators}
         for stream, locator in newest.items():
-            changed = connection.execute(
-                update(object_marks).where(object_marks.c.stream == stream).values(locator=locator)
-            )
-            if changed.rowcount == 0:
+            if connection.execute(_MOVE_MARK, {"of": stream, "to": locator}).rowcount == 0:
                 connection.execute(insert(object_marks).values(stream=stream, locator=locator))
 
     def clear(self, tx: Transaction) -> None:
