@@ -335,9 +335,9 @@ def case_score(outputs: Tensors, labels: LabelArray, settings: Mapping[str, Any]
 
 def to_planes(labels: LabelArray, slabs: Slabs, volume: Volume) -> LabelArray:
     """Carry slab labels to the source planes, nearest neighbour in plane and along the normal."""
-    out = np.zeros(volume.voxels.shape, dtype=np.uint8)
+    planes, height, width = volume.voxels.shape
+    out = np.zeros((planes, height, width), dtype=np.uint8)
     nearest = np.abs(slabs.plane_heights_mm[:, None] - slabs.heights_mm[None, :]).argmin(axis=1)
-    _, height, width = out.shape
     shape = (width, height) if slabs.transpose else (height, width)
     for plane, slab in enumerate(nearest):
         source = labels[slab]
