@@ -14,7 +14,6 @@ from typing import Any, Final
 
 import httpx
 from rich.console import Console
-from rich.table import Table
 
 from wetread.commands.dicom_folder import FileStudy, scan_folder
 from wetread.commands.local_server import ServerNotReadyError, local_server
@@ -70,7 +69,7 @@ def run_demo(*, folder: Path | None, as_json: bool, data: Path | None, keep: boo
             for row in rows:
                 print(json.dumps(row), flush=True)
         else:
-            _print_table(console, rows, truths, server.url, skipped=len(scan.skipped))
+            _print_reads(console, rows, truths, server.url, skipped=len(scan.skipped))
         if keep:
             _wait_for_interrupt(console, server.url)
     return 0 if all(_ended_well(row) for row in rows) else 1
@@ -186,41 +185,42 @@ def _ended_well(row: Mapping[str, Any]) -> bool:
     return bool(states) and all(state in FINAL and state != AiState.FAILED for state in states)
 
 
-def _print_table(
+def _print_reads(
     console: Console, rows: Sequence[Mapping[str, Any]], truths: Mapping[str, Truth], url: str, *, skipped: int
 ) -> None:
-    table = Table(title="Preliminary AI reads", caption=RUO_STATEMENT, caption_justify="left")
-    columns = ("study", "slices", "received", "detector", "finding", "score", "volume mL", "priority", "notified after")
-    for name in columns:
-        table.add_column(name, justify="right" if name in {"slices", "received", "score"} else "left")
-    if truths:
-        table.add_column("truth")
     for row in rows:
-        for result in row["results"] or [{"detector": "-", "state": "pending", "findings": []}]:
-            volumes = [f["volume_ml"] for f in result["findings"] if f.get("volume_ml") is not None]
-            score = result.get("score")
-            cells = [
-                f"...{row['study_uid'][-6:]}",
-                str(row["instances"]),
-                str(row["instances"] - row["refused"]),
-                f"{result['detector']}{' (shadow)' if result.get('shadow') else ''}",
-                result["state"] + (f" ({result['reason']})" if result.get("reason") else ""),
-                "-" if score is None else f"{score:.2f}",
-                f"{sum(volumes):.1f}" if volumes else "-",
-                f"{row['priority_before']} -> {row['priority_after']}",
-                "-" if row["turnaround_s"] is None else f"{row['turnaround_s']:.1f} s",
-            ]
-            truth = truths.get(row["study_uid"])
-            if truths:
-                cells.append(f"{truth.kind}, {truth.volume_ml:.1f} mL" if truth else "-")
-            table.add_row(*cells)
-    console.print(table)
+        truth = truths.get(row["study_uid"])
+        console.print(f"\n[bold]{truth.kind if truth else 'study'}[/bold]  ...{row['study_uid'][-12:]}")
+        told = (
+            "nobody had to be told"
+            if row["turnaround_s"] is None
+            else f"told {row['turnaround_s']:.1f} s after last byte"
+        )
+        console.print(
+            f"  {row['instances']} slices, {row['instances'] - row['refused']} received; "
+            f"{row['priority_before']} -> [bold]{row['priority_after']}[/bold]; {told}"
+        )
+        for result in row["results"]:
+            console.print(f"  {_read_line(result)}" + (f"; truth {truth.volume_ml:.1f} mL" if truth else ""))
+    console.print(f"\n{RUO_STATEMENT}\n")
     if skipped:
         console.print(f"{skipped} files are not DICOM instances and were left out")
-    console.print(f"While the server runs: worklist {url}/  studies {url}/dicom-web/studies  API {url}/api/v1/worklist")
-    console.print(
-        "To look around: wetread demo --keep, or wetread up and wetread send FOLDER --url http://127.0.0.1:8080"
-    )
+    console.print("Where to look (wetread demo --keep, or wetread up and wetread send FOLDER --url URL):")
+    for what, path in (("worklist", "/"), ("DICOM", "/dicom-web/studies"), ("API", "/api/v1/worklist")):
+        console.print(f"  {what:9}{url}{path}")
+
+
+def _read_line(result: Mapping[str, Any]) -> str:
+    colour = {"positive": "red", "negative": "green"}.get(result["state"], "yellow")
+    line = f"{result['detector']} {result['version']}: [{colour}]{result['state']}[/{colour}]"
+    if result.get("reason"):
+        line += f" ({result['reason']})"
+    if result.get("shadow"):
+        line += " (shadow)"
+    if result.get("score") is not None:
+        line += f", score {result['score']:.2f} against {result['threshold']:.2f}"
+    volumes = [finding["volume_ml"] for finding in result["findings"] if finding.get("volume_ml") is not None]
+    return line + (f", {sum(volumes):.1f} mL" if volumes else "")
 
 
 def _wait_for_interrupt(console: Console, url: str) -> None:
