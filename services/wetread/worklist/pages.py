@@ -94,7 +94,7 @@ def router(ports: WorklistPorts) -> APIRouter:
             url = thumbnail(ports, tx, tenant_of(request), check_uid(study_uid))
         if url is None:
             return Response(status_code=204)
-        return RedirectResponse(f"{url}?viewport=192,192", status_code=307, headers={"Cache-Control": "no-store"})
+        return RedirectResponse(f"{url}?viewport=256,512", status_code=307, headers={"Cache-Control": "no-store"})
 
     pages.add_api_route("/static/{name}", static, methods=["GET"])
     return pages
