@@ -126,3 +126,19 @@ def test_disk_full_of_a_real_process(tmp_path: Path) -> None:
         )
     with running(tmp_path) as site:
         assert len(site.get("/instances").json()) == len(stored) + 1
+
+
+def test_client_that_goes_away(tmp_path: Path) -> None:
+    """Complete parts of a broken-off request may stay; the server goes on and holds nothing back."""
+    part = instance()
+    body = multipart([part, instance(PixelData=bytes(96))])
+    with process(tmp_path) as (base, child):
+        port = int(base.split(":")[2].split("/")[0])
+        for _ in range(3):
+            with socket.create_connection(("127.0.0.1", port)) as raw:
+                head = f"POST /dicom-web/studies HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
+                raw.sendall(f"{head}Content-Type: {stow_headers()['Content-Type']}\r\n\r\n".encode() + body[:-200])
+        answer = httpx.post(f"{base}/studies", content=multipart([part]), headers=stow_headers(), timeout=20)
+        assert answer.status_code == 200
+        assert child.poll() is None
+        assert len(httpx.get(f"{base}/instances", timeout=20).json()) == 1

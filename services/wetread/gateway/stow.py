@@ -72,6 +72,10 @@ class StowEndpoint:
                 await store.multipart(self._body(request), content)
             else:
                 await store.single(self._body(request))
+        except ClientDisconnect:
+            # Nobody is there to be answered; what was complete has been stored.
+            store.abandon()
+            return Response(status_code=400)
         except BaseException:
             store.abandon()
             raise
