@@ -71,7 +71,9 @@ def test_own_polylines_are_read_back_as_the_same_tree(tmp_path: Path) -> None:
     assert sum(v.parent is None for v in tree.vessels) == 1
     assert all(v.radius_kind == "area" for v in tree.vessels)
     total = sum(arc_length(np.array(v["points_mm"]))[-1] for v in document["vessels"])
-    assert sum(arc_length(v.points_m)[-1] for v in tree.vessels) * 1e3 == pytest.approx(total, abs=0.5 * len(tree.vessels))
+    assert sum(arc_length(v.points_m)[-1] for v in tree.vessels) * 1e3 == pytest.approx(
+        total, abs=0.5 * len(tree.vessels)
+    )
 
 
 def test_peer_file_gives_its_table(shared: Path, tmp_path: Path) -> None:
