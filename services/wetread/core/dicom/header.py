@@ -215,7 +215,7 @@ class _Walk:
             else:
                 position = self._sequence(stack, level, position)
 
-    def _data_set(  # noqa: C901, PLR0912, PLR0915 - the hot loop: calls would double its cost
+    def _data_set(
         self, stack: list[_Level], level: _Level, position: int
     ) -> int:
         """Read elements until the data set ends or a sequence opens."""

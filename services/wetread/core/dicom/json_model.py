@@ -60,7 +60,7 @@ class _Converter:
         self._inline_limit = inline_limit
         self.clean = True
 
-    def data_set(  # noqa: C901, PLR0912 - the hot loop
+    def data_set(
         self, elements: list[Element], encodings: tuple[str, ...], representation: int, path: str
     ) -> JsonDataset:
         """Convert one level; character set and pixel representation are inherited by items."""
@@ -131,7 +131,7 @@ class _Converter:
         value = little_endian(bytes(self._data[start : start + length]), vr, little=self._little)
         return {"vr": vr, "InlineBinary": binascii.b2a_base64(value, newline=False).decode("ascii")}
 
-    def _entry(  # noqa: C901, PLR0912 - one branch per kind of VR
+    def _entry(
         self, vr: str, value: bytes, encodings: tuple[str, ...]
     ) -> dict[str, Any]:
         if not value:
