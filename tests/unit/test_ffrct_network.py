@@ -131,14 +131,14 @@ def test_batch_equals_single_in_any_order() -> None:
 
 
 def test_ten_thousand_segments_in_one_batch() -> None:
-    """The goal is 0.1 s; the guard leaves room for a busy machine."""
+    """The goal is 0.1 s of CPU time; the guard leaves room for a slow machine."""
     networks = [random_network(s) for s in range(500)]
     assert sum(len(n.parents) for n in networks) == 10_000
     best = np.inf
     for _ in range(5):
-        begun = time.perf_counter()
+        begun = time.process_time()
         solved = solve_networks(networks)
-        best = min(best, time.perf_counter() - begun)
+        best = min(best, time.process_time() - begun)
     assert all(s.converged.all() for s in solved)
     print(f"10,000 segments: {best * 1e3:.0f} ms")
     assert best < 0.5

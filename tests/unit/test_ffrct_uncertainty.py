@@ -137,9 +137,9 @@ def test_five_hundred_draws_cost_at_most_150_solves() -> None:
     def best(draws: int) -> float:
         times = []
         for _ in range(5):
-            begun = time.perf_counter()
+            begun = time.process_time()
             solved(document, draws)
-            times.append(time.perf_counter() - begun)
+            times.append(time.process_time() - begun)
         return min(times)
 
     single, many = best(0), best(500)
