@@ -160,13 +160,13 @@ def _continuity(u: Any, q: Any, w: Any) -> Any:
 
 def _transport(u: Any, v: Any, w: Any) -> Any:
     r = w.x[1]
-    by_known = np.einsum("j...,ij...->i...", w["w"].value, grad(u))
-    by_unknown = np.einsum("j...,ij...->i...", u.value, grad(w["w"]))
+    by_known = np.einsum("j...,ij...->i...", w["w"], grad(u))
+    by_unknown = np.einsum("j...,ij...->i...", u, grad(w["w"]))
     return dot(by_known + by_unknown, v) * r
 
 
 def _transport_of(v: Any, w: Any) -> Any:
-    carried = np.einsum("j...,ij...->i...", w["w"].value, grad(w["w"]))
+    carried = np.einsum("j...,ij...->i...", w["w"], grad(w["w"]))
     return dot(carried, v) * w.x[1]
 
 
