@@ -17,6 +17,8 @@ _REPEAT_BITS: Final = 7
 """log2 of MAX_TEXT: what a repeat of open length can multiply the work of a backtracking matcher by."""
 _MAX_COUNT: Final = 64
 _CLASS_ESCAPES: Final = frozenset("dDwWsS")
+_SET_OPERATION = re.compile(r"(?<!\\)(?:\[|--|&&|~~|\|\|)")
+"""What ``re`` warns of in a class (a FutureWarning): its meaning may change with the Python version."""
 _TOKEN = re.compile(
     r"(?P<repeat>[*+?]|\{\d{1,3}(?:,\d{0,3})?\})|(?P<escape>\\.)|(?P<class>\[\^?\]?(?:\\.|[^\]\\])*\])"
     r"|(?P<open>\((?:\?:)?)|(?P<close>\))|(?P<bar>\|)|(?P<anchor>[\^$])|(?P<atom>[^\[\\])",
@@ -63,6 +65,9 @@ def _check(pattern: str) -> None:
         kind = token.lastgroup or ""
         if kind == "repeat":
             bits += _repeat_bits(token.group(), before)
+        elif kind == "class" and _SET_OPERATION.search(token.group()[1:-1]):
+            msg = "a character class holds '[' or a doubled '-', '&', '~' or '|', which may one day mean set operations"
+            raise ExpressionError(msg)
         elif kind == "escape" and token.group()[1].isalnum() and token.group()[1] not in _CLASS_ESCAPES:
             msg = f"escape {token.group()} is not accepted"
             raise ExpressionError(msg)
