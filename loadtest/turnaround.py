@@ -1,9 +1,10 @@
 """Turnaround: last STOW byte to verified webhook for a 324-slice phantom head CT, over real HTTP on this machine.
 
 The receiver stamps arrival on the same clock that stamps the last byte sent. Each study has UIDs and a patient of its
-own, so nothing is recognised; a few phantoms with bleeds are rendered and sent in turn (rendering takes longer than
-reading). A study whose detector says negative is timed by its ``result.ready`` instead and counted apart. The first study is reported apart as cold. Published figures of others are on other hardware and other
-work, so no ratio is computed against them.
+own, so nothing is recognised; a few phantoms with bleeds are rendered and sent in turn, because rendering takes longer
+than reading. A study whose detector says negative is timed by its ``result.ready`` instead and counted apart. The first
+study is reported apart as cold. Published figures of others are on other hardware and other work, so no ratio is
+computed against them.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 
 import httpx
@@ -79,7 +81,8 @@ def _run(options: argparse.Namespace, scratch: Path) -> int:
             outcomes[kind] = outcomes.get(kind, 0) + 1
             seconds.append(told.at - report.last_byte_at)
             transfer.append(report.last_byte_at - begun)
-            stages.append(told.event.get("data", {}).get("stamps", {}))
+            stamps = told.event["data"].get("stamps", {})
+            stages.append({stage: datetime.fromisoformat(at).timestamp() for stage, at in stamps.items()})
             print(
                 f"study {number}: {report.sent} instances, {study.size / 1e6:.0f} MB, sent in {transfer[-1]:.2f} s, "
                 f"{kind} after {seconds[-1]:.2f} s",
