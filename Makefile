@@ -53,7 +53,7 @@ format: $(VENV)/.installed-dev ## Let ruff mend what it can
 	$(BIN)/ruff format .
 
 schemas: $(VENV)/.installed-dev ## Write the generated JSON Schemas and the OpenAPI document anew
-	$(BIN)/python -m wetread.schemas
+	$(BIN)/python -m wetread.commands.documents
 
 bench: $(VENV)/.installed-dev ## Benchmarks: make bench, or make bench BENCH=turnaround
 	$(BIN)/python loadtest/run.py $(BENCH) $(ARGS)

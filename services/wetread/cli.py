@@ -11,6 +11,8 @@ from typing import Annotated
 
 import typer
 
+from wetread.ffrct.commands import app as ffr
+
 app = typer.Typer(
     name="wetread",
     no_args_is_help=True,
@@ -77,6 +79,19 @@ def send(
 
 
 @app.command()
+def detect(
+    name: Annotated[str, typer.Argument(help="Detector, such as ich.")],
+    folder: Annotated[Path, typer.Argument(help="Folder of DICOM files, searched with its sub-folders.")],
+    out: Annotated[Path | None, typer.Option(help="Folder for the label masks (.npz).")] = None,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object per study and line.")] = False,
+) -> None:
+    """Run one detector on a folder, without a server."""
+    from wetread.commands.detect import run_detect
+
+    raise typer.Exit(run_detect(name, folder, out=out, as_json=json))
+
+
+@app.command()
 def doctor(
     url: Annotated[str | None, typer.Option(help="Also check a running server.")] = None,
     live: Annotated[bool, typer.Option(help="Only ask /livez of the configured port.")] = False,
@@ -86,3 +101,6 @@ def doctor(
     from wetread.commands.doctor import run_doctor
 
     raise typer.Exit(run_doctor(url=url, live=live, as_json=json))
+
+
+app.add_typer(ffr)

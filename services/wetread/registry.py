@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import Final
 
 SERVICES: Final[dict[str, str]] = {
-    "gateway": "wetread.gateway.service:build",
+    "gateway": "wetread.gateway.service:gateway",
     "worklist": "wetread.worklist.service:build",
+    "ffrct": "wetread.ffrct.service:build",
     "orchestration": "wetread.orchestration.service:build",
     "triage": "wetread.triage.service:build",
     "detection": "wetread.detection.service:build",
 }
 
-WEB: Final = ("gateway", "worklist")
+WEB: Final = ("gateway", "worklist", "ffrct")
 """Services of the web process of ``wetread up``."""
 
 WORKER: Final = ("orchestration", "triage", "detection")

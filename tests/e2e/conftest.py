@@ -49,7 +49,7 @@ class Wetread:
         )
 
     def worklist_item(self, study_uid: str) -> dict[str, Any] | None:
-        items = self.get("/api/v1/worklist", params={"limit": 500}).json()["items"]
+        items = self.get("/api/v1/worklist", params={"limit": 200}).json()["items"]
         return next((item for item in items if item["study_uid"] == study_uid), None)
 
 
@@ -86,7 +86,7 @@ class PhantomStudies:
         target = self.folder / str(seed)
         if not target.exists():
             spec = HeadSpec(
-                split="test",
+                split="s0",
                 matrix=256,
                 bleeds=bleeds,
                 volume_ml=volume_ml,
@@ -94,7 +94,7 @@ class PhantomStudies:
                 step_mm=slices_mm,
                 regular=True,
             )
-            write_dicom(make(seed, spec), target, seed=seed)
+            write_dicom(make(seed, spec), target)
         return scan_folder(target).studies[0]
 
 

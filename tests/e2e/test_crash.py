@@ -51,7 +51,7 @@ def test_worker_killed_in_mid_inference(own_server: Wetread, phantoms: PhantomSt
     modalities = [item["00080060"]["Value"][0] for item in found]
     assert modalities.count("SR") == 1, "no result twice"
     assert modalities.count("SEG") == 1
-    events = own_server.get("/api/v1/events", params={"after": 0, "limit": 1000}).json()["items"]
+    events = own_server.get("/api/v1/events", params={"after": 0, "limit": 1000}).json()["events"]
     ids = [event["id"] for event in events]
     assert len(ids) == len(set(ids))
     told = [e for e in events if e["type"] == "finding.positive" and e["subject"] == study.study_uid]

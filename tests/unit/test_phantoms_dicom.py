@@ -74,7 +74,9 @@ def test_the_localizer_is_a_series_of_its_own(written):
 
 def test_damaged_headers_on_request(phantom, tmp_path):
     series = write_dicom(
-        phantom, tmp_path, slices=range(3, 5),
+        phantom,
+        tmp_path,
+        slices=range(3, 5),
         headers=Headers(no_frame_of_reference=True, wrong_spacing=True, padding_hu=-3024),
     )
     damaged = pydicom.dcmread(series.files[0])

@@ -20,9 +20,7 @@ from wetread.testing.phantoms import (
 from wetread.testing.phantoms.parameters import BASE, SETS, as_mapping, sample
 
 SMALL = HeadSpec(thickness_mm=5.0, step_mm=5.0, coverage_mm=70.0, regular=True, bleeds=())
-BLEED = HeadSpec(
-    thickness_mm=5.0, step_mm=5.0, regular=True, tilt_deg=18.0, bleeds=(BleedType.IPH,), volume_ml=30.0
-)
+BLEED = HeadSpec(thickness_mm=5.0, step_mm=5.0, regular=True, tilt_deg=18.0, bleeds=(BleedType.IPH,), volume_ml=30.0)
 
 
 @pytest.fixture(scope="module")

@@ -113,11 +113,18 @@ def test_images_without_usable_geometry_form_no_stack():
     assert stacks(series_facts(broken)) == []
 
 
-def test_an_enhanced_object_is_a_stack_whose_geometry_is_inside():
-    whole = instance_facts(0, sop_class_uid=ENHANCED_CT_CLASS, position=None, orientation=None, number_of_frames=40)
+@pytest.mark.parametrize("position", [None, (0.0, 0.0, 0.0)])
+def test_an_enhanced_object_is_a_stack_whose_geometry_is_inside(position):
+    """Header facts may show the place of its first frame, which says nothing about the others."""
+    whole = instance_facts(0, sop_class_uid=ENHANCED_CT_CLASS, position=position, number_of_frames=40)
     (stack,) = stacks(series_facts([whole]))
     assert stack.geometry is None
     assert stack.planes == 40
+    assert stack.plane == "axial"
+    (unknown,) = stacks(
+        series_facts([instance_facts(0, sop_class_uid=ENHANCED_CT_CLASS, orientation=None, number_of_frames=9)])
+    )
+    assert unknown.plane is None
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ ReadinessChecks = Mapping[str, Callable[[], None]]
 
 def problem_response(error: WetreadError, instance: str) -> JSONResponse:
     """Return the RFC 9457 answer of an error; ``instance`` is the path, never the query (it may hold patient data)."""
-    headers = {"Cache-Control": "no-store"}
+    headers = {"Cache-Control": "no-store", **error.headers}
     if isinstance(error, NotAuthenticated):
         headers["WWW-Authenticate"] = 'Bearer realm="wetread"'
     if error.http_status in {429, 503, 507}:
@@ -46,13 +46,13 @@ class Shell:
     """Outermost ASGI layer: request id, tenant from the credential, security headers, request metrics."""
 
     def __init__(self, app: ASGIApp, *, keys: ApiKeys | None, metrics: Metrics) -> None:
-        self._app = app
+        self.app = app
         self._keys = keys
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
             return
         request_id = secrets.token_hex(8)
         scope.setdefault("state", {})
@@ -66,7 +66,7 @@ class Shell:
                 await send({"type": "websocket.close", "code": 1008})
             return
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
             return
         started, status = time.perf_counter(), 500
 
@@ -84,7 +84,7 @@ class Shell:
 
         self._metrics.in_flight.inc()
         try:
-            await self._app(scope, receive, send_with_headers)
+            await self.app(scope, receive, send_with_headers)
         finally:
             self._metrics.in_flight.dec()
             route = getattr(scope.get("route"), "path", "unmatched")

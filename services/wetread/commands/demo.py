@@ -14,12 +14,12 @@ from typing import Any, Final
 
 import httpx
 from rich.console import Console
-from rich.table import Table
 
 from wetread.commands.dicom_folder import FileStudy, scan_folder
 from wetread.commands.local_server import ServerNotReadyError, local_server
 from wetread.commands.receiver import WebhookReceiver
 from wetread.commands.send import Sender, SendReport, ServerUnreachableError
+from wetread.core.priority import Priority, most_urgent
 from wetread.core.ruo import RUO_STATEMENT
 from wetread.core.states import FINAL, AiState
 
@@ -69,7 +69,7 @@ def run_demo(*, folder: Path | None, as_json: bool, data: Path | None, keep: boo
             for row in rows:
                 print(json.dumps(row), flush=True)
         else:
-            _print_table(console, rows, truths, server.url, skipped=len(scan.skipped))
+            _print_reads(console, rows, truths, server.url, skipped=len(scan.skipped))
         if keep:
             _wait_for_interrupt(console, server.url)
     return 0 if all(_ended_well(row) for row in rows) else 1
@@ -79,7 +79,9 @@ def render_phantoms(folder: Path) -> dict[str, Truth]:
     """Write the demo's phantom studies and return their truth by Study Instance UID."""
     from wetread.testing.phantoms import demo_studies
 
-    return {study.study_uid: Truth(study.kind, study.volume_ml) for study in demo_studies(folder)}
+    return {
+        study.study_instance_uid: Truth(study.title, sum(study.volume_ml.values())) for study in demo_studies(folder)
+    }
 
 
 class Demo:
@@ -97,7 +99,7 @@ class Demo:
             json={"url": self._receiver.url, "types": sorted(_NOTIFIES | _READY)},
         )
         answer.raise_for_status()
-        self._receiver.secret = answer.json()["secret"]
+        self._receiver.secret = answer.json()["secrets"][0]
 
     def read(self, study: FileStudy, console: Console) -> dict[str, Any]:
         """Send one study and wait for its read. Returns the object that ``--json`` prints."""
@@ -118,7 +120,7 @@ class Demo:
             "instances": len(study.instances),
             "refused": len(report.failures),
             "results": results,
-            "priority_before": reasons[0]["priority"] if reasons else item.get("priority"),
+            "priority_before": _before_ai(reasons),
             "priority_after": item.get("priority"),
             "turnaround_s": turnaround,
             "stored": [series for result in results for series in result.get("stored", [])],
@@ -127,8 +129,9 @@ class Demo:
 
     def _wait_final(self, study_uid: str) -> list[dict[str, Any]]:
         def ended(results: Sequence[Mapping[str, Any]]) -> bool:
+            # What the rules exclude writes no report; every run of a detector does.
             return bool(results) and all(
-                result["state"] in FINAL and (result.get("stored") or not result.get("expects_objects", False))
+                result["state"] in FINAL and (result["stored"] or result["state"] == AiState.NOT_APPLICABLE)
                 for result in results
             )
 
@@ -149,7 +152,7 @@ class Demo:
     def _worklist_item(self, study_uid: str) -> dict[str, Any]:
         cursor: str | None = None
         while True:
-            answer = self._client.get("/api/v1/worklist", params={"next": cursor} if cursor else {})
+            answer = self._client.get("/api/v1/worklist", params={"cursor": cursor} if cursor else {})
             answer.raise_for_status()
             page = answer.json()
             for item in page["items"]:
@@ -171,46 +174,53 @@ def _poll(
         time.sleep(0.1)
 
 
+def _before_ai(reasons: Sequence[Mapping[str, Any]]) -> str | None:
+    """Return the class that order and rules gave the study: what it would have without AI."""
+    classes = [Priority(reason["priority"]) for reason in reasons if reason["source"] != "ai"]
+    return str(most_urgent(*classes)) if classes else None
+
+
 def _ended_well(row: Mapping[str, Any]) -> bool:
     states = [result["state"] for result in row["results"]]
     return bool(states) and all(state in FINAL and state != AiState.FAILED for state in states)
 
 
-def _print_table(
+def _print_reads(
     console: Console, rows: Sequence[Mapping[str, Any]], truths: Mapping[str, Truth], url: str, *, skipped: int
 ) -> None:
-    table = Table(title="Preliminary AI reads", caption=RUO_STATEMENT, caption_justify="left")
-    columns = ("study", "slices", "received", "detector", "finding", "score", "volume mL", "priority", "notified after")
-    for name in columns:
-        table.add_column(name, justify="right" if name in {"slices", "received", "score"} else "left")
-    if truths:
-        table.add_column("truth")
     for row in rows:
-        for result in row["results"] or [{"detector": "-", "state": "pending", "findings": []}]:
-            volumes = [f["volume_ml"] for f in result["findings"] if f.get("volume_ml") is not None]
-            score = result.get("score")
-            cells = [
-                f"...{row['study_uid'][-6:]}",
-                str(row["instances"]),
-                str(row["instances"] - row["refused"]),
-                f"{result['detector']}{' (shadow)' if result.get('shadow') else ''}",
-                result["state"] + (f" ({result['reason']})" if result.get("reason") else ""),
-                "-" if score is None else f"{score:.2f}",
-                f"{sum(volumes):.1f}" if volumes else "-",
-                f"{row['priority_before']} -> {row['priority_after']}",
-                "-" if row["turnaround_s"] is None else f"{row['turnaround_s']:.1f} s",
-            ]
-            truth = truths.get(row["study_uid"])
-            if truths:
-                cells.append(f"{truth.kind}, {truth.volume_ml:.1f} mL" if truth else "-")
-            table.add_row(*cells)
-    console.print(table)
+        truth = truths.get(row["study_uid"])
+        console.print(f"\n[bold]{truth.kind if truth else 'study'}[/bold]  ...{row['study_uid'][-12:]}")
+        told = (
+            "nobody had to be told"
+            if row["turnaround_s"] is None
+            else f"told {row['turnaround_s']:.1f} s after last byte"
+        )
+        console.print(
+            f"  {row['instances']} slices, {row['instances'] - row['refused']} received; "
+            f"{row['priority_before']} -> [bold]{row['priority_after']}[/bold]; {told}"
+        )
+        for result in row["results"]:
+            console.print(f"  {_read_line(result)}" + (f"; truth {truth.volume_ml:.1f} mL" if truth else ""))
+    console.print(f"\n{RUO_STATEMENT}\n")
     if skipped:
         console.print(f"{skipped} files are not DICOM instances and were left out")
-    console.print(f"While the server runs: worklist {url}/  studies {url}/dicom-web/studies  API {url}/api/v1/worklist")
-    console.print(
-        "To look around: wetread demo --keep, or wetread up and wetread send FOLDER --url http://127.0.0.1:8080"
-    )
+    console.print("Where to look (wetread demo --keep, or wetread up and wetread send FOLDER --url URL):")
+    for what, path in (("worklist", "/"), ("DICOM", "/dicom-web/studies"), ("API", "/api/v1/worklist")):
+        console.print(f"  {what:9}{url}{path}")
+
+
+def _read_line(result: Mapping[str, Any]) -> str:
+    colour = {"positive": "red", "negative": "green"}.get(result["state"], "yellow")
+    line = f"{result['detector']} {result['version']}: [{colour}]{result['state']}[/{colour}]"
+    if result.get("reason"):
+        line += f" ({result['reason']})"
+    if result.get("shadow"):
+        line += " (shadow)"
+    if result.get("score") is not None:
+        line += f", score {result['score']:.2f} against {result['threshold']:.2f}"
+    volumes = [finding["volume_ml"] for finding in result["findings"] if finding.get("volume_ml") is not None]
+    return line + (f", {sum(volumes):.1f} mL" if volumes else "")
 
 
 def _wait_for_interrupt(console: Console, url: str) -> None:

@@ -83,7 +83,7 @@ def _packages(_settings: Settings) -> tuple[bool, str, str]:
 
 
 def _codecs(_settings: Settings) -> tuple[bool, str, str]:
-    from pydicom.pixels import get_decoder
+    from pydicom.pixels.decoders.base import get_decoder
     from pydicom.uid import JPEG2000Lossless, JPEGLosslessSV1, JPEGLSLossless, RLELossless
 
     wanted = {

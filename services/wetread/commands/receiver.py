@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
+from wetread.core.errors import NotAuthenticated
 from wetread.core.webhook_signature import verify_signature
 
 
@@ -54,10 +55,12 @@ class WebhookReceiver:
         at = time.time()
         lowered = {name.lower(): value for name, value in headers.items()}
         with self._changed:
-            if not verify_signature(lowered, body, [self.secret], now=at):
+            try:
+                event_id = verify_signature([self.secret], lowered, body, now=at)
+            except NotAuthenticated:
                 self.refused += 1
                 return 401
-            self.deliveries.append(Delivery(at, lowered["webhook-id"], json.loads(body)))
+            self.deliveries.append(Delivery(at, event_id, json.loads(body)))
             self._changed.notify_all()
         return 204
 

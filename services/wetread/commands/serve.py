@@ -6,12 +6,20 @@ import asyncio
 import os
 import signal
 import sys
+import threading
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from types import FrameType
+from typing import TYPE_CHECKING
 
 from wetread.adapters.telemetry.logs import configure_logging
 from wetread.core.lifeline import PARENT_VARIABLE, die_with_parent
+from wetread.core.service import Service
 from wetread.registry import SERVICES
 from wetread.settings import Settings
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
 
 
 def run_serve(names: Sequence[str], *, fd: int | None) -> int:
@@ -33,21 +41,22 @@ def run_serve(names: Sequence[str], *, fd: int | None) -> int:
     with open_house(settings, names) as house:
         services = house.services(names)
         if any(service.http is not None for service in services):
-            return _serve_http(house.application(services), settings, fd)
+            return _serve_http(house.application(services), settings, fd, house.stopping)
         return asyncio.run(_run_until_terminated(services))
 
 
-def _serve_http(app: object, settings: Settings, fd: int | None) -> int:
+def _serve_http(app: ASGIApp, settings: Settings, fd: int | None, stopping: threading.Event) -> int:
     import uvicorn
 
     config = uvicorn.Config(
-        app,  # type: ignore[arg-type]
+        app,
         host=settings.host,
         port=settings.port,
         fd=fd,
         loop="uvloop",
         http="httptools",
         ws="websockets-sansio",
+        ws_ping_interval=30,
         access_log=False,  # query strings hold patient data
         log_config=None,
         server_header=False,
@@ -56,22 +65,25 @@ def _serve_http(app: object, settings: Settings, fd: int | None) -> int:
         proxy_headers=False,
         h11_max_incomplete_event_size=64 * 1024,
     )
-    uvicorn.Server(config).run()
+
+    class StoppingServer(uvicorn.Server):
+        """Tells open event streams to end before the server waits for them."""
+
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            stopping.set()
+            super().handle_exit(sig, frame)
+
+    StoppingServer(config).run()
     return 0
 
 
-async def _run_until_terminated(services: Sequence[object]) -> int:
-    from contextlib import AsyncExitStack
-
-    from wetread.core.service import Service
-
+async def _run_until_terminated(services: Sequence[Service]) -> int:
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
     async with AsyncExitStack() as stack:
         for service in services:
-            assert isinstance(service, Service)
             await stack.enter_async_context(service.lifespan())
         await stopped.wait()
     return 0

@@ -46,6 +46,8 @@ class WetreadError(Exception):
         super().__init__(detail or self.title)
         self.detail = detail or self.title
         self.dicom_status = dicom_status
+        self.headers: dict[str, str] = {}
+        """Headers that the answer carries beside the problem object, such as ``Warning`` (PS3.18 11.7.3.2)."""
 
     def problem(self, instance: str | None = None) -> dict[str, Any]:
         """Return the RFC 9457 problem object; ``dicom_status`` is a hex string as in PS3.7 C."""
@@ -168,8 +170,14 @@ class ComputationFailed(_Reasoned):
 
 
 class Unavailable(WetreadError):
+    """A dependency is down. ``retry_after``: seconds it asked to be left alone, if it said so."""
+
     status, slug, title = 503, "unavailable", "Temporarily unavailable"
     transient = True
+
+    def __init__(self, detail: str = "", *, retry_after: float | None = None) -> None:
+        super().__init__(detail)
+        self.retry_after = retry_after
 
 
 class StorageFull(WetreadError):

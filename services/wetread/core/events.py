@@ -24,6 +24,7 @@ class EventType(StrEnum):
     FINDING_POSITIVE = "finding.positive"
     FINDING_RETRACTED = "finding.retracted"
     PRIORITY_CHANGED = "worklist.priority_changed"
+    DELIVERY_DEAD = "delivery.dead"
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,6 +52,8 @@ class SeriesFacts:
     """True: a contrast agent is named; False: CT/MR without one named; None: not decidable."""
     manufacturer: str = ""
     series_number: int | None = None
+    declared_instances: int | None = None
+    """(0020,1209) Number of Series Related Instances, where the sender writes it into the images."""
     detector_result: bool = False
     """True for series that wetread itself wrote: rules and selection never see those."""
 

@@ -128,6 +128,10 @@ class StoredSeries(_Value):
     sop_instance_uids: tuple[str, ...]
 
 
+DOCUMENT_MODALITIES = ("SR", "SEG", "KO", "PR", "DOC", "PLAN", "RTSTRUCT", "RTPLAN", "RTDOSE", "REG", "RWV", "ECG")
+"""Modalities whose objects are not pictures: a list or page never asks for their rendered form."""
+
+
 def result_json(result: ResultSet, stored: tuple[StoredSeries, ...]) -> dict[str, Any]:
     """Return the result in the form of the findings API and of ``wetread demo --json``."""
     return {

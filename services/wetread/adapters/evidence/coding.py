@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+
 import highdicom as hd
 
 from wetread.core.codes import concept, unit_code
 from wetread.core.findings import Code
+
+# Below WARNING highdicom names every source instance by its UID; no log of ours may.
+logging.getLogger("highdicom").setLevel(logging.WARNING)
 
 
 def to_concept(code: Code) -> hd.sr.CodedConcept:

@@ -10,7 +10,7 @@ from wetread.adapters.evidence.outline import Outline, largest_outline
 from wetread.adapters.evidence.reference_header import ReferenceView, reference_view
 from wetread.adapters.evidence.stamp import encoded
 from wetread.core.detector import LabelArray
-from wetread.core.errors import InvalidInput
+from wetread.core.errors import ComputationFailed, InvalidInput
 from wetread.core.findings import ResultSet
 from wetread.core.ports import EncodedObject, EvidenceInput
 
@@ -29,8 +29,17 @@ class Encoder:
     def encode(self, evidence: EvidenceInput) -> list[EncodedObject]:
         """Return the SR (always), the SEG (a region exists) and the SC images (flagged findings), in that order.
 
-        Raises InvalidInput when headers, mask and result do not belong together.
+        Raises InvalidInput when headers, mask and result do not belong together, ConfigurationError for a word or unit
+        outside ``core.codes``, ComputationFailed (``crashed``) when the libraries refuse what they were given.
         """
+        try:
+            return self._encode(evidence)
+        except (ValueError, TypeError, AttributeError, LookupError) as broken:
+            # The libraries' own refusals may quote header values, so their text stays out.
+            msg = f"a result could not be written as DICOM ({type(broken).__name__})"
+            raise ComputationFailed("crashed", msg) from broken
+
+    def _encode(self, evidence: EvidenceInput) -> list[EncodedObject]:
         from wetread.adapters.evidence.sc import secondary_captures
         from wetread.adapters.evidence.seg import segmentation
         from wetread.adapters.evidence.sr import measurement_report
@@ -41,7 +50,7 @@ class Encoder:
         segmented = segmentation(result, view, mask) if mask is not None else None
         seg = segmented.dataset if segmented else None
         outlines = _outlines(result, view, mask)
-        flags = ("segmentation_omitted",) if outlines and seg is None else ()
+        flags = ("segmentation_omitted",) if seg is None and _has_region(result, mask) else ()
         report = measurement_report(result, view, outlines, seg, segmented.segments if segmented else {}, flags)
         captures = secondary_captures(result, view, mask, evidence.read_plane)
         objects: list[tuple[str, Dataset]] = [("sr", report)]
@@ -65,6 +74,10 @@ def _check_planes(view: ReferenceView, result: ResultSet, mask: LabelArray | Non
         if len(mask) != len(listed):
             msg = f"mask of {len(mask)} planes for {len(listed)} instances"
             raise InvalidInput(msg)
+
+
+def _has_region(result: ResultSet, mask: LabelArray | None) -> bool:
+    return mask is not None and any(f.label and bool((mask == f.label).any()) for f in result.findings)
 
 
 def _outlines(result: ResultSet, view: ReferenceView, mask: LabelArray | None) -> dict[str, Outline]:

@@ -91,7 +91,8 @@ def render_overlay(
     text = Caption(below=(caption,) if caption else ())
     rgb = overlay_image(plane_hu, mask_plane, window, text, width=width, pixel_aspect=pixel_aspect)
     with BytesIO() as buffer:
-        Image.fromarray(rgb).save(buffer, fmt, quality=90)
+        # Full colour resolution: JPEG's usual 4:2:0 washes a line of one pixel out.
+        Image.fromarray(rgb).save(buffer, fmt, quality=90, subsampling=0)
         return buffer.getvalue()
 
 

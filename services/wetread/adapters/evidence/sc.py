@@ -38,11 +38,12 @@ def secondary_captures(
     if read_plane is None:
         return []
     datasets: list[Dataset] = []
+    planes = len(view.images) if mask is None else len(mask)
     flagged = [finding for finding in result.findings if finding.state in _FLAGGED]
     for finding in flagged:
         region = mask == finding.label if mask is not None and finding.label else None
-        for plane in key_planes(finding, region, len(view.images), max(1, MAX_SLICES // len(flagged))):
-            pixels = _draw(result, finding, view, plane, region, read_plane(plane))
+        for plane in key_planes(finding, region, planes, max(1, MAX_SLICES // len(flagged))):
+            pixels = _draw(result, finding, view, (plane, planes), region, read_plane(plane))
             datasets.append(_capture(result, view, plane, pixels, len(datasets) + 1))
     return datasets
 
@@ -73,11 +74,12 @@ def _draw(
     result: ResultSet,
     finding: Finding,
     view: ReferenceView,
-    plane: int,
+    place: tuple[int, int],
     region: BoolArray | None,
     pixels: FloatArray,
 ) -> RgbArray:
-    source = view.images[plane]
+    plane, planes = place
+    source = view.of_plane(plane)
     run = result.run
     window = display_window(finding, view, pixels)
     kinds = f" ({', '.join(finding.types)})" if finding.types else ""
@@ -99,7 +101,7 @@ def _draw(
         f"{run.detector} {run.version}" + "".join(marks),
         f"{finding.state.upper()}: {finding.code.meaning}{kinds}",
         ", ".join(numbers),
-        f"slice {plane + 1} of {len(view.images)}, window {window[0]:.0f}/{window[1]:.0f}"
+        f"slice {plane + 1} of {planes}, window {window[0]:.0f}/{window[1]:.0f}"
         + (", line: region found by the detector" if outlined else ""),
     )
     spacing = source.get("PixelSpacing")
@@ -114,9 +116,8 @@ def _draw(
 
 
 def _capture(result: ResultSet, view: ReferenceView, plane: int, pixels: RgbArray, index: int) -> Dataset:
-    run, source = result.run, view.images[plane]
+    run, source = result.run, view.of_plane(plane)
     dataset = Dataset()
-    dataset.update(view.identity)
     dataset.SOPClassUID = SecondaryCaptureImageStorage
     dataset.SOPInstanceUID = instance_uid(run, "sc", index)
     dataset.SeriesInstanceUID = series_uid(run, "sc")

@@ -13,7 +13,7 @@ from pydicom import Dataset
 
 from wetread.adapters.evidence.coding import concept_code, to_concept
 from wetread.adapters.evidence.reference_header import UTF8, ReferenceView
-from wetread.adapters.evidence.stamp import MANUFACTURER, SERIES_NUMBERS, instance_uid, lo, series_uid, stamp
+from wetread.adapters.evidence.stamp import MANUFACTURER, NONE, SERIES_NUMBERS, instance_uid, lo, series_uid, stamp
 from wetread.core.codes import concept_of
 from wetread.core.detector import LabelArray
 from wetread.core.errors import InvalidInput
@@ -70,14 +70,14 @@ def segmentation(result: ResultSet, view: ReferenceView, mask: LabelArray) -> Se
         manufacturer=MANUFACTURER,
         manufacturer_model_name=lo(run.detector),
         software_versions=lo(run.software),
-        device_serial_number=lo(run.model_digest),
+        device_serial_number=lo(run.model_digest) or NONE,
         content_label="FINDINGS",
         content_description=RUO_SHORT,
         content_creator_name=f"{MANUFACTURER}^AI",
         content_qualification=hd.ContentQualificationValues.RESEARCH,
         # Frames may have holes between them, so no one spacing is claimed: positions say where each frame lies.
         pixel_measures=hd.PixelMeasuresSequence(
-            pixel_spacing=list(first.PixelSpacing), slice_thickness=_slice_thickness(view)
+            pixel_spacing=list(first.PixelSpacing), slice_thickness=first.SliceThickness
         ),
         omit_empty_frames=True,
         specific_character_set=UTF8,
@@ -104,20 +104,9 @@ def _description(finding: Finding, number: int, result: ResultSet) -> hd.seg.Seg
             family=concept_code("artificial_intelligence"),
             version=lo(run.version),
             source=MANUFACTURER,
-            parameters={"model_sha256": run.model_digest, "input_sha256": run.input_digest},
+            parameters={"model_sha256": run.model_digest or NONE, "input_sha256": run.input_digest or NONE},
         ),
         tracking_uid=finding.tracking_uid,
         tracking_id=f"{run.detector} finding {number}"[:64],
         display_color=hd.color.CIELabColor.from_rgb(*_RED_RGB),
     )
-
-
-def _slice_thickness(view: ReferenceView) -> float:
-    """Return the nominal thickness (type 1C): the source's, or else the median step between planes, or 1 mm."""
-    if "SliceThickness" in view.images[0]:
-        return float(view.images[0].SliceThickness)
-    orientation = np.array(view.images[0].ImageOrientationPatient, dtype=float)
-    normal = np.cross(orientation[:3], orientation[3:])
-    steps = np.abs(np.diff([np.dot(normal, np.array(i.ImagePositionPatient, dtype=float)) for i in view.images]))
-    steps = steps[steps > 0]
-    return float(np.median(steps)) if steps.size else 1.0

@@ -15,6 +15,7 @@ from wetread.adapters.evidence.reference_header import UTF8, ReferenceView
 from wetread.adapters.evidence.sr_groups import Group, finding_groups, outcome_group
 from wetread.adapters.evidence.stamp import (
     MANUFACTURER,
+    NONE,
     SERIES_NUMBERS,
     instance_uid,
     lo,
@@ -25,6 +26,14 @@ from wetread.core.codes import PRIVATE_SCHEME, PRIVATE_SCHEME_NAME, PRIVATE_SCHE
 from wetread.core.findings import ResultSet
 from wetread.core.identifiers import derived_uid
 from wetread.core.ruo import RUO_STATEMENT
+
+
+class _Report(hd.sr.Comprehensive3DSR):
+    """highdicom's report, open to any source: its own copying knows no private or new SOP class."""
+
+    def copy_patient_and_study_information(self, dataset: Dataset) -> None:
+        """Copy nothing: ``stamp`` puts patient and study on the finished object."""
+
 
 _EXAMINATIONS = {"CT": "ct_examination", "MR": "mr_examination"}
 
@@ -58,7 +67,7 @@ def measurement_report(
         report[0].ContentSequence.append(
             TextContentItem(name=concept_code("comment"), value=text, relationship_type=RelationshipTypeValues.CONTAINS)
         )
-    dataset = hd.sr.Comprehensive3DSR(
+    dataset = _Report(
         evidence=[*view.images, *([segmentation] if segmentation is not None else [])],
         content=report[0],
         series_instance_uid=series_uid(run, "sr"),
@@ -115,7 +124,7 @@ def _observer(result: ResultSet) -> hd.sr.ObservationContext:
                 name=lo(f"{MANUFACTURER} {run.detector}"),
                 manufacturer_name=MANUFACTURER,
                 model_name=lo(f"{run.detector} {run.version}"),
-                serial_number=lo(run.model_digest),
+                serial_number=lo(run.model_digest) or NONE,
             ),
         )
     )

@@ -17,6 +17,7 @@ from pydicom.uid import SegmentationStorage
 from wetread.adapters.evidence.coding import concept_code, to_concept, unit_concept
 from wetread.adapters.evidence.outline import Outline, Points
 from wetread.adapters.evidence.reference_header import ReferenceView
+from wetread.adapters.evidence.stamp import NONE
 from wetread.core.codes import CONCEPTS, concept_of
 from wetread.core.findings import Finding, Measurement, ResultSet, Run, Score
 from wetread.core.identifiers import derived_uid
@@ -162,17 +163,17 @@ def _frame_numbers(finding: Finding, view: ReferenceView) -> list[int] | None:
 
 def _algorithm(run: Run, score: Score | None, *, provenance: bool) -> hd.sr.AlgorithmIdentification:
     """Name the algorithm (TID 4019); the run's group also carries every digest, so the result can be repeated."""
-    parameters = [f"model_sha256={run.model_digest}"]
+    parameters = [f"model_sha256={run.model_digest or NONE}"]
     if score and score.operating_point:
         parameters.append(f"operating_point={score.operating_point}")
     if provenance:
         parameters += [
-            f"input_sha256={run.input_digest}",
-            f"params_sha256={run.params_digest}",
-            f"rules_sha256={run.rules_digest}",
-            f"software={run.software}",
-            f"engine={run.engine}",
-            f"phantom_evidence_id={run.phantom_evidence_id or 'none'}",
+            f"input_sha256={run.input_digest or NONE}",
+            f"params_sha256={run.params_digest or NONE}",
+            f"rules_sha256={run.rules_digest or NONE}",
+            f"software={run.software or NONE}",
+            f"engine={run.engine or NONE}",
+            f"phantom_evidence_id={run.phantom_evidence_id or NONE}",
             f"result_key={run.result_key}",
         ]
     return hd.sr.AlgorithmIdentification(name=run.detector, version=run.version, parameters=parameters)

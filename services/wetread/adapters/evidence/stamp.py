@@ -24,6 +24,8 @@ MANUFACTURER: Final = "wetread"
 SERIES_NUMBERS: Final = {"sr": 9001, "seg": 9002, "sc": 9003}
 _IMPLEMENTATION_CLASS_UID: Final = derived_uid("implementation-class", "wetread")
 _IMPLEMENTATION_VERSION: Final = "WETREAD"
+NONE: Final = "none"
+"""Stands where the run has nothing to name: a detector without a network, an input that was never selected."""
 _LO: Final = 64
 
 
@@ -63,7 +65,8 @@ def local_start(run: Run, view: ReferenceView) -> datetime:
 
 
 def stamp(dataset: Dataset, run: Run, view: ReferenceView) -> None:
-    """Overwrite everything in *dataset* that came from the clock or at random, and say who wrote it."""
+    """Put patient and study on *dataset*, say who wrote it, and overwrite what came from the clock or at random."""
+    dataset.update(view.identity)
     start = local_start(run, view)
     date, time = start.strftime("%Y%m%d"), start.strftime("%H%M%S.%f")
     dataset.InstanceCreationDate, dataset.InstanceCreationTime = date, time
@@ -76,7 +79,7 @@ def stamp(dataset: Dataset, run: Run, view: ReferenceView) -> None:
     dataset.Manufacturer = MANUFACTURER
     dataset.ManufacturerModelName = lo(run.detector)
     dataset.SoftwareVersions = [lo(run.software), lo(f"{run.detector} {run.version}")]
-    dataset.DeviceSerialNumber = lo(run.model_digest)
+    dataset.DeviceSerialNumber = lo(run.model_digest) or NONE
     for item in dataset.get("ContributingEquipmentSequence", []):
         item.ContributionDateTime = start.strftime("%Y%m%d%H%M%S.%f%z")
     organization = derived_uid(run.result_key, "dimension-organization", dataset.SOPInstanceUID)

@@ -50,7 +50,9 @@ class SqlDatabase:
         return self._engine
 
     def _open(self) -> Engine:
-        engine = create_engine(self.url, pool_size=8, max_overflow=24, connect_args={"check_same_thread": False})
+        engine = create_engine(
+            self.url, pool_size=8, max_overflow=24, connect_args={"check_same_thread": False}, hide_parameters=True
+        )
         synchronous = "FULL" if self._full_sync else "NORMAL"
 
         @event.listens_for(engine, "connect")

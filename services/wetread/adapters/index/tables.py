@@ -106,6 +106,13 @@ instances = Table(
     Index("instances_series", "tenant", "study_uid", "series_uid", "instance_number", "sop_uid"),
 )
 
+object_marks = Table(  # newest indexed record per writer and tenant of the object store: replay begins behind it
+    "object_marks",
+    metadata,
+    Column("stream", String, primary_key=True),
+    Column("locator", String, nullable=False),
+)
+
 # --- work ----------------------------------------------------------------------------------------------------------
 
 tasks = Table(
@@ -129,6 +136,8 @@ tasks = Table(
     Column("attempt", Integer, nullable=False, default=0),
     Column("progress", Integer, nullable=False, default=0),
     Column("updated_at", Float, nullable=False),
+    Column("runs", Integer, nullable=False, default=0),
+    Column("early", Boolean, nullable=False, default=False),
     PrimaryKeyConstraint("tenant", "study_uid", "detector"),
     Index("tasks_run", "run_id"),
     Index("tasks_state", "tenant", "state"),
@@ -162,6 +171,38 @@ decisions = Table(  # decision trace: which rules were evaluated on which facts,
     PrimaryKeyConstraint("tenant", "study_uid", "generation", "signal"),
 )
 
+run_inputs = Table(  # the exact input of each run, by its digest
+    "run_inputs",
+    metadata,
+    Column("tenant", String, nullable=False),
+    Column("digest", String, nullable=False),
+    Column("study_uid", String, nullable=False),
+    Column("series_uid", String, nullable=False),
+    Column("sop_uids", LargeBinary, nullable=False),  # zlib of newline-separated UIDs
+    PrimaryKeyConstraint("tenant", "digest"),
+    Index("run_inputs_study", "tenant", "study_uid"),
+)
+
+manifests = Table(  # what a sender says its study holds
+    "manifests",
+    metadata,
+    Column("tenant", String, nullable=False),
+    Column("study_uid", String, nullable=False),
+    Column("at", Float, nullable=False),
+    Column("manifest_json", Text, nullable=False),
+    PrimaryKeyConstraint("tenant", "study_uid"),
+)
+
+quiet_watches = Table(  # the quiet timer in flight of each study
+    "quiet_watches",
+    metadata,
+    Column("tenant", String, nullable=False),
+    Column("study_uid", String, nullable=False),
+    Column("sequence", Integer, nullable=False),
+    Column("since", Float, nullable=False),
+    PrimaryKeyConstraint("tenant", "study_uid"),
+)
+
 executors = Table(
     "executors",
     metadata,
@@ -180,17 +221,72 @@ workitems = Table(
     Column("uid", String, nullable=False),
     Column("state", String, nullable=False),
     Column("priority", String, nullable=False),
-    Column("scheduled_start", String, nullable=False, default=""),
+    Column("priority_rank", Integer, nullable=False),
+    Column("scheduled_start", String, nullable=False, default=""),  # UTC, sortable
     Column("study_uid", String, nullable=False, default=""),
     Column("patient_id", String, nullable=False, default=""),
+    Column("patient_name_folded", String, nullable=False, default=""),
     Column("label", String, nullable=False, default=""),
     Column("transaction_hash", String),  # SHA-256 of the Transaction UID: a lock, never shown
+    Column("performer", String, nullable=False, default=""),  # "", ours, external
+    Column("ours", Boolean, nullable=False, default=False),  # scheduled by our own orchestration
+    Column("claimed_at", Float),
+    Column("flagged_at", Float),  # an external performer fell silent
     Column("created_at", Float, nullable=False),
     Column("updated_at", Float, nullable=False),
+    Column("search_json", Text, nullable=False),  # the dataset less its lists of instances: what a search scans
     Column("dataset_json", Text, nullable=False),
     PrimaryKeyConstraint("tenant", "uid"),
-    Index("workitems_state", "tenant", "state", "priority", "scheduled_start"),
+    Index("workitems_patient", "tenant", "patient_id"),
+    Index("workitems_state", "tenant", "state", "updated_at"),
+    Index("workitems_order", "tenant", "priority_rank", "scheduled_start", "created_at", "uid"),
     Index("workitems_study", "tenant", "study_uid"),
+)
+
+workitem_tombstones = Table(  # workitems removed after completion: their UIDs answer 410 and are not used again
+    "workitem_tombstones",
+    metadata,
+    Column("tenant", String, nullable=False),
+    Column("uid", String, nullable=False),
+    Column("removed_at", Float, nullable=False),
+    PrimaryKeyConstraint("tenant", "uid"),
+)
+
+ups_subscriptions = Table(  # one row per AE title and workitem, or per AE title and well-known worklist UID
+    "ups_subscriptions",
+    metadata,
+    Column("tenant", String, nullable=False),
+    Column("aet", String, nullable=False),
+    Column("workitem_uid", String, nullable=False),
+    Column("origin", String, nullable=False),  # the UID that was subscribed to: itself or a well-known one
+    Column("deletion_lock", Boolean, nullable=False, default=False),
+    Column("filter_json", Text, nullable=False, default="[]"),
+    Column("created_at", Float, nullable=False),
+    PrimaryKeyConstraint("tenant", "aet", "workitem_uid"),
+    Index("ups_subscriptions_workitem", "tenant", "workitem_uid"),
+)
+
+ups_events = Table(  # one row per event and subscribed AE title, written with the change that caused it
+    "ups_events",
+    metadata,
+    Column("cursor", Integer, primary_key=True, autoincrement=True),
+    Column("tenant", String, nullable=False),
+    Column("aet", String, nullable=False),
+    Column("workitem_uid", String, nullable=False),
+    Column("type", Integer, nullable=False),
+    Column("attributes_json", Text, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Index("ups_events_subscriber", "tenant", "aet", "cursor"),
+    sqlite_autoincrement=True,  # a cursor is never used twice, also after old events are removed
+)
+
+ups_deliveries = Table(  # how far each AE title has received its events
+    "ups_deliveries",
+    metadata,
+    Column("tenant", String, nullable=False),
+    Column("aet", String, nullable=False),
+    Column("cursor", Integer, nullable=False),
+    PrimaryKeyConstraint("tenant", "aet"),
 )
 
 # --- reading order and events --------------------------------------------------------------------------------------
@@ -201,6 +297,7 @@ reading_order = Table(
     Column("tenant", String, nullable=False),
     Column("study_uid", String, nullable=False),
     Column("priority", String, nullable=False),
+    Column("firm_priority", String, nullable=False),  # the class without AI findings: the guard treats a flag apart
     Column("arrival", Float, nullable=False),
     Column("due_at", Float, nullable=False),
     Column("reasons_json", Text, nullable=False, default="[]"),
@@ -208,6 +305,7 @@ reading_order = Table(
     Column("updated_at", Float, nullable=False),
     PrimaryKeyConstraint("tenant", "study_uid"),
     Index("reading_order_open", "tenant", "state", "priority", "due_at"),
+    Index("reading_order_arrival", "tenant", "state", "arrival", "study_uid"),
 )
 
 events = Table(
@@ -223,6 +321,8 @@ events = Table(
     Column("stamps_json", Text, nullable=False, default="{}"),
     UniqueConstraint("tenant", "id"),
     Index("events_subject", "tenant", "subject"),
+    # A cursor is never given out twice, even when the newest events are deleted.
+    sqlite_autoincrement=True,
 )
 
 subscriptions = Table(
@@ -249,7 +349,9 @@ deliveries = Table(
     Column("attempts", Integer, nullable=False, default=0),
     Column("last_error", String, nullable=False, default=""),
     Column("sent_at", Float),
+    Column("next_attempt_at", Float),  # null: waits for an earlier event of its study
     Column("updated_at", Float, nullable=False),
     PrimaryKeyConstraint("tenant", "subscription_id", "event_id"),
-    Index("deliveries_state", "tenant", "state"),
+    Index("deliveries_state", "state", "next_attempt_at"),
+    Index("deliveries_subscription", "tenant", "subscription_id", "state", "updated_at"),
 )

@@ -6,8 +6,10 @@ Thickness are never used to place a plane. Works on header facts alone; volume a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, Literal
 
 import numpy as np
@@ -137,11 +139,15 @@ def unit_axes(orientation: Sequence[float]) -> tuple[Floats, Floats, Floats]:
 
 def valid_orientation(orientation: Sequence[float] | None) -> bool:
     """Return whether six finite numbers name two directions that are unit and perpendicular within 1 %."""
-    if orientation is None or len(orientation) != 6 or not np.isfinite(orientation).all():
+    if orientation is None or len(orientation) != 6:
         return False
-    row, column = np.asarray(orientation[:3]), np.asarray(orientation[3:])
-    lengths = abs(row @ row - 1) < 0.02 and abs(column @ column - 1) < 0.02
-    return bool(lengths and abs(row @ column) < 0.01)
+    row, column = orientation[:3], orientation[3:]
+    lengths = abs(_dot(row, row) - 1) < 0.02 and abs(_dot(column, column) - 1) < 0.02
+    return lengths and abs(_dot(row, column)) < 0.01  # a NaN compares as False
+
+
+def _dot(one: Sequence[float], other: Sequence[float]) -> float:
+    return one[0] * other[0] + one[1] * other[1] + one[2] * other[2]
 
 
 def plane_of(orientation: Sequence[float]) -> Plane:
@@ -152,14 +158,17 @@ def plane_of(orientation: Sequence[float]) -> Plane:
 
 def cluster_orientations(orientations: Sequence[Sequence[float]]) -> list[list[int]]:
     """Group indices of (nearly) equal orientation, largest group first, then by first index."""
-    groups: list[tuple[Sequence[float], list[int]]] = []
+    exact: dict[tuple[float, ...], list[int]] = {}
     for index, orientation in enumerate(orientations):
+        exact.setdefault(tuple(orientation), []).append(index)
+    groups: list[tuple[Sequence[float], list[int]]] = []
+    for orientation, indices in exact.items():
         for reference, members in groups:
             if max(abs(a - b) for a, b in zip(reference, orientation, strict=True)) <= ORIENTATION_TOLERANCE:
-                members.append(index)
+                members.extend(indices)
                 break
         else:
-            groups.append((orientation, [index]))
+            groups.append((orientation, indices))
     return sorted((members for _, members in groups), key=lambda m: (-len(m), m[0]))
 
 
@@ -171,9 +180,10 @@ def arrange(origins: Floats, orientation: Sequence[float], recency: Sequence[tup
     """
     row, column, normal = unit_axes(orientation)
     along = origins @ normal
+    heights: list[float] = along.tolist()
     newest: list[int] = []
-    for index in sorted(range(len(along)), key=lambda i: (float(along[i]), recency[i])):
-        if newest and along[index] - along[newest[-1]] < DUPLICATE_MM:
+    for index in sorted(range(len(heights)), key=lambda i: (heights[i], recency[i])):
+        if newest and heights[index] - heights[newest[-1]] < DUPLICATE_MM:
             newest[-1] = max(newest[-1], index, key=lambda i: recency[i])
         else:
             newest.append(index)
@@ -202,6 +212,11 @@ def arrange(origins: Floats, orientation: Sequence[float], recency: Sequence[tup
 
 def is_projection(image_type: Sequence[str]) -> bool:
     """Return whether Image Type names a localizer, a projection or a rendering instead of a section."""
+    return _names_projection(tuple(image_type))
+
+
+@lru_cache(maxsize=1024)
+def _names_projection(image_type: tuple[str, ...]) -> bool:
     return bool(_PROJECTIONS & {value.strip().upper() for value in image_type})
 
 
@@ -216,14 +231,17 @@ def stacks(series: SeriesFacts) -> list[Stack]:
     for instance in sorted(series.instances, key=lambda i: i.sop_instance_uid):
         if is_projection(instance.image_type):
             continue
-        if instance.position is None and instance.sop_class_uid in ENHANCED_CLASSES and instance.number_of_frames > 1:
+        if instance.sop_class_uid in ENHANCED_CLASSES and instance.number_of_frames > 1:
+            plane = None
+            if instance.orientation is not None and valid_orientation(instance.orientation):
+                plane = plane_of(instance.orientation)
             thickness = instance.slice_thickness
-            found.append(Stack(series.series_instance_uid, (instance,), None, None, thickness, numbers_closed=True))
+            found.append(Stack(series.series_instance_uid, (instance,), None, plane, thickness, numbers_closed=True))
         elif (
             instance.position is not None
             and instance.pixel_spacing is not None
             and instance.number_of_frames == 1
-            and np.isfinite(instance.position).all()
+            and all(map(math.isfinite, instance.position))
             and valid_orientation(instance.orientation)
         ):
             spacing = tuple(round(value, 4) for value in instance.pixel_spacing)

@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 
 from wetread.core.detector import FloatArray, Volume
-from wetread.core.dicom.frames import PlaneImage, read_planes
+from wetread.core.dicom.planes import PlaneImage, read_planes
 from wetread.core.dicom.rescale import apply
 from wetread.core.dicom.selection import refuses_lossy, shortfall
 from wetread.core.dicom.stacking import StackGeometry, arrange, cluster_orientations, is_projection, plane_of, unit_axes

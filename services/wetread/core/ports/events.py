@@ -22,6 +22,15 @@ class EventLog(Protocol):
     ) -> list[Event]:
         """Return events after *cursor* in commit order."""
 
+    def get(self, tx: Transaction, tenant: str, event_id: str) -> Event | None:
+        """Return an event by id, or None."""
+
+    def of_study(self, tx: Transaction, tenant: str, study_uid: str, *, limit: int = 200) -> list[Event]:
+        """Return the latest events of a study, oldest first."""
+
+    def latest(self, tx: Transaction) -> int:
+        """Return the cursor of the newest event of all tenants; 0 when there is none."""
+
 
 @dataclass(frozen=True, slots=True)
 class Reason:
@@ -51,6 +60,9 @@ class ReadingOrder(Protocol):
 
 class WebhookSender(Protocol):
     """One signed HTTP POST. Raises Unavailable for what may be retried, Gone for 410, ComputationFailed otherwise."""
+
+    def check(self, url: str) -> None:
+        """Raise Unprocessable (``code`` url or address_not_allowed) for a URL that no delivery would ever reach."""
 
     def send(self, url: str, secrets: Sequence[str], event_id: str, body: bytes, headers: Mapping[str, str]) -> int:
         """Deliver and return the HTTP status (2xx)."""

@@ -4,13 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 from wetread.core.detector import Applicability, InputSet, Tensors
 from wetread.core.facts import StudyFacts
 from wetread.core.findings import ResultSet
-from wetread.core.manifest import Card, Manifest
+from wetread.core.manifest import Card, Manifest, TensorSpecs
 from wetread.core.ports.studies import StoredInstance
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkFile:
+    """One network as an in-process engine loads it: weights on disk, pinned by hash."""
+
+    name: str
+    path: Path
+    sha256: str
+    max_batch: int
+    tensors: TensorSpecs
 
 
 class InferenceClient(Protocol):

@@ -17,6 +17,7 @@ class InstanceOutcome:
     sop_class_uid: str | None
     sop_instance_uid: str | None
     study_instance_uid: str | None
+    series_instance_uid: str | None = None
     failure_reason: int | None = None
     warning_reason: int | None = None
     comment: str = ""

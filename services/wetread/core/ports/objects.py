@@ -27,8 +27,11 @@ class ObjectStore(Protocol):
     def read(self, ref: ObjectRef, start: int = 0, length: int | None = None) -> bytes:
         """Return payload bytes. Raises CorruptRecord when a whole-payload read fails its checksum."""
 
-    def scan(self) -> Iterator[tuple[str, bytes, ObjectRef]]:
-        """Yield (tenant, description, ref) of every intact record, oldest first (index rebuild)."""
+    def scan(self, after: Sequence[str] = ()) -> Iterator[tuple[str, bytes, ObjectRef]]:
+        """Yield (tenant, description, ref) of every intact record, oldest first (index rebuild).
+
+        ``after``: locators; of the writer and tenant of each, only what was stored later is yielded (replay on start).
+        """
 
 
 class ArtifactStore(Protocol):

@@ -36,6 +36,10 @@ class Task:
     attempt: int = 0
     progress: int = 0
     updated_at: float = 0.0
+    runs: int = 0
+    """Runs started for this pair so far: part of each run's id, so a repeated input can run again after a failure."""
+    early: bool = False
+    """True while the run in flight, or the outcome kept from it, is of an input that may not be complete."""
 
 
 class TaskRepository(Protocol):
@@ -50,12 +54,27 @@ class TaskRepository(Protocol):
     def put(self, tx: Transaction, task: Task) -> None:
         """Insert or update. Raises Conflict on an illegal state change (core.states)."""
 
+    def by_run(self, tx: Transaction, run_id: str) -> Task | None:
+        """Return the task whose run in flight has this id, or None (superseded, cancelled or unknown)."""
+
+    def in_flight(self, tx: Transaction) -> list[Task]:
+        """Return all tasks of all tenants that have a run in flight."""
+
+    def search(self, tx: Transaction, tenant: str, states: Sequence[AiState] = (), limit: int = 100) -> list[Task]:
+        """Return a tenant's tasks, latest change first (empty *states*: any)."""
+
 
 class ResultRepository(Protocol):
     """Result sets by result key; at most one per (study, detector) is current."""
 
     def put(self, tx: Transaction, result: ResultSet, stored: Sequence[StoredSeries], *, current: bool = True) -> bool:
-        """Store a result; the former current one of the pair becomes superseded. False: the key was known."""
+        """Store a result; the former current one of the pair becomes superseded.
+
+        A known key is kept as it is (False), but a preliminary result is replaced by the final one of the same run.
+        """
+
+    def attach(self, tx: Transaction, tenant: str, result_key: str, stored: Sequence[StoredSeries]) -> None:
+        """Note the DICOM objects of a result once they are stored. Raises NotFound."""
 
     def get(self, tx: Transaction, tenant: str, result_key: str) -> tuple[ResultSet, tuple[StoredSeries, ...]] | None:
         """Return a result set by key."""

@@ -4,7 +4,7 @@ For the demo, for tests and for training; NumPy and SciPy only. `make` renders o
 split by purpose (`SPLITS`), `write_dicom` and `demo_studies` write CT series.
 """
 
-from wetread.testing.phantoms.demo import DemoStudy, demo_studies, thin_study
+from wetread.testing.phantoms.demo import DemoStudy, demo_studies, thin_phantom
 from wetread.testing.phantoms.dicom import Headers, WrittenSeries, write_dicom
 from wetread.testing.phantoms.errors import PhantomError, PhantomSeedError, PhantomSpecError
 from wetread.testing.phantoms.head import make
@@ -31,7 +31,7 @@ __all__ = [
     "make",
     "require_split",
     "split_of",
-    "thin_study",
+    "thin_phantom",
     "to_volume",
     "write_dicom",
 ]

@@ -52,9 +52,7 @@ def noise_transfer(size: int, pixel_mm: float, cutoff: float) -> FloatArray:
     return out
 
 
-def coloured_noise(
-    rng: np.random.Generator, shape: tuple[int, int, int], pixel_mm: float, cutoff: float
-) -> FloatArray:
+def coloured_noise(rng: np.random.Generator, shape: tuple[int, int, int], pixel_mm: float, cutoff: float) -> FloatArray:
     """Unit-variance noise slices with the spectrum of `noise_transfer`."""
     transfer = noise_transfer(shape[1], pixel_mm, cutoff)
     out = np.empty(shape, dtype=np.float32)
@@ -107,9 +105,7 @@ def blur(stack: Stack, slices: FloatArray, kernel: str) -> FloatArray:
     return out
 
 
-def add_noise(
-    draw: Draw, stack: Stack, slices: FloatArray, kernel: str, beyond: float
-) -> float:
+def add_noise(draw: Draw, stack: Stack, slices: FloatArray, kernel: str, beyond: float) -> float:
     """Add quantum noise and skull-base streaks in place; returns the mean noise sigma, HU."""
     rng = draw.rng
     level = draw.num("noise.at_5mm_hu") * beyond

@@ -70,9 +70,7 @@ def plan_bleeds(
     return plans
 
 
-def _plan(
-    draw: Draw, shape: HeadShape, kind: BleedType, volume: float, first: Plan | None
-) -> Plan:
+def _plan(draw: Draw, shape: HeadShape, kind: BleedType, volume: float, first: Plan | None) -> Plan:
     rng = draw.rng
     side = int(rng.choice([-1, 1]))
     sx, sy, sz = shape.scale
@@ -116,8 +114,7 @@ def _plan(
                 place = (
                     (0.0, float(rng.uniform(-50, 60)) * sy, float(rng.uniform(30, 55)) * sz)
                     if variant == "falx"
-                    else (side * float(rng.uniform(18, 45)) * sx, float(rng.uniform(30, 60)) * sy,
-                          -18.0 * sz)
+                    else (side * float(rng.uniform(18, 45)) * sx, float(rng.uniform(30, 60)) * sy, -18.0 * sz)
                 )
     elif kind is BleedType.IVH:
         variant = "layer" if volume < 8 or rng.random() < 0.4 else "cast"
@@ -130,17 +127,26 @@ def _plan(
         polar, azimuth = float(rng.uniform(-0.1, 0.9)), float(rng.uniform(-1.4, 1.4))
         flat = np.sqrt(1 - polar**2)
         place = {
-            "convex": (side * flat * np.cos(azimuth) * shape.a * 0.93,
-                       flat * np.sin(azimuth) * shape.b * 0.93, polar * shape.c * 0.93),
+            "convex": (
+                side * flat * np.cos(azimuth) * shape.a * 0.93,
+                flat * np.sin(azimuth) * shape.b * 0.93,
+                polar * shape.c * 0.93,
+            ),
             "basal": (0.0, -8.0 * sy, -17.0 * sz),
             "sylvian": (side * 42.0 * sx, -8.0 * sy, -4.0 * sz),
         }[variant]
     old = draw.coin("bleed.subacute")
     return Plan(
-        type=kind, side=side, centre=(float(place[0]), float(place[1]), float(place[2])),
-        volume_ml=volume, variant=variant, radius_mm=radius, thickness_mm=thickness,
+        type=kind,
+        side=side,
+        centre=(float(place[0]), float(place[1]), float(place[2])),
+        volume_ml=volume,
+        variant=variant,
+        radius_mm=radius,
+        thickness_mm=thickness,
         hu=draw.num("bleed.subacute_hu") if old else draw.num("bleed.hu"),
-        mixed=draw.coin("bleed.mixed"), fluid_level=draw.coin("bleed.fluid_level"),
+        mixed=draw.coin("bleed.mixed"),
+        fluid_level=draw.coin("bleed.fluid_level"),
         mass_effect=draw.num("bleed.mass_effect"),
     )
 
@@ -153,10 +159,8 @@ def displacement(plans: list[Plan], point: Point) -> Point:
         if plan.type is BleedType.IPH:
             distance = np.sqrt(offset[0] ** 2 + offset[1] ** 2 + offset[2] ** 2) + np.float32(1e-3)
             reach = np.maximum(distance, plan.radius_mm)
-            inner = np.cbrt(
-                np.clip(reach**3 - plan.mass_effect * 0.8 * plan.radius_mm**3, 0, None)
-            )
-            amount = (reach - inner) * np.exp(-((reach - plan.radius_mm) / 45.0) ** 2) / distance
+            inner = np.cbrt(np.clip(reach**3 - plan.mass_effect * 0.8 * plan.radius_mm**3, 0, None))
+            amount = (reach - inner) * np.exp(-(((reach - plan.radius_mm) / 45.0) ** 2)) / distance
             for axis in range(3):
                 total[axis] += (amount * offset[axis]).astype(np.float32)
         elif plan.type in (BleedType.EDH, BleedType.SDH) and plan.variant in ("focal", "convex"):
@@ -171,9 +175,7 @@ def displacement(plans: list[Plan], point: Point) -> Point:
     return total[0], total[1], total[2]
 
 
-def occupancy(
-    draw: Draw, plan: Plan, point: Point, depth: FloatArray, brain: Brain
-) -> FloatArray:
+def occupancy(draw: Draw, plan: Plan, point: Point, depth: FloatArray, brain: Brain) -> FloatArray:
     """Fraction 0..1 of each point's neighbourhood that the planned bleed fills."""
     rng = draw.rng
     x, y, z = point
@@ -217,9 +219,7 @@ def _subdural(
     return out * soft(plan.radius_mm - distance, 3.0) * soft(depth - 0.5)
 
 
-def _ventricular(
-    rng: np.random.Generator, plan: Plan, point: Point, rough: FloatArray, brain: Brain
-) -> FloatArray:
+def _ventricular(rng: np.random.Generator, plan: Plan, point: Point, rough: FloatArray, brain: Brain) -> FloatArray:
     """Fill ventricles up to the planned volume: dependent parts first, or a cast from the centre."""
     inside = brain.ventricle
     where = np.flatnonzero(inside > 0.3)
@@ -242,16 +242,13 @@ def _ventricular(
     return out
 
 
-def paint_bleed(
-    draw: Draw, plan: Plan, point: Point, alpha: FloatArray, hu: FloatArray, csf_hu: float
-) -> None:
+def paint_bleed(draw: Draw, plan: Plan, point: Point, alpha: FloatArray, hu: FloatArray, csf_hu: float) -> None:
     """Give the filled voxels their density: clot, swirl, fluid level, oedema around clots."""
     rng = draw.rng
     x, y, z = point
     touched = alpha > 0.01
     if plan.type is BleedType.IPH:
-        distance = np.sqrt(sum((p - np.float32(c)) ** 2
-                               for p, c in zip(point, plan.centre, strict=True)))
+        distance = np.sqrt(sum((p - np.float32(c)) ** 2 for p, c in zip(point, plan.centre, strict=True)))
         rim = draw.num("bleed.oedema_mm")
         if rim > 0.5:
             halo = np.exp(-((np.clip(distance - plan.radius_mm, 0, None) / np.float32(rim)) ** 2))

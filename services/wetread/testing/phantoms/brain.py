@@ -25,35 +25,37 @@ class Brain:
     dura: FloatArray
 
 
-def scaled(shape: HeadShape, nodes: list[tuple[float, float, float]], side: int = 1) -> list[
-    tuple[float, float, float]
-]:
+def scaled(
+    shape: HeadShape, nodes: list[tuple[float, float, float]], side: int = 1
+) -> list[tuple[float, float, float]]:
     """Move template coordinates to this head's size, mirrored for side -1."""
     sx, sy, sz = shape.scale
     return [(side * x * sx, y * sy, z * sz) for x, y, z in nodes]
 
 
-def lateral_ventricle(
-    shape: HeadShape, point: Point, side: int, size: float, wobble: FloatArray
-) -> FloatArray:
+def lateral_ventricle(shape: HeadShape, point: Point, side: int, size: float, wobble: FloatArray) -> FloatArray:
     """Signed distance (mm, positive inside) of one lateral ventricle."""
     spread = 0.75 + 0.25 * size
     main = scaled(
         shape,
-        [(7 * spread, -34, 6), (9 * spread, -22, 13), (11 * spread, 2, 21), (15 * spread, 22, 18),
-         (23, 36, 9), (23, 60, 4)],
+        [
+            (7 * spread, -34, 6),
+            (9 * spread, -22, 13),
+            (11 * spread, 2, 21),
+            (15 * spread, 22, 18),
+            (23, 36, 9),
+            (23, 60, 4),
+        ],
         side,
     )
     horn = scaled(shape, [(23, 36, 9), (31, 14, -12), (29, -6, -22)], side)
-    body = tube(point, main, [2.6 * size, 3.6 * size, 4.0 * size, 4.6 * size, 5.6 * size,
-                              1.6 * size], margin_mm=24.0)
+    body = tube(point, main, [2.6 * size, 3.6 * size, 4.0 * size, 4.6 * size, 5.6 * size, 1.6 * size], margin_mm=24.0)
     temporal = tube(point, horn, [5.0 * size, 1.7 * size, 0.9 * size])
     out: FloatArray = np.maximum(body, temporal) + 0.8 * wobble
     return out
 
 
-def render_brain(draw: Draw, shape: HeadShape, point: Point, moved: Point, depth: FloatArray
-                 ) -> Brain:
+def render_brain(draw: Draw, shape: HeadShape, point: Point, moved: Point, depth: FloatArray) -> Brain:
     """Render tissue at points `depth` mm inside the braincase.
 
     `moved` are the coordinates of the same tissue before mass effect displaced it.
@@ -110,9 +112,7 @@ def render_brain(draw: Draw, shape: HeadShape, point: Point, moved: Point, depth
         span = soft(lateral - 34, 3.0) * soft(24 - np.abs(y / sy + 6), 8.0)
         fluid = np.maximum(fluid, soft(width - sheet, 1.5) * span)
         insula = soft(width * 0.7 - np.abs(lateral - 36 + 2.5 * slow + 1.2 * fold), 1.5)
-        fluid = np.maximum(
-            fluid, insula * soft(11 - np.abs(z / sz), 3.0) * soft(20 - np.abs(y / sy + 8), 4.0)
-        )
+        fluid = np.maximum(fluid, insula * soft(11 - np.abs(z / sz), 3.0) * soft(20 - np.abs(y / sy + 8), 4.0))
 
     midline = x - np.float32(rng.normal(0, 1.0)) - 0.8 * slow
     callosum = np.sqrt(((y + 2 * sy) / (46 * sy)) ** 2 + ((z - 6 * sz) / (30 * sz)) ** 2)
@@ -136,7 +136,12 @@ def render_brain(draw: Draw, shape: HeadShape, point: Point, moved: Point, depth
 
 
 def _hindbrain(
-    draw: Draw, shape: HeadShape, point: Point, hu: FloatArray, grey: float, white: float,
+    draw: Draw,
+    shape: HeadShape,
+    point: Point,
+    hu: FloatArray,
+    grey: float,
+    white: float,
     slow: FloatArray,
 ) -> tuple[FloatArray, FloatArray]:
     """Cerebellum and brainstem; returns mm above the tentorium and infratentorial occupancy."""
@@ -160,13 +165,12 @@ def _hindbrain(
     return gap, np.maximum(infra, soft(stem, 2.0) * soft(-6 - z, 4.0))
 
 
-def _cisterns(
-    draw: Draw, shape: HeadShape, point: Point, atrophy: float
-) -> FloatArray:
+def _cisterns(draw: Draw, shape: HeadShape, point: Point, atrophy: float) -> FloatArray:
     rng = draw.rng
     wide = 0.7 + 0.4 * min(atrophy, 1.8)
     stem = tube(
-        point, scaled(shape, [(0, 3, -4), (0, 4, -28), (0, 20, -54), (0, 34, -80), (0, 36, -120)]),
+        point,
+        scaled(shape, [(0, 3, -4), (0, 4, -28), (0, 20, -54), (0, 34, -80), (0, 36, -120)]),
         [13.0, 14.0, 8.0, 6.0, 5.5],
     )
     z = point[2]
@@ -189,9 +193,7 @@ def _cisterns(
     return around
 
 
-def _ventricles(
-    draw: Draw, shape: HeadShape, point: Point, hu: FloatArray, slow: FloatArray
-) -> FloatArray:
+def _ventricles(draw: Draw, shape: HeadShape, point: Point, hu: FloatArray, slow: FloatArray) -> FloatArray:
     rng = draw.rng
     size = draw.num("ventricle.scale")
     skew = draw.num("ventricle.asymmetry")
@@ -202,7 +204,7 @@ def _ventricles(
     for side in (-1, 1):
         distance = lateral_ventricle(shape, point, side, size * (1 + side * skew), slow)
         if disease:
-            weak = np.exp(-(np.clip(-distance, 0, None) / np.float32(halo)) ** 2)
+            weak = np.exp(-((np.clip(-distance, 0, None) / np.float32(halo)) ** 2))
             hu -= np.float32(drop) * weak * np.clip(0.6 + 0.5 * patches, 0, 1)
         inside = np.maximum(inside, soft(distance, 1.4))
     _, sy, sz = shape.scale
@@ -217,8 +219,13 @@ def _ventricles(
 
 
 def _dura(
-    draw: Draw, shape: HeadShape, point: Point, depth: FloatArray, hu: FloatArray,
-    gap: FloatArray, slow: FloatArray,
+    draw: Draw,
+    shape: HeadShape,
+    point: Point,
+    depth: FloatArray,
+    hu: FloatArray,
+    gap: FloatArray,
+    slow: FloatArray,
 ) -> tuple[FloatArray, FloatArray]:
     """Falx, tentorium and venous sinuses: the dense normal structures. Returns falx mm, occupancy."""
     rng = draw.rng
@@ -241,9 +248,7 @@ def _dura(
 
     width = draw.num("sinus.radius_mm")
     back = np.clip((y + 50) / 120, 0.25, 1.0)
-    sagittal = width * (0.7 + 0.5 * back) - np.sqrt(
-        (x * 0.9 - rng.normal(0, 1)) ** 2 + (depth - 1.5) ** 2
-    )
+    sagittal = width * (0.7 + 0.5 * back) - np.sqrt((x * 0.9 - rng.normal(0, 1)) ** 2 + (depth - 1.5) ** 2)
     blood = soft(sagittal, 1.4) * soft(z + 8 * sz, 4.0)
     skew = float(rng.uniform(-0.7, 0.7))
     lateral = width * (1.0 + skew * np.sign(x)) - np.sqrt((depth - 1.5) ** 2 + gap**2)
@@ -271,17 +276,14 @@ def _vessels(draw: Draw, shape: HeadShape, point: Point, hu: FloatArray) -> None
     """Circle of Willis and its large branches, calcified walls in some."""
     rng = draw.rng
     value = draw.num("tissue.vessel_hu")
-    basilar = tube(point, scaled(shape, [(0, -11, -42), (0, -13, -30), (0, -11, -16)]),
-                   [1.6, 1.9, 1.6])
+    basilar = tube(point, scaled(shape, [(0, -11, -42), (0, -13, -30), (0, -11, -16)]), [1.6, 1.9, 1.6])
     lumen = soft(basilar, 1.2)
     calcified = draw.coin("tissue.vessel_calcified")
     for side in (-1, 1):
         carotid = scaled(shape, [(10, -14, -30), (11, -18, -22), (10, -15, -16)], side)
         middle = scaled(shape, [(10, -15, -16), (24, -15, -13), (34, -12, -8), (38, 0, 2)], side)
         back = scaled(shape, [(0, -11, -16), (15, 0, -10), (20, 20, -4)], side)
-        for nodes, radii in (
-            (carotid, [2.4, 2.3, 2.0]), (middle, [1.7, 1.6, 1.4, 1.0]), (back, [1.3, 1.2, 0.9])
-        ):
+        for nodes, radii in ((carotid, [2.4, 2.3, 2.0]), (middle, [1.7, 1.6, 1.4, 1.0]), (back, [1.3, 1.2, 0.9])):
             lumen = np.maximum(lumen, soft(tube(point, nodes, radii), 1.2))
         if calcified:
             spot = ellipsoid(point, carotid[int(rng.integers(0, 3))], (2.6, 2.6, 2.6))

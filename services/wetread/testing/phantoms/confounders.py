@@ -11,8 +11,7 @@ from wetread.testing.phantoms.shape import HeadShape, Point
 from wetread.testing.phantoms.spec import FloatArray
 
 
-def paint_lesions(draw: Draw, shape: HeadShape, point: Point, depth: FloatArray, brain: Brain
-                  ) -> None:
+def paint_lesions(draw: Draw, shape: HeadShape, point: Point, depth: FloatArray, brain: Brain) -> None:
     """Old and new infarcts and tumours; changes tissue, not CSF."""
     rng = draw.rng
     x, y, z = point
@@ -56,7 +55,9 @@ def paint_calcium(draw: Draw, shape: HeadShape, point: Point, brain: Brain) -> N
     sx, sy, sz = shape.scale
 
     def spot(
-        centre: tuple[float, float, float], axes: tuple[float, float, float], value: float,
+        centre: tuple[float, float, float],
+        axes: tuple[float, float, float],
+        value: float,
         share: float = 1.0,
     ) -> None:
         distance = ellipsoid(point, centre, axes)
@@ -72,19 +73,25 @@ def paint_calcium(draw: Draw, shape: HeadShape, point: Point, brain: Brain) -> N
             if rng.random() < 0.85:
                 size = float(rng.uniform(1.5, 4.5))
                 base = scaled(shape, [(21.0, 36.0, 8.0)], side)[0]
-                place = (base[0] + float(rng.normal(0, 2)), base[1] + float(rng.normal(0, 2)),
-                         base[2] + float(rng.normal(0, 2)))
+                place = (
+                    base[0] + float(rng.normal(0, 2)),
+                    base[1] + float(rng.normal(0, 2)),
+                    base[2] + float(rng.normal(0, 2)),
+                )
                 spot(place, (size, size * 1.5, size), float(np.exp(rng.uniform(4.2, 6.3))))
     if draw.coin("calcified.pineal"):
         size = float(rng.uniform(1.5, 4.0))
-        spot((float(rng.normal(0, 1)), 20 * sy, 3 * sz), (size, size, size),
-             float(np.exp(rng.uniform(4.3, 6.3))))
+        spot((float(rng.normal(0, 1)), 20 * sy, 3 * sz), (size, size, size), float(np.exp(rng.uniform(4.3, 6.3))))
     if draw.coin("calcified.basal_ganglia"):
         value = float(np.exp(rng.uniform(4.0, 5.5)))
         for side in (-1, 1):
             size = float(rng.uniform(2, 6))
-            spot(scaled(shape, [(19.0, -4.0, 2.0)], side)[0], (size * 0.7, size, size * 0.8), value,
-                 float(rng.uniform(0.3, 1.0)))
+            spot(
+                scaled(shape, [(19.0, -4.0, 2.0)], side)[0],
+                (size * 0.7, size, size * 0.8),
+                value,
+                float(rng.uniform(0.3, 1.0)),
+            )
     if draw.coin("calcified.falx"):
         for _ in range(int(rng.integers(1, 4))):
             angle = float(rng.uniform(-0.3, 2.2))
@@ -97,8 +104,7 @@ def paint_calcium(draw: Draw, shape: HeadShape, point: Point, brain: Brain) -> N
         for _ in range(int(rng.integers(1, 5))):
             at = rng.normal(0, 0.35, 3) * (shape.a, shape.b, shape.c)
             size = float(rng.uniform(1, 2.5))
-            spot((float(at[0]), float(at[1]), float(at[2])), (size, size, size),
-                 float(np.exp(rng.uniform(4.5, 6.5))))
+            spot((float(at[0]), float(at[1]), float(at[2])), (size, size, size), float(np.exp(rng.uniform(4.5, 6.5))))
     if draw.coin("shunt"):
         side = int(rng.choice([-1, 1]))
         entry = (side * 30.0 * sx, float(rng.choice([-50.0, 60.0])) * sy, 62.0 * sz)
@@ -108,8 +114,9 @@ def paint_calcium(draw: Draw, shape: HeadShape, point: Point, brain: Brain) -> N
         paint(hu, 5.0, soft(wall - 0.8, 1.0))
 
 
-def open_skull(draw: Draw, shape: HeadShape, point: Point, hu: FloatArray, vault: FloatArray,
-               bone_mm: FloatArray) -> None:
+def open_skull(
+    draw: Draw, shape: HeadShape, point: Point, hu: FloatArray, vault: FloatArray, bone_mm: FloatArray
+) -> None:
     """A bone flap with burr holes, or a missing flap covered by soft tissue."""
     if not draw.coin("craniotomy"):
         return
@@ -117,8 +124,7 @@ def open_skull(draw: Draw, shape: HeadShape, point: Point, hu: FloatArray, vault
     side = int(rng.choice([-1, 1]))
     centre = (side * shape.a * 0.8, float(rng.uniform(-45, 30)), float(rng.uniform(5, 45)))
     radius = float(rng.uniform(18, 42))
-    distance = np.sqrt(sum((p - np.float32(c)) ** 2
-                           for p, c in zip(point, centre, strict=True)))
+    distance = np.sqrt(sum((p - np.float32(c)) ** 2 for p, c in zip(point, centre, strict=True)))
     in_bone = soft(vault + 0.5) * soft(bone_mm + 0.5 - vault)
     if rng.random() < 0.3:
         gap = soft(radius - distance, 2.0)

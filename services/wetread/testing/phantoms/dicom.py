@@ -97,8 +97,7 @@ def write_dicom(
         path = folder / "SC0001.dcm"
         scout.save_as(path, enforce_file_format=True)
         files.append(path)
-    return WrittenSeries(str(base.StudyInstanceUID), str(base.SeriesInstanceUID), tuple(uids),
-                         tuple(files))
+    return WrittenSeries(str(base.StudyInstanceUID), str(base.SeriesInstanceUID), tuple(uids), tuple(files))
 
 
 def _common(phantom: Phantom, seed: int, headers: Headers) -> Dataset:
@@ -169,9 +168,7 @@ def _common(phantom: Phantom, seed: int, headers: Headers) -> Dataset:
     return out
 
 
-def _slice(
-    phantom: Phantom, base: Dataset, seed: int, headers: Headers, index: int, number: int
-) -> FileDataset:
+def _slice(phantom: Phantom, base: Dataset, seed: int, headers: Headers, index: int, number: int) -> FileDataset:
     pixels = np.rint(phantom.volume[index]) + 1024
     if headers.padding_hu is not None:
         size = pixels.shape[0]

@@ -29,9 +29,7 @@ class NoiseField:
         where = np.stack([x, y, z])
         where += np.float32(150.0)
         where *= scale
-        out: FloatArray = ndimage.map_coordinates(
-            self.lattice, where, order=1, mode="grid-wrap", output=np.float32
-        )
+        out: FloatArray = ndimage.map_coordinates(self.lattice, where, order=1, mode="grid-wrap", output=np.float32)
         return out
 
 
@@ -88,9 +86,7 @@ def tube(
         dx, dy, dz = (values[index] - np.float32(u) for values, u in zip(point, start, strict=True))
         along = (dx * axis[0] + dy * axis[1] + dz * axis[2]) / np.float32(axis @ axis)
         np.clip(along, 0.0, 1.0, out=along)
-        distance = np.sqrt(
-            (dx - along * axis[0]) ** 2 + (dy - along * axis[1]) ** 2 + (dz - along * axis[2]) ** 2
-        )
+        distance = np.sqrt((dx - along * axis[0]) ** 2 + (dy - along * axis[1]) ** 2 + (dz - along * axis[2]) ** 2)
         inside = np.float32(r0) + along * np.float32(r1 - r0) - distance
         best[index] = np.maximum(best[index], inside)
     return best

@@ -58,11 +58,7 @@ def make(seed: int, spec: HeadSpec) -> Phantom:
     draw = Draw(np.random.default_rng([_GENERATOR_STREAM, seed]), spec.split)
     stack = draw_stack(draw, spec)
     points = _points(stack)
-    anatomy = (
-        render_variant(draw, spec, points)
-        if spec.split == "s5"
-        else _render_head(draw, spec, stack, points)
-    )
+    anatomy = render_variant(draw, spec, points) if spec.split == "s5" else _render_head(draw, spec, stack, points)
     truths = _truth(stack, anatomy)
     slices = acquisition.resample_planes(stack, anatomy.hu)
     mask = _mask(stack, anatomy, spec.matrix)
@@ -90,18 +86,28 @@ def make(seed: int, spec: HeadSpec) -> Phantom:
     affine[:3, 2] = [0, 0, float(np.median(np.diff(stack.heights)))]
     affine[:3, 3] = positions[0]
     tags: dict[str, str | float | int | bool] = {
-        "split": spec.split, "tier": spec.tier, "kernel": kernel, "kvp": kvp,
-        "thickness_mm": stack.thickness_mm, "tilt_deg": stack.tilt_deg,
-        "pixel_mm": stack.pixel_mm, "noise_hu": noise, "irregular": stack.irregular,
+        "split": spec.split,
+        "tier": spec.tier,
+        "kernel": kernel,
+        "kvp": kvp,
+        "thickness_mm": stack.thickness_mm,
+        "tilt_deg": stack.tilt_deg,
+        "pixel_mm": stack.pixel_mm,
+        "noise_hu": noise,
+        "irregular": stack.irregular,
         "beyond": beyond > 1.0,
     }
-    tags |= {
-        name: value for name, value in draw.drawn.items() if isinstance(value, str | bool | float)
-    }
+    tags |= {name: value for name, value in draw.drawn.items() if isinstance(value, str | bool | float)}
     return Phantom(
-        seed=seed, spec=spec, volume=slices.astype(np.float32, copy=False), affine=affine,
-        positions_lps_mm=positions, mask=mask, bleeds=truths,
-        midline_shift_mm=anatomy.midline_shift_mm, tags=tags,
+        seed=seed,
+        spec=spec,
+        volume=slices.astype(np.float32, copy=False),
+        affine=affine,
+        positions_lps_mm=positions,
+        mask=mask,
+        bleeds=truths,
+        midline_shift_mm=anatomy.midline_shift_mm,
+        tags=tags,
     )
 
 
@@ -234,14 +240,18 @@ def _truth(stack: Stack, anatomy: Anatomy) -> tuple[BleedTruth, ...]:
             + i[:, None] * np.array([stack.render_mm, 0, 0])
             + j[:, None] * stack.column * stack.render_mm
             + heights[k][:, None] * np.array([0.0, 0.0, 1.0]),
-            axis=0, weights=w,
+            axis=0,
+            weights=w,
         ) + np.array([0.0, 0.0, 300.0])
         hu = float(np.average(anatomy.hu[covered][k, j, i], weights=w))
         offset = float(centre[0] - stack.centre[0])
         side = "midline" if abs(offset) < 4 else ("left" if offset > 0 else "right")
         out.append(
             BleedTruth(
-                BleedType(kind), volume, hu, side,  # type: ignore[arg-type]
+                BleedType(kind),
+                volume,
+                hu,
+                side,  # type: ignore[arg-type]
                 (float(centre[0]), float(centre[1]), float(centre[2])),
             )
         )

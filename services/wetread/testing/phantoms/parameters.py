@@ -98,8 +98,7 @@ BASE: dict[str, Any] = {
     "bleed.mass_effect": [0.2, 1.0],
     "bleed.edge_mm": [0.5, 2.5],
     # acquisition
-    "scan.thickness_mm": {"choice": {0.625: 0.08, 1.25: 0.08, 2.5: 0.14, 3.0: 0.1, 4.0: 0.1,
-                                     5.0: 0.42, 7.5: 0.08}},
+    "scan.thickness_mm": {"choice": {0.625: 0.08, 1.25: 0.08, 2.5: 0.14, 3.0: 0.1, 4.0: 0.1, 5.0: 0.42, 7.5: 0.08}},
     "scan.field_mm": {"normal": [232, 12, 200, 256]},
     "scan.bottom_mm": {"normal": [-62, 12, -95, -35]},
     "scan.top_mm": {"normal": [84, 7, 62, 105]},

@@ -79,9 +79,7 @@ def project(images: FloatArray, pixel_mm: float, views: int = VIEWS) -> FloatArr
     count, size, _ = images.shape
     flat = np.ascontiguousarray(images.reshape(count, -1).T)
     lines = projector(size, views) @ flat
-    out: FloatArray = (lines.T.reshape(count, views, size) * np.float32(pixel_mm)).astype(
-        np.float32
-    )
+    out: FloatArray = (lines.T.reshape(count, views, size) * np.float32(pixel_mm)).astype(np.float32)
     return out
 
 
@@ -116,9 +114,7 @@ def reconstruct(sinogram: FloatArray, pixel_mm: float, cutoff: float, boost: flo
     return result
 
 
-def scan(
-    draw: Draw, stack: Stack, slices: FloatArray, kernel: str, kvp: int
-) -> tuple[FloatArray, float]:
+def scan(draw: Draw, stack: Stack, slices: FloatArray, kernel: str, kvp: int) -> tuple[FloatArray, float]:
     """Scan and reconstruct HU slices; returns new slices and the measured noise sigma, HU."""
     rng = draw.rng
     dose = float(np.exp(rng.uniform(np.log(0.3), np.log(1.5))))
@@ -136,9 +132,7 @@ def scan(
     water_mm, bone_mm = lines[: len(slices)], lines[len(slices) :]
     signal = np.zeros_like(water_mm)
     for share, mu_water, mu_bone in zip(weights, WATER, BONE, strict=True):
-        signal += share * np.exp(
-            -(water_mm * np.float32(mu_water) + bone_mm * np.float32(mu_bone - mu_water))
-        )
+        signal += share * np.exp(-(water_mm * np.float32(mu_water) + bone_mm * np.float32(mu_bone - mu_water)))
     counted = rng.poisson(np.clip(signal * photons, 0, 1e9)).astype(np.float32)
     counted += rng.normal(0, 6.0, counted.shape).astype(np.float32)
     measured = -np.log(np.clip(counted, 1.0, None) / np.float32(photons))
@@ -168,9 +162,7 @@ def pyramid_noise(draw: Draw, stack: Stack, slices: FloatArray) -> float:
         total = np.zeros((size, size), dtype=np.float32)
         for octave, weight in zip((16, 8, 4, 2), mix, strict=True):
             small = rng.standard_normal((size // octave + 2,) * 2, dtype=np.float32)
-            total += np.float32(weight) * ndimage.zoom(
-                small, size / (small.shape[0] - 2), order=1
-            )[:size, :size]
+            total += np.float32(weight) * ndimage.zoom(small, size / (small.shape[0] - 2), order=1)[:size, :size]
         total -= ndimage.uniform_filter(total, 15)
         dense = np.clip(slices[index], -1000, 1500) / 1000 + 1
         load = dense.sum(axis=0)[None, :] + dense.sum(axis=1)[:, None]

@@ -39,6 +39,4 @@ def require_split(seed: int, split: str) -> None:
         raise PhantomSeedError(f"unknown split {split!r}; one of {', '.join(SPLITS)}")
     if seed not in SPLITS[split]:
         seeds = SPLITS[split]
-        raise PhantomSeedError(
-            f"seed {seed} is not of split {split} ({seeds.start} .. {seeds.stop - 1})"
-        )
+        raise PhantomSeedError(f"seed {seed} is not of split {split} ({seeds.start} .. {seeds.stop - 1})")

@@ -43,13 +43,7 @@ class HeadShape:
         self.scale = (self.a / 67.0, self.b / 85.0, self.c / 74.0)
         deform = draw.num("shape.deform")
         # polynomials in the direction up to degree 3 stand in for low spherical harmonics
-        self.powers = [
-            (i, j, k)
-            for i in range(4)
-            for j in range(4)
-            for k in range(4)
-            if 1 <= i + j + k <= 3
-        ]
+        self.powers = [(i, j, k) for i in range(4) for j in range(4) for k in range(4) if 1 <= i + j + k <= 3]
         self.coefficients = rng.normal(0.0, deform, len(self.powers)) * np.array(
             [0.6 if i % 2 else 1.0 for i, _, _ in self.powers]
         )
@@ -97,9 +91,7 @@ class HeadShape:
 
     def _read_floor(self, x: FloatArray, y: FloatArray) -> FloatArray:
         where = (np.stack([x, y]) + np.float32(_FLOOR_HALF)) * np.float32(1 / _FLOOR_STEP)
-        out: FloatArray = ndimage.map_coordinates(
-            self.floor, where, order=1, mode="nearest", output=np.float32
-        )
+        out: FloatArray = ndimage.map_coordinates(self.floor, where, order=1, mode="nearest", output=np.float32)
         return out
 
     def vault(self, point: Point) -> tuple[FloatArray, Point]:
@@ -146,8 +138,6 @@ class HeadShape:
         head = vault - bone - scalp
         ax, ay = self.face
         taper = np.clip(1.0 + (z + 60) * 0.004, 0.6, 1.0)
-        face = (
-            np.sqrt((x / (ax * taper)) ** 2 + ((y + 6) / (ay * taper)) ** 2) - 1.0
-        ) * np.float32(ax)
+        face = (np.sqrt((x / (ax * taper)) ** 2 + ((y + 6) / (ay * taper)) ** 2) - 1.0) * np.float32(ax)
         outer = np.minimum(head, np.maximum(face, z + np.float32(12)))
         return Surfaces(cavity, vault, above, bone, outer.astype(np.float32))

@@ -52,17 +52,13 @@ def render_outside(draw: Draw, shape: HeadShape, point: Point, at: Surfaces) -> 
     return hu
 
 
-def _petrous(
-    draw: Draw, shape: HeadShape, point: Point, hu: FloatArray, grain: FloatArray, table: float
-) -> None:
+def _petrous(draw: Draw, shape: HeadShape, point: Point, hu: FloatArray, grain: FloatArray, table: float) -> None:
     rng = draw.rng
     sx, sy, sz = shape.scale
     opacified = draw.coin("mastoid.opacified")
     cells = float(rng.uniform(-0.7, 0.8))
     for side in (-1, 1):
-        dense = ellipsoid(
-            point, (side * 36 * sx, 14 * sy, -34 * sz), (26 * sx, 9 * sy, 9 * sz), side * 30.0
-        )
+        dense = ellipsoid(point, (side * 36 * sx, 14 * sy, -34 * sz), (26 * sx, 9 * sy, 9 * sz), side * 30.0)
         near = dense > -4
         if near.any():
             local = hu[near]
@@ -70,15 +66,12 @@ def _petrous(
             inner = soft(grain[near] - 1.6, 0.3) * soft(dense[near] - 2)
             paint(local, 20.0 if opacified else -600.0, inner)
             hu[near] = local
-        mastoid = ellipsoid(
-            point, (side * 56 * sx, 26 * sy, -42 * sz), (11 * sx, 15 * sy, 19 * sz)
-        )
+        mastoid = ellipsoid(point, (side * 56 * sx, 26 * sy, -42 * sz), (11 * sx, 15 * sy, 19 * sz))
         near = mastoid > -4
         if near.any():
             local = hu[near]
             paint(local, table * 0.8, soft(mastoid[near]))
-            paint(local, 30.0 if opacified else -850.0,
-                  soft(grain[near] - cells, 0.3) * soft(mastoid[near] - 1.5))
+            paint(local, 30.0 if opacified else -850.0, soft(grain[near] - cells, 0.3) * soft(mastoid[near] - 1.5))
             hu[near] = local
         canal = tube(
             point,
@@ -93,8 +86,13 @@ def _petrous(
 
 
 def _face(
-    draw: Draw, shape: HeadShape, point: Point, hu: FloatArray,
-    grain: FloatArray, coarse: FloatArray, at: Surfaces,
+    draw: Draw,
+    shape: HeadShape,
+    point: Point,
+    hu: FloatArray,
+    grain: FloatArray,
+    coarse: FloatArray,
+    at: Surfaces,
 ) -> None:
     """Facial bones as random plates, orbits with globes, air sinuses, upper spine, jaw."""
     rng = draw.rng
@@ -143,9 +141,7 @@ def _face(
         paint(local, -90.0, soft(orbit[near]))
         for angle in np.linspace(0, 2 * np.pi, 4, endpoint=False):
             ox, oz = 9 * np.cos(angle), 9 * np.sin(angle)
-            muscle = tube(
-                sub, [(cx * 0.6, -34 * sy, cz), (cx + ox, cy, cz + oz)], [1.5, 2.4]
-            )
+            muscle = tube(sub, [(cx * 0.6, -34 * sy, cz), (cx + ox, cy, cz + oz)], [1.5, 2.4])
             paint(local, 50.0, soft(muscle))
         paint(local, 38.0, soft(tube(sub, [(cx * 0.5, -30 * sy, cz), (cx, cy, cz)], [2, 2.2])))
         globe = ellipsoid(sub, (cx, cy - 8, cz), (12, 12, 12))

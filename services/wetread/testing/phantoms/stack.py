@@ -42,9 +42,7 @@ class Stack:
     def corner(self, height: float, pixel_mm: float, size: int) -> NDArray[np.float64]:
         """Centre of the first pixel of a slice at `height`."""
         half = (size - 1) / 2 * pixel_mm
-        out: NDArray[np.float64] = (
-            np.array([0.0, 0.0, height]) - half * np.array([1.0, 0.0, 0.0]) - half * self.column
-        )
+        out: NDArray[np.float64] = np.array([0.0, 0.0, height]) - half * np.array([1.0, 0.0, 0.0]) - half * self.column
         return out
 
     def weights(self) -> FloatArray:
@@ -98,11 +96,17 @@ def draw_stack(draw: Draw, spec: HeadSpec) -> Stack:
     # tissue is rendered coarser than it is shown: the scanner's blur hides the difference
     render_size = 208 if spec.matrix == 256 else 256
     spacing = float(np.clip(thickness / 3, 1.1, 1.8))
-    planes = np.arange(heights[0] - thickness / 2 - spacing, heights[-1] + thickness / 2 + spacing,
-                       spacing)
+    planes = np.arange(heights[0] - thickness / 2 - spacing, heights[-1] + thickness / 2 + spacing, spacing)
     return Stack(
-        heights=heights, planes=planes, thickness_mm=thickness, tilt_deg=tilt,
-        pixel_mm=field_mm / spec.matrix, render_mm=field_mm / render_size, size=spec.matrix,
-        render_size=render_size, pose=about_z @ about_y @ about_x, centre=centre,
+        heights=heights,
+        planes=planes,
+        thickness_mm=thickness,
+        tilt_deg=tilt,
+        pixel_mm=field_mm / spec.matrix,
+        render_mm=field_mm / render_size,
+        size=spec.matrix,
+        render_size=render_size,
+        pose=about_z @ about_y @ about_x,
+        centre=centre,
         irregular=irregular,
     )

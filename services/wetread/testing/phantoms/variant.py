@@ -42,8 +42,7 @@ def _level(value: FloatArray, width: float) -> FloatArray:
     return out
 
 
-def _gyri(rng: np.random.Generator, point: Point, warp: FloatArray, other: FloatArray
-          ) -> FloatArray:
+def _gyri(rng: np.random.Generator, point: Point, warp: FloatArray, other: FloatArray) -> FloatArray:
     x, y, z = point
     pitch = float(rng.uniform(0.26, 0.42))
     one = np.sin(pitch * x + 2.2 * warp)
@@ -62,9 +61,7 @@ def render_variant(draw: Draw, spec: HeadSpec, point: Point) -> Anatomy:
     a, b, c = rng.uniform(60, 74), rng.uniform(76, 94), rng.uniform(66, 82)
     power = float(rng.uniform(2.0, 2.6))
     lump = _lattice(rng, x.shape, 48)
-    radial = (
-        np.abs(x / a) ** power + np.abs(y / b) ** power + np.abs(z / c) ** power
-    ) ** (1 / power)
+    radial = (np.abs(x / a) ** power + np.abs(y / b) ** power + np.abs(z / c) ** power) ** (1 / power)
     depth = ((1 - radial) * a * (1 + 0.03 * lump)).astype(np.float32)
     base = z + 42 - 12 * np.tanh((-20 - y) / 8) + 6 * np.cos(x / 14)
     depth = np.minimum(depth, base.astype(np.float32))
@@ -77,9 +74,11 @@ def render_variant(draw: Draw, spec: HeadSpec, point: Point) -> Anatomy:
     csf = float(rng.normal(8, 3))
     gyri = _gyri(rng, point, warp, other)
     shrink = float(np.exp(rng.uniform(-0.8, 0.8)))
-    hu = (white + (grey - white) * np.maximum(
-        _level(18 - depth, 2.0) * _level(np.abs(gyri) * -6 + 2.2, 0.8), _level(5 - depth, 1.0)
-    )).astype(np.float32)
+    hu = (
+        white
+        + (grey - white)
+        * np.maximum(_level(18 - depth, 2.0) * _level(np.abs(gyri) * -6 + 2.2, 0.8), _level(5 - depth, 1.0))
+    ).astype(np.float32)
     for side in (-1, 1):
         nucleus = _blob(point, np.array([side * 22.0, 0.0, 4.0]), 13.0)
         hu += (grey - white) * 0.8 * _level(nucleus - 0.45, 0.06)
@@ -112,17 +111,20 @@ def render_variant(draw: Draw, spec: HeadSpec, point: Point) -> Anatomy:
         grids[plan.type] = np.maximum(grids.get(plan.type, np.zeros_like(alpha)), alpha)
     for _ in range(int(rng.integers(0, 5))):
         spot = np.array([rng.normal(0, 18), rng.normal(15, 22), rng.normal(8, 12)])
-        hu += float(rng.uniform(60, 400)) * _level(
-            _blob(point, spot, float(rng.uniform(2, 5))) - 0.5, 0.08
-        )
+        hu += float(rng.uniform(60, 400)) * _level(_blob(point, spot, float(rng.uniform(2, 5))) - 0.5, 0.08)
     hu += float(rng.uniform(0, 12)) * np.exp(-np.clip(depth, 0, None) / 5).astype(np.float32)
     _wrap(rng, hu, depth, point, warp, bone_mm, scalp_mm)
     return Anatomy(hu.astype(np.float32), grids, plans, 0.0)
 
 
 def _wrap(
-    rng: np.random.Generator, hu: FloatArray, depth: FloatArray, point: Point, warp: FloatArray,
-    bone_mm: float, scalp_mm: float,
+    rng: np.random.Generator,
+    hu: FloatArray,
+    depth: FloatArray,
+    point: Point,
+    warp: FloatArray,
+    bone_mm: float,
+    scalp_mm: float,
 ) -> None:
     """Bone, scalp, face and air around the brain, in place."""
     y, z = point[1], point[2]
@@ -130,12 +132,8 @@ def _wrap(
     face = (z < -25) & (np.hypot(point[0] / 68, (y + 4) / 92) < 1)
     soft_tissue = np.where(warp > 0, 50, -90).astype(np.float32)
     hollow = face & (np.abs(warp - 0.9) < 0.3) & (y < 10)
-    shell = np.where(
-        np.abs(out / bone_mm - 0.5) < 0.2, rng.uniform(500, 900), rng.uniform(1200, 1700)
-    )
-    beyond = np.where(
-        out < bone_mm, shell, np.where(out < bone_mm + scalp_mm, soft_tissue, -1000)
-    )
+    shell = np.where(np.abs(out / bone_mm - 0.5) < 0.2, rng.uniform(500, 900), rng.uniform(1200, 1700))
+    beyond = np.where(out < bone_mm, shell, np.where(out < bone_mm + scalp_mm, soft_tissue, -1000))
     beyond = np.where((out >= bone_mm) & face, soft_tissue, beyond)
     beyond = np.where((out >= bone_mm) & hollow, -1000, beyond)
     plates = face & (np.abs(warp) < 0.12) & (out >= bone_mm)
@@ -159,18 +157,31 @@ def _plan(draw: Draw, spec: HeadSpec, a: float, b: float, c: float) -> list[Plan
         radius = float((volume * 1000 * 0.75 / np.pi) ** (1 / 3))
         plans.append(
             Plan(
-                type=kind, side=1 if centre[0] > 0 else -1,
-                centre=(float(centre[0]), float(centre[1]), float(centre[2])), volume_ml=volume,
-                variant="blob", radius_mm=radius, thickness_mm=0.0, hu=draw.num("bleed.hu"),
-                mixed=draw.coin("bleed.mixed"), fluid_level=False, mass_effect=0.0,
+                type=kind,
+                side=1 if centre[0] > 0 else -1,
+                centre=(float(centre[0]), float(centre[1]), float(centre[2])),
+                volume_ml=volume,
+                variant="blob",
+                radius_mm=radius,
+                thickness_mm=0.0,
+                hu=draw.num("bleed.hu"),
+                mixed=draw.coin("bleed.mixed"),
+                fluid_level=False,
+                mass_effect=0.0,
             )
         )
     return plans
 
 
 def _fill(
-    rng: np.random.Generator, plan: Plan, point: Point, depth: FloatArray, fluid: FloatArray,
-    ventricle: FloatArray, warp: FloatArray, x: FloatArray,
+    rng: np.random.Generator,
+    plan: Plan,
+    point: Point,
+    depth: FloatArray,
+    fluid: FloatArray,
+    ventricle: FloatArray,
+    warp: FloatArray,
+    x: FloatArray,
 ) -> FloatArray:
     """Occupancy of a bleed: the level set, inside the space of its type, of the planned volume."""
     centre = np.asarray(plan.centre)

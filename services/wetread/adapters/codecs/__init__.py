@@ -1,0 +1,1 @@
+"""Decoders of compressed pixel data behind ``core.ports.pixels.FrameDecoder``."""

@@ -1,0 +1,117 @@
+"""Decision traces, run inputs, manifests and quiet timers on SQL."""
+
+from __future__ import annotations
+
+import json
+import zlib
+
+from sqlalchemy import delete, select
+
+from wetread.adapters.index.database import connection_of
+from wetread.adapters.index.tables import decisions, manifests, quiet_watches, run_inputs
+from wetread.adapters.index.upsert import insert_row, replace_row
+from wetread.core.completeness import StudyManifest
+from wetread.core.errors import NotFound
+from wetread.core.ports.database import Transaction
+from wetread.core.ports.orchestration import Decision, QuietWatch, RunInput
+
+
+class SqlDecisions:
+    """DecisionRepository on SQL."""
+
+    def put(self, tx: Transaction, decision: Decision) -> None:
+        """Insert or replace."""
+        values = {
+            "tenant": decision.tenant,
+            "study_uid": decision.study_uid,
+            "generation": decision.generation,
+            "signal": decision.signal,
+            "at": decision.at,
+            "rules_digest": decision.rules_digest,
+            "trace_json": json.dumps(decision.trace, sort_keys=True),
+        }
+        replace_row(connection_of(tx), decisions, values)
+
+    def signals(self, tx: Transaction, tenant: str, study_uid: str, generation: int) -> frozenset[str]:
+        """Return the signals that were evaluated for a generation of a study."""
+        query = select(decisions.c.signal).where(
+            decisions.c.tenant == tenant, decisions.c.study_uid == study_uid, decisions.c.generation == generation
+        )
+        return frozenset(connection_of(tx).execute(query).scalars())
+
+    def of_study(self, tx: Transaction, tenant: str, study_uid: str) -> list[Decision]:
+        """Return all decisions of a study, oldest first."""
+        query = select(decisions).where(decisions.c.tenant == tenant, decisions.c.study_uid == study_uid)
+        rows = connection_of(tx).execute(query.order_by(decisions.c.at, decisions.c.generation, decisions.c.signal))
+        return [
+            Decision(r.tenant, r.study_uid, r.generation, r.signal, r.at, r.rules_digest, json.loads(r.trace_json))
+            for r in rows
+        ]
+
+
+class SqlRunInputs:
+    """RunInputRepository on SQL."""
+
+    def put(self, tx: Transaction, run_input: RunInput) -> None:
+        """Store; the same digest again is ignored."""
+        values = {
+            "tenant": run_input.tenant,
+            "digest": run_input.digest,
+            "study_uid": run_input.study_uid,
+            "series_uid": run_input.series_uid,
+            "sop_uids": zlib.compress("\n".join(run_input.sop_instance_uids).encode()),
+        }
+        insert_row(connection_of(tx), run_inputs, values)
+
+    def get(self, tx: Transaction, tenant: str, digest: str) -> RunInput:
+        """Return an input. Raises NotFound."""
+        query = select(run_inputs).where(run_inputs.c.tenant == tenant, run_inputs.c.digest == digest)
+        row = connection_of(tx).execute(query).one_or_none()
+        if row is None:
+            msg = "no such run input"
+            raise NotFound(msg)
+        uids = tuple(uid for uid in zlib.decompress(row.sop_uids).decode().split("\n") if uid)
+        return RunInput(row.tenant, row.digest, row.study_uid, row.series_uid, uids)
+
+
+class SqlManifests:
+    """ManifestRepository on SQL."""
+
+    def put(self, tx: Transaction, tenant: str, study_uid: str, manifest: StudyManifest, at: float) -> None:
+        """Insert or replace."""
+        values = {"tenant": tenant, "study_uid": study_uid, "at": at, "manifest_json": manifest.model_dump_json()}
+        replace_row(connection_of(tx), manifests, values)
+
+    def get(self, tx: Transaction, tenant: str, study_uid: str) -> StudyManifest | None:
+        """Return the latest manifest, or None."""
+        query = select(manifests.c.manifest_json).where(
+            manifests.c.tenant == tenant, manifests.c.study_uid == study_uid
+        )
+        text = connection_of(tx).execute(query).scalar()
+        return StudyManifest.model_validate_json(text) if text else None
+
+
+class SqlQuietWatches:
+    """QuietWatchRepository on SQL."""
+
+    def get(self, tx: Transaction, tenant: str, study_uid: str) -> QuietWatch | None:
+        """Return the timer in flight, or None."""
+        query = select(quiet_watches).where(quiet_watches.c.tenant == tenant, quiet_watches.c.study_uid == study_uid)
+        row = connection_of(tx).execute(query).one_or_none()
+        return QuietWatch(row.tenant, row.study_uid, row.sequence, row.since) if row else None
+
+    def put(self, tx: Transaction, watch: QuietWatch) -> None:
+        """Insert or replace."""
+        values = {
+            "tenant": watch.tenant,
+            "study_uid": watch.study_uid,
+            "sequence": watch.sequence,
+            "since": watch.since,
+        }
+        replace_row(connection_of(tx), quiet_watches, values)
+
+    def delete(self, tx: Transaction, tenant: str, study_uid: str) -> None:
+        """Forget the timer: the study is quiet."""
+        connection_of(tx).execute(
+            delete(quiet_watches).where(quiet_watches.c.tenant == tenant, quiet_watches.c.study_uid == study_uid)
+        )

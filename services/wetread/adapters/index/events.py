@@ -1,0 +1,80 @@
+"""The event stream as a table: appended in the transaction of the change, read by cursor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+from sqlalchemy import Row, func, insert, select
+
+from wetread.adapters.index.database import connection_of
+from wetread.adapters.index.tables import events
+from wetread.core.events import Event, EventType
+from wetread.core.ports import Deliveries, Transaction
+
+
+class SqlEventLog:
+    """``EventLog`` on the index database.
+
+    The cursor is safe to remember because numbers commit in order: every write transaction takes SQLite's one write
+    lock at its start (``BEGIN IMMEDIATE``), so a number is given out only after all smaller ones are visible.
+    """
+
+    def __init__(self, deliveries: Deliveries) -> None:
+        self._deliveries = deliveries
+
+    def append(self, tx: Transaction, event: Event) -> bool:
+        connection = connection_of(tx)
+        known = select(events.c.cursor).where(events.c.tenant == event.tenant, events.c.id == event.id)
+        if connection.execute(known).first() is not None:
+            return False
+        connection.execute(
+            insert(events).values(
+                tenant=event.tenant,
+                id=event.id,
+                type=str(event.type),
+                subject=event.subject,
+                time=event.time,
+                data_json=orjson.dumps(dict(event.data)).decode(),
+                stamps_json=orjson.dumps(dict(event.stamps)).decode(),
+            )
+        )
+        self._deliveries.open(tx, event)
+        return True
+
+    def after(
+        self, tx: Transaction, tenant: str, cursor: int, *, limit: int = 100, types: Sequence[str] | None = None
+    ) -> list[Event]:
+        query = select(events).where(events.c.tenant == tenant, events.c.cursor > cursor)
+        if types:
+            query = query.where(events.c.type.in_([str(name) for name in types]))
+        rows = connection_of(tx).execute(query.order_by(events.c.cursor).limit(limit))
+        return [_event(row) for row in rows]
+
+    def get(self, tx: Transaction, tenant: str, event_id: str) -> Event | None:
+        query = select(events).where(events.c.tenant == tenant, events.c.id == event_id)
+        row = connection_of(tx).execute(query).first()
+        return None if row is None else _event(row)
+
+    def of_study(self, tx: Transaction, tenant: str, study_uid: str, *, limit: int = 200) -> list[Event]:
+        query = select(events).where(events.c.tenant == tenant, events.c.subject == study_uid)
+        rows = connection_of(tx).execute(query.order_by(events.c.cursor.desc()).limit(limit)).all()
+        return [_event(row) for row in reversed(rows)]
+
+    def latest(self, tx: Transaction) -> int:
+        value = connection_of(tx).execute(select(func.max(events.c.cursor))).scalar()
+        return int(value or 0)
+
+
+def _event(row: Row[Any]) -> Event:
+    return Event(
+        id=row.id,
+        type=EventType(row.type),
+        tenant=row.tenant,
+        subject=row.subject,
+        time=row.time,
+        data=orjson.loads(row.data_json),
+        stamps=orjson.loads(row.stamps_json),
+        cursor=row.cursor,
+    )

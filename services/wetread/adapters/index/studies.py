@@ -1,0 +1,414 @@
+"""The study index on SQL: facts, places and counters (``StudyIndex``) and the gateway's write side (``Archive``)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+import orjson
+from sqlalchemy import Connection, bindparam, delete, insert, select, update
+
+from wetread.adapters.index.database import connection_of
+from wetread.adapters.index.search import Searcher
+from wetread.adapters.index.tables import instances, object_marks, series, studies
+from wetread.core.dicom.attributes import folded, text
+from wetread.core.dicom.facts import instance_facts_from_json
+from wetread.core.dicomweb.levels import INSTANCE_FRAGMENT, Level, fragment
+from wetread.core.dicomweb.match import normalised
+from wetread.core.dicomweb.query import Query
+from wetread.core.errors import NotFound
+from wetread.core.facts import SeriesFacts, Source, StudyFacts
+from wetread.core.ports.archive import (
+    ArchivedInstance,
+    IndexEntry,
+    KnownInstance,
+    SearchPage,
+    SeriesMetadata,
+    StudyAddition,
+)
+from wetread.core.ports.database import Transaction
+from wetread.core.ports.objects import ObjectRef
+from wetread.core.ports.studies import StoredInstance, StudySummary
+
+_IN_LIMIT: Final = 500
+"""Values per IN list: SQLite allows 32,766 variables, planners like fewer."""
+
+
+# Statements of the ingest path, built once: building them anew costs more than running them.
+_KNOWN: Final = select(
+    instances.c.sop_uid, instances.c.study_uid, instances.c.series_uid, instances.c.content_hash
+).where(instances.c.tenant == bindparam("of"), instances.c.sop_uid.in_(bindparam("uids", expanding=True)))
+_GROW_SERIES: Final = (
+    update(series)
+    .where(
+        series.c.tenant == bindparam("of"),
+        series.c.study_uid == bindparam("study"),
+        series.c.series_uid == bindparam("one"),
+    )
+    .values(instance_count=series.c.instance_count + bindparam("more"), version=series.c.version + 1)
+)
+_ONE_STUDY: Final = (studies.c.tenant == bindparam("of"), studies.c.study_uid == bindparam("study"))
+_GROW_STUDY: Final = (
+    update(studies)
+    .where(*_ONE_STUDY)
+    .values(
+        instance_count=studies.c.instance_count + bindparam("more"),
+        series_count=studies.c.series_count + bindparam("groups"),
+        generation=studies.c.generation + 1,
+        last_received_at=bindparam("latest"),
+    )
+    .returning(studies.c.generation, studies.c.modalities)
+)
+_SET_MODALITIES: Final = update(studies).where(*_ONE_STUDY).values(modalities=bindparam("found"))
+_INSERT_STUDY: Final = insert(studies)
+_INSERT_SERIES: Final = insert(series)
+_INSERT_INSTANCES: Final = insert(instances)
+_MOVE_MARK: Final = update(object_marks).where(object_marks.c.stream == bindparam("of")).values(locator=bindparam("to"))
+
+
+class SqlArchive:
+    """Both sides of the index in one repository; every statement names the tenant."""
+
+    def known(self, tx: Transaction, tenant: str, sop_uids: Sequence[str]) -> dict[str, KnownInstance]:
+        """Return the identity of those instances that are indexed."""
+        connection = connection_of(tx)
+        found: dict[str, KnownInstance] = {}
+        for chunk in _chunks(sop_uids):
+            rows = connection.execute(_KNOWN, {"of": tenant, "uids": chunk})
+            found.update({row[0]: KnownInstance(row[1], row[2], row[3]) for row in rows})
+        return found
+
+    def add(self, tx: Transaction, tenant: str, entries: Sequence[IndexEntry]) -> list[StudyAddition]:
+        """Insert new instances; counters move in the same transaction."""
+        by_study: dict[str, list[IndexEntry]] = {}
+        for entry in entries:
+            by_study.setdefault(entry.study_uid, []).append(entry)
+        additions = [self._add_to_study(connection_of(tx), tenant, uid, group) for uid, group in by_study.items()]
+        if entries:
+            connection_of(tx).execute(_INSERT_INSTANCES, [_instance_row(tenant, entry) for entry in entries])
+        return additions
+
+    def _add_to_study(self, connection: Connection, tenant: str, uid: str, entries: list[IndexEntry]) -> StudyAddition:
+        by_series: dict[str, list[IndexEntry]] = {}
+        for entry in entries:
+            by_series.setdefault(entry.series_uid, []).append(entry)
+        new_series = []
+        for key, group in by_series.items():
+            where = {"of": tenant, "study": uid, "one": key, "more": len(group)}
+            if connection.execute(_GROW_SERIES, where).rowcount == 0:
+                new_series.append(_series_row(tenant, group))
+        if new_series:
+            connection.execute(_INSERT_SERIES, new_series)
+        latest = max(entry.received_at for entry in entries)
+        modalities = {entry.series.modality for entry in entries if entry.series.modality}
+        grown = connection.execute(
+            _GROW_STUDY,
+            {"of": tenant, "study": uid, "more": len(entries), "groups": len(new_series), "latest": latest},
+        ).first()
+        if grown is None:
+            counted = {"series_count": len(new_series), "instance_count": len(entries), "generation": 1}
+            fresh = _study_row(tenant, entries[0]) | counted
+            fresh |= {"modalities": _joined(modalities), "last_received_at": latest}
+            connection.execute(_INSERT_STUDY, [fresh])
+            return StudyAddition(uid, 1, first=True, new_instances=len(entries))
+        known = set(grown[1].strip("\\").split("\\")) - {""}
+        if not modalities <= known:
+            connection.execute(_SET_MODALITIES, {"of": tenant, "study": uid, "found": _joined(modalities | known)})
+        return StudyAddition(uid, grown[0], first=False, new_instances=len(entries))
+
+    def next_generation(self, tx: Transaction, tenant: str, study_uid: str) -> int:
+        """Raise and return the generation of a study."""
+        connection = connection_of(tx)
+        where = (studies.c.tenant == tenant, studies.c.study_uid == study_uid)
+        current = connection.execute(select(studies.c.generation).where(*where)).scalar_one_or_none()
+        if current is None:
+            raise _no_study()
+        connection.execute(update(studies).where(*where).values(generation=current + 1))
+        return int(current) + 1
+
+    def marks(self, tx: Transaction) -> list[str]:
+        """Return the high-water marks."""
+        return list(connection_of(tx).execute(select(object_marks.c.locator)).scalars())
+
+    def move_marks(self, tx: Transaction, locators: Sequence[str]) -> None:
+        """Advance the marks."""
+        connection = connection_of(tx)
+        newest = {_stream_of(locator): locator for locator in locators}
+        for stream, locator in newest.items():
+            if connection.execute(_MOVE_MARK, {"of": stream, "to": locator}).rowcount == 0:
+                connection.execute(insert(object_marks).values(stream=stream, locator=locator))
+
+    def clear(self, tx: Transaction) -> None:
+        """Forget everything that a rebuild writes anew."""
+        for table in (instances, series, studies, object_marks):
+            connection_of(tx).execute(delete(table))
+
+    def search(
+        self, tx: Transaction, tenant: str, query: Query, *, study_uid: str | None, series_uid: str | None
+    ) -> SearchPage:
+        """Run a search."""
+        return Searcher(connection_of(tx), tenant, query, study_uid, series_uid).run()
+
+    def instances(
+        self, tx: Transaction, tenant: str, study_uid: str, series_uid: str | None = None, sop_uid: str | None = None
+    ) -> list[ArchivedInstance]:
+        """Return the instances below a path, ordered by series number and instance number."""
+        columns = instances.c
+        statement = (
+            select(
+                *(columns.study_uid, columns.series_uid, columns.sop_uid, columns.sop_class_uid),
+                *(columns.instance_number, columns.transfer_syntax_uid, columns.content_hash, columns.locator),
+                *(columns.length, columns.frames_json, columns.facts_json),
+            )
+            .join(
+                series,
+                (series.c.tenant == columns.tenant)
+                & (series.c.study_uid == columns.study_uid)
+                & (series.c.series_uid == columns.series_uid),
+            )
+            .where(*_path(tenant, study_uid, series_uid, sop_uid))
+            .order_by(series.c.series_number, columns.series_uid, columns.instance_number, columns.sop_uid)
+        )
+        rows = connection_of(tx).execute(statement).all()
+        if not rows:
+            raise _nothing(study_uid, series_uid, sop_uid)
+        return [
+            ArchivedInstance(
+                *row[:7],
+                lossy='"lossy":true' in row[10],
+                ref=ObjectRef(row[7], row[8]),
+                frames=orjson.loads(row[9]),
+            )
+            for row in rows
+        ]
+
+    def metadata(
+        self, tx: Transaction, tenant: str, study_uid: str, series_uid: str | None = None, sop_uid: str | None = None
+    ) -> list[SeriesMetadata]:
+        """Return the stored metadata below a path."""
+        connection = connection_of(tx)
+        where = [series.c.tenant == tenant, series.c.study_uid == study_uid]
+        if series_uid is not None:
+            where.append(series.c.series_uid == series_uid)
+        levels = connection.execute(
+            select(series.c.series_uid, series.c.version)
+            .where(*where)
+            .order_by(series.c.series_number, series.c.series_uid)
+        ).all()
+        result = []
+        for uid, version in levels:
+            rows = connection.execute(
+                select(instances.c.sop_uid, instances.c.metadata_json)
+                .where(*_path(tenant, study_uid, uid, sop_uid))
+                .order_by(instances.c.instance_number, instances.c.sop_uid)
+            )
+            found = tuple((row[0], row[1]) for row in rows)
+            if found:
+                result.append(SeriesMetadata(study_uid, uid, version, found))
+        if not result:
+            raise _nothing(study_uid, series_uid, sop_uid)
+        return result
+
+    def versions(self, tx: Transaction, tenant: str, study_uid: str, series_uid: str | None = None) -> list[int]:
+        """Return the versions of a study's series."""
+        where = [series.c.tenant == tenant, series.c.study_uid == study_uid]
+        if series_uid is not None:
+            where.append(series.c.series_uid == series_uid)
+        found = list(
+            connection_of(tx).execute(select(series.c.version).where(*where).order_by(series.c.series_uid)).scalars()
+        )
+        if not found:
+            raise _nothing(study_uid, series_uid, None)
+        return found
+
+    def facts(self, tx: Transaction, tenant: str, study_uid: str) -> StudyFacts:
+        """Return the header facts of a study."""
+        connection = connection_of(tx)
+        study = connection.execute(
+            select(studies).where(studies.c.tenant == tenant, studies.c.study_uid == study_uid)
+        ).first()
+        if study is None:
+            raise _no_study()
+        members: dict[str, list[Any]] = {}
+        for uid, stored in connection.execute(
+            select(instances.c.series_uid, instances.c.facts_json)
+            .where(*_path(tenant, study_uid, None, None))
+            .order_by(instances.c.instance_number, instances.c.sop_uid)
+        ):
+            members.setdefault(uid, []).append(instance_facts_from_json(orjson.loads(stored)))
+        rows = connection.execute(
+            select(series)
+            .where(series.c.tenant == tenant, series.c.study_uid == study_uid)
+            .order_by(series.c.series_number, series.c.series_uid)
+        )
+        return StudyFacts(
+            tenant=tenant,
+            study_instance_uid=study_uid,
+            series=tuple(
+                SeriesFacts(
+                    series_instance_uid=row.series_uid,
+                    instances=tuple(members.get(row.series_uid, ())),
+                    detector_result=row.own_result,
+                    **orjson.loads(row.facts_json),
+                )
+                for row in rows
+            ),
+            generation=study.generation,
+            description=study.description,
+            patient_age_years=study.age_years,
+            patient_sex=study.sex,
+            received_at=study.received_at,
+            last_received_at=study.last_received_at,
+            source=Source(**orjson.loads(study.source_json)),
+        )
+
+    def summary(self, tx: Transaction, tenant: str, study_uid: str) -> StudySummary:
+        """Return one study's summary."""
+        row = (
+            connection_of(tx)
+            .execute(select(studies).where(studies.c.tenant == tenant, studies.c.study_uid == study_uid))
+            .first()
+        )
+        if row is None:
+            raise _no_study()
+        return StudySummary(
+            study_uid=study_uid,
+            patient_id=row.patient_id,
+            patient_name=row.patient_name,
+            modalities=tuple(part for part in row.modalities.split("\\") if part),
+            description=row.description,
+            received_at=row.received_at,
+            instances=row.instance_count,
+            generation=row.generation,
+        )
+
+    def locate(
+        self, tx: Transaction, tenant: str, study_uid: str, sop_instance_uids: Sequence[str] | None = None
+    ) -> list[StoredInstance]:
+        """Return where instances are, in the order asked for. Raises NotFound when one is not in the study."""
+        found = {
+            item.sop_uid: StoredInstance(
+                item.sop_uid, item.series_uid, item.ref, item.content_hash, item.transfer_syntax_uid
+            )
+            for item in self.instances(tx, tenant, study_uid)
+        }
+        if sop_instance_uids is None:
+            return list(found.values())
+        missing = [uid for uid in sop_instance_uids if uid not in found]
+        if missing:
+            msg = f"{len(missing)} of the instances are not in this study"
+            raise NotFound(msg)
+        return [found[uid] for uid in sop_instance_uids]
+
+
+def _chunks(values: Sequence[str]) -> Iterable[Sequence[str]]:
+    return (values[at : at + _IN_LIMIT] for at in range(0, len(values), _IN_LIMIT))
+
+
+def _path(tenant: str, study_uid: str, series_uid: str | None, sop_uid: str | None) -> list[Any]:
+    where: list[Any] = [instances.c.tenant == tenant, instances.c.study_uid == study_uid]
+    if series_uid is not None:
+        where.append(instances.c.series_uid == series_uid)
+    if sop_uid is not None:
+        where.append(instances.c.sop_uid == sop_uid)
+    return where
+
+
+def _stream_of(locator: str) -> str:
+    """Return the writer and tenant of a locator: everything before its segment number."""
+    return locator.rpartition(":")[0].rpartition("-")[0] or locator.partition(":")[0]
+
+
+def _joined(modalities: set[str]) -> str:
+    return "\\" + "".join(f"{modality}\\" for modality in sorted(modalities))
+
+
+def _no_study() -> NotFound:
+    msg = "no such study"
+    return NotFound(msg)
+
+
+def _nothing(study_uid: str, series_uid: str | None, sop_uid: str | None) -> NotFound:
+    level = "instance" if sop_uid else "series" if series_uid else "study" if study_uid else "entity"
+    msg = f"no such {level}"
+    return NotFound(msg)
+
+
+def _study_row(tenant: str, entry: IndexEntry) -> dict[str, Any]:
+    data = entry.attributes
+    name, physician = text(data, "00100010"), text(data, "00080090")
+    return {
+        "tenant": tenant,
+        "study_uid": entry.study_uid,
+        "patient_id": text(data, "00100020"),
+        "patient_name": name,
+        "patient_name_folded": folded(name),
+        "birth_date": normalised(text(data, "00100030"), "DA"),
+        "sex": text(data, "00100040"),
+        "age_years": entry.age_years,
+        "study_date": normalised(text(data, "00080020"), "DA"),
+        "study_time": text(data, "00080030"),
+        "accession_number": text(data, "00080050"),
+        "referring_physician": physician,
+        "referring_physician_folded": folded(physician),
+        "study_id": text(data, "00200010"),
+        "description": text(data, "00081030"),
+        "institution": text(data, "00080080"),
+        "received_at": entry.received_at,
+        "source_json": orjson.dumps(entry.source).decode(),
+        "attributes_json": orjson.dumps(fragment(data, Level.STUDY)),
+    }
+
+
+def _series_row(tenant: str, entries: list[IndexEntry]) -> dict[str, Any]:
+    first = entries[0]
+    data = first.attributes
+    return {
+        "tenant": tenant,
+        "study_uid": first.study_uid,
+        "series_uid": first.series_uid,
+        "modality": first.series.modality,
+        "series_number": _sql_integer(first.series.series_number),
+        "description": first.series.description,
+        "body_part": first.series.body_part,
+        "series_date": normalised(text(data, "00080021"), "DA"),
+        "series_time": text(data, "00080031"),
+        "performed_date": normalised(text(data, "00400244"), "DA"),
+        "performed_time": text(data, "00400245"),
+        "own_result": first.own_result,
+        "instance_count": len(entries),
+        "version": 1,
+        "received_at": first.received_at,
+        "facts_json": orjson.dumps(first.series).decode(),
+        "attributes_json": orjson.dumps(fragment(data, Level.SERIES)),
+    }
+
+
+def _instance_row(tenant: str, entry: IndexEntry) -> dict[str, Any]:
+    facts, data = entry.facts, entry.attributes
+    return {
+        "tenant": tenant,
+        "study_uid": entry.study_uid,
+        "series_uid": entry.series_uid,
+        "sop_uid": facts.sop_instance_uid,
+        "sop_class_uid": facts.sop_class_uid,
+        "instance_number": _sql_integer(facts.instance_number),
+        "rows": _sql_integer(facts.rows),
+        "columns": _sql_integer(facts.columns),
+        "number_of_frames": _sql_integer(facts.number_of_frames) or 1,
+        "transfer_syntax_uid": facts.transfer_syntax_uid,
+        "content_hash": facts.content_hash,
+        "locator": entry.ref.locator,
+        "length": entry.ref.length,
+        "received_at": entry.received_at,
+        "warnings": ",".join(entry.warnings),
+        "facts_json": orjson.dumps(facts).decode(),
+        "attributes_json": orjson.dumps({tag: data[tag] for tag in INSTANCE_FRAGMENT if tag in data}),
+        "metadata_json": entry.metadata,
+        "frames_json": orjson.dumps(entry.frames).decode(),
+    }
+
+
+def _sql_integer(value: int | None) -> int | None:
+    """Return *value* when a 64-bit column holds it (an IS of a broken writer may not fit)."""
+    return value if value is None or abs(value) < 1 << 62 else None

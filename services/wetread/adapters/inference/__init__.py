@@ -1,0 +1,1 @@
+"""Engines behind ``core.ports.inference.InferenceClient``."""

@@ -1,0 +1,1 @@
+"""Channels that tell somebody outside: signed webhooks."""

@@ -1,0 +1,1 @@
+"""Bytes: append-only segment files, computed artifacts, and the same in memory."""

@@ -1,0 +1,248 @@
+"""The composition root: settings become adapters, adapters become services. The only place that knows them all."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from pydicom.config import IGNORE
+from pydicom.config import settings as pydicom_settings
+from sqlalchemy import text
+
+import wetread
+from wetread.adapters.auth.api_keys import ApiKeys
+from wetread.adapters.index.database import SqlDatabase, connection_of
+from wetread.adapters.index.deliveries import SqlDeliveries
+from wetread.adapters.index.events import SqlEventLog
+from wetread.adapters.index.reading_order import SqlReadingOrder
+from wetread.adapters.index.results import SqlResults
+from wetread.adapters.index.studies import SqlArchive
+from wetread.adapters.index.subscriptions import SqlSubscriptions
+from wetread.adapters.index.tasks import SqlTasks
+from wetread.adapters.index.workitems import SqlWorkitems
+from wetread.adapters.notify.addresses import AddressPolicy
+from wetread.adapters.notify.webhook import HttpWebhookSender
+from wetread.adapters.objectstore.artifacts import FileArtifactStore
+from wetread.adapters.objectstore.segments import SegmentStore
+from wetread.adapters.workqueue.dbos import DbosWorkQueue, create_queue_schema
+from wetread.core.errors import StorageFull, Unavailable
+from wetread.core.ports import DetectorInfo
+from wetread.core.service import Service
+from wetread.registry import SERVICES, WORKER
+from wetread.settings import Settings
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
+    from wetread.detection.runner import ProcessDetectorRunner
+    from wetread.gateway.ingest import GroupIngest
+    from wetread.orchestration.ports import Rules
+    from wetread.triage.delivery import Notifier
+
+_PRIVATE_NETWORKS: Final = ("127.0.0.0/8", "::1/128", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")
+_MINIMUM_FREE_BYTES: Final = 256 << 20
+_WORKER_EXECUTOR: Final = "worker"
+
+
+class SystemClock:
+    """``Clock`` of the operating system."""
+
+    def now(self) -> float:
+        """Return Unix seconds, UTC."""
+        return time.time()
+
+
+def installed_detectors(settings: Settings) -> Mapping[str, DetectorInfo]:
+    """Return the installed detectors by name. Raises ConfigurationError."""
+    from wetread.detection.registry import discover
+
+    return {name: found.info for name, found in discover(settings.detectors).items()}
+
+
+def workflow_folder(settings: Settings) -> Path:
+    """Return the folder of active workflows: configured, of the wheel, or of the repository."""
+    if settings.workflows is not None:
+        return settings.workflows
+    package = Path(wetread.__file__).resolve().parent
+    shared = package / "_share" / "workflows"
+    return shared if shared.is_dir() else package.parent.parent / "workflows"
+
+
+def installed_workflows(settings: Settings) -> list[str]:
+    """Return the active workflows as ``name@version``. Raises ConfigurationError with file and line."""
+    return [f"{workflow.model.workflow}@{workflow.model.version}" for workflow in load_rules(settings).workflows]
+
+
+def load_rules(settings: Settings) -> Rules:
+    """Return workflows and completeness policy. Raises ConfigurationError with file and line."""
+    from wetread.core.completeness import CompletenessPolicy
+    from wetread.orchestration.load import load_folder
+    from wetread.orchestration.ports import Rules
+
+    workflows, policy = load_folder(workflow_folder(settings), installed_detectors(settings))
+    if policy is None:
+        policy = CompletenessPolicy.model_validate(
+            {
+                "default": {
+                    "quiet_series": f"{settings.quiet_series}s",
+                    "quiet_study": f"{settings.quiet_study}s",
+                    "max_wait": f"{settings.max_wait}s",
+                }
+            }
+        )
+    return Rules(workflows, policy)
+
+
+class House:
+    """The adapters of one process, made when first needed, and the services built on them.
+
+    ``shard``: the segment files that this process writes; no two processes share one.
+    """
+
+    def __init__(self, settings: Settings, shard: str) -> None:
+        self.settings = settings
+        self.clock = SystemClock()
+        self.stopping = threading.Event()
+        self.database = SqlDatabase(settings.database_path)
+        # Rows of the ingest path can be rebuilt from synced segments, so their commits need no sync of their own.
+        self.index_database = SqlDatabase(settings.database_path, full_sync=False)
+        self.queue = DbosWorkQueue(self.database.url)
+        self.archive = SqlArchive()
+        self.objects = SegmentStore(settings.data / "segments", shard=shard)
+        self.artifacts = FileArtifactStore(settings.data / "artifacts")
+        self.deliveries = SqlDeliveries(self.queue)
+        self.subscriptions = SqlSubscriptions(self.deliveries)
+        self.events = SqlEventLog(self.deliveries)
+        self.order = SqlReadingOrder(self.events)
+        self.tasks = SqlTasks()
+        self.results = SqlResults(self.clock)
+        self.workitems = SqlWorkitems(self.clock)
+        networks = _PRIVATE_NETWORKS if settings.allow_private_webhooks else ()
+        self.webhooks = HttpWebhookSender(
+            self.clock, AddressPolicy(networks), user_agent=f"wetread/{wetread.__version__}"
+        )
+
+    @cached_property
+    def ingest(self) -> GroupIngest:
+        """The one way in for instances."""
+        from wetread.gateway.ingest import GroupIngest
+        from wetread.gateway.settings import IngestSettings
+        from wetread.orchestration.outbox import DurableOutbox
+
+        return GroupIngest(
+            self.index_database,
+            self.archive,
+            self.objects,
+            DurableOutbox(self.events, self.order, self.queue, self.clock),
+            settings=IngestSettings(
+                part_bytes=self.settings.max_part_bytes, request_bytes=self.settings.max_request_bytes
+            ),
+        )
+
+    @cached_property
+    def runner(self) -> ProcessDetectorRunner:
+        """The processes that run detectors."""
+        from wetread.adapters.evidence.encoder import Encoder
+        from wetread.adapters.inference.onnxruntime import engine_identity
+        from wetread.detection.process import WorkerSpec
+        from wetread.detection.runner import ProcessDetectorRunner
+
+        spec = WorkerSpec(
+            ports="wetread.bootstrap.inputs:worker_ports",
+            detectors=self.settings.detectors,
+            environment=self.settings.environment(),
+            threads=self.settings.inference_threads,
+        )
+        return ProcessDetectorRunner(spec, engine=engine_identity(), encoder_version=Encoder().version)
+
+    @cached_property
+    def notifier(self) -> Notifier:
+        """Delivers events to subscribers."""
+        from wetread.triage.delivery import Notifier, Ports
+
+        return Notifier(
+            Ports(
+                database=self.database,
+                clock=self.clock,
+                events=self.events,
+                deliveries=self.deliveries,
+                subscriptions=self.subscriptions,
+                studies=self.archive,
+                webhooks=self.webhooks,
+                public_url=self.settings.public_base_url or f"http://{self.settings.host}:{self.settings.port}",
+            )
+        )
+
+    def prepare(self) -> None:
+        """Create folders and tables (idempotent)."""
+        self.settings.data.mkdir(parents=True, exist_ok=True)
+        self.database.create_schema()
+        create_queue_schema(self.database.url)
+
+    def close(self) -> None:
+        """Close what was opened."""
+        self.queue.close()
+        self.objects.close()
+        self.index_database.close()
+        self.database.close()
+
+    def services(self, names: Sequence[str]) -> list[Service]:
+        """Build the named services; imports only what they need."""
+        from wetread.bootstrap import inputs
+
+        built = []
+        for name in names:
+            module, _, function = SERVICES[name].partition(":")
+            build = getattr(import_module(module), function)
+            built.append(getattr(inputs, name)(self, build))
+        return built
+
+    def application(self, services: Sequence[Service]) -> ASGIApp:
+        """Return the ASGI application over the HTTP faces of *services*."""
+        from wetread.adapters.telemetry.metrics import Metrics
+        from wetread.bootstrap.web import build_app
+
+        keys = ApiKeys(self.settings.api_keys_file) if self.settings.api_keys_file else None
+        return build_app(services, checks=self.checks(), metrics=Metrics(self.database), keys=keys)
+
+    def checks(self) -> dict[str, Callable[[], None]]:
+        """Return the readiness checks: database, room on disk, a living worker."""
+        return {"database": self._check_database, "disk": self._check_disk, "worker": self._check_worker}
+
+    def _check_database(self) -> None:
+        with self.database.read() as tx:
+            connection_of(tx).execute(text("SELECT 1"))
+
+    def _check_disk(self) -> None:
+        import shutil
+
+        if shutil.disk_usage(self.settings.data).free < _MINIMUM_FREE_BYTES:
+            msg = "less than 256 MiB are free for images"
+            raise StorageFull(msg)
+
+    def _check_worker(self) -> None:
+        query = text("SELECT max(lease_until) FROM executors WHERE id = :id")
+        with self.database.read() as tx:
+            lease: Any = connection_of(tx).execute(query, {"id": _WORKER_EXECUTOR}).scalar()
+        if lease is None or lease < self.clock.now():
+            msg = "no worker process is running"
+            raise Unavailable(msg)
+
+
+@contextmanager
+def open_house(settings: Settings, names: Sequence[str]) -> Iterator[House]:
+    """Open the adapters for the named services of this process and close them at the end."""
+    # pydicom's warnings about odd values quote them: patient data must not reach a log.
+    pydicom_settings.reading_validation_mode = IGNORE
+    house = House(settings, shard="worker" if set(names) & set(WORKER) else "web")
+    house.prepare()
+    try:
+        yield house
+    finally:
+        house.close()

@@ -1,0 +1,50 @@
+"""Write the generated documents anew: JSON Schemas and the OpenAPI description (``make schemas``)."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+
+import wetread
+from wetread.core.workflow import schema_json
+from wetread.detection.schemas import rendered
+from wetread.registry import SERVICES
+from wetread.settings import Settings
+
+
+def openapi_json() -> str:
+    """Return the OpenAPI description of all services together."""
+    from fastapi import FastAPI
+
+    from wetread.bootstrap.house import House
+    from wetread.bootstrap.web import Shell
+
+    with tempfile.TemporaryDirectory() as scratch:
+        house = House(Settings(data=Path(scratch)), shard="web")
+        try:
+            shell = house.application(house.services([name for name in SERVICES if name not in _WITHOUT_HTTP]))
+            assert isinstance(shell, Shell)
+            assert isinstance(shell.app, FastAPI)
+            return json.dumps(shell.app.openapi(), indent=1, sort_keys=True) + "\n"
+        finally:
+            house.close()
+
+
+_WITHOUT_HTTP = frozenset({"orchestration", "triage", "detection"})
+
+
+def generated() -> dict[Path, str]:
+    """Return every generated document by its path in the repository."""
+    package = Path(wetread.__file__).resolve().parent
+    schemas = package / "schemas"
+    texts = {schemas / name: text for name, text in rendered().items()}
+    texts[schemas / "workflow.schema.json"] = schema_json().decode()
+    texts[package.parent.parent / "docs" / "openapi.json"] = openapi_json()
+    return texts
+
+
+if __name__ == "__main__":
+    for path, text in generated().items():
+        path.write_text(text, encoding="utf-8")
+        print(path.name)

@@ -1,0 +1,143 @@
+"""The index as the gateway needs it: what an instance adds, what a search finds, where frames lie."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from wetread.core.dicom.attributes import Attributes
+from wetread.core.dicom.facts import SeriesHeader
+from wetread.core.dicomweb.query import Query
+from wetread.core.facts import InstanceFacts, Source
+from wetread.core.ports.database import Transaction
+from wetread.core.ports.objects import ObjectRef
+from wetread.core.ports.studies import StudyIndex
+
+
+@dataclass(frozen=True, slots=True)
+class KnownInstance:
+    """Identity of an instance that is already indexed."""
+
+    study_uid: str
+    series_uid: str
+    content_hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class IndexEntry:
+    """Everything that one stored instance adds to the index. ``metadata``: its DICOM JSON object, zlib."""
+
+    study_uid: str
+    series_uid: str
+    facts: InstanceFacts
+    series: SeriesHeader
+    age_years: float | None
+    attributes: Attributes
+    metadata: bytes
+    frames: Mapping[str, Any]
+    ref: ObjectRef
+    received_at: float
+    source: Source
+    own_result: bool
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StudyAddition:
+    """Effect of a group on one study."""
+
+    study_uid: str
+    generation: int
+    first: bool
+    new_instances: int
+
+
+@dataclass(frozen=True, slots=True)
+class ArchivedInstance:
+    """What retrieval needs of one instance."""
+
+    study_uid: str
+    series_uid: str
+    sop_uid: str
+    sop_class_uid: str
+    instance_number: int | None
+    transfer_syntax_uid: str
+    content_hash: str
+    lossy: bool
+    ref: ObjectRef
+    frames: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """One result of a search, with the attributes of its level and of the levels above."""
+
+    study_uid: str
+    series_uid: str | None
+    sop_uid: str | None
+    attributes: dict[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class SearchPage:
+    """A page of results. ``remaining``: how many more there are; ``at_least`` when counting stopped early."""
+
+    matches: tuple[Match, ...]
+    remaining: int
+    at_least: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesMetadata:
+    """Stored metadata of a series' instances: (SOP Instance UID, zlib DICOM JSON), and the version of its ETag."""
+
+    study_uid: str
+    series_uid: str
+    version: int
+    instances: tuple[tuple[str, bytes], ...]
+
+
+class Archive(StudyIndex, Protocol):
+    """Write and search side of the index."""
+
+    def known(self, tx: Transaction, tenant: str, sop_uids: Sequence[str]) -> dict[str, KnownInstance]:
+        """Return those of *sop_uids* that are indexed."""
+
+    def add(self, tx: Transaction, tenant: str, entries: Sequence[IndexEntry]) -> list[StudyAddition]:
+        """Insert instances that are not known yet; raise counters, generations and versions of what holds them."""
+
+    def next_generation(self, tx: Transaction, tenant: str, study_uid: str) -> int:
+        """Count a commit group that added nothing (the end of a transfer) and return the study's generation."""
+
+    def marks(self, tx: Transaction) -> list[str]:
+        """Return the locator of the newest indexed record per writer and tenant (high-water marks)."""
+
+    def move_marks(self, tx: Transaction, locators: Sequence[str]) -> None:
+        """Advance the marks to *locators* (the last ones of a group)."""
+
+    def clear(self, tx: Transaction) -> None:
+        """Forget all studies, series, instances and marks (before a rebuild)."""
+
+    def search(
+        self, tx: Transaction, tenant: str, query: Query, *, study_uid: str | None, series_uid: str | None
+    ) -> SearchPage:
+        """Run a search below the given study and series."""
+
+    def instances(
+        self,
+        tx: Transaction,
+        tenant: str,
+        study_uid: str,
+        series_uid: str | None = None,
+        sop_uid: str | None = None,
+    ) -> list[ArchivedInstance]:
+        """Return the instances of a study, series or instance path in series and instance order. Raises NotFound."""
+
+    def metadata(
+        self, tx: Transaction, tenant: str, study_uid: str, series_uid: str | None = None, sop_uid: str | None = None
+    ) -> list[SeriesMetadata]:
+        """Return stored metadata below a path. Raises NotFound."""
+
+    def versions(self, tx: Transaction, tenant: str, study_uid: str, series_uid: str | None = None) -> list[int]:
+        """Return the versions of a study's series (one series: its own). Raises NotFound."""

@@ -1,0 +1,46 @@
+"""Names of the durable queue: application, version, workflows and lanes. Every process agrees on these."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from wetread.core.priority import Priority
+
+APPLICATION: Final = "wetread"
+APPLICATION_VERSION: Final = "wetread-1"
+"""Version of the workflows' step lists, not of the build: a roll-out must not strand work in flight."""
+MAX_RECOVERY_ATTEMPTS: Final = 5
+"""A task that kills its process more often than this is dead."""
+
+EVALUATE: Final = "evaluate_study"
+QUIET: Final = "study_quiet"
+RUN: Final = "run_task"
+COMPOSE: Final = "compose_results"
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """A queue: how much of it one worker process runs at a time, and how often it looks."""
+
+    concurrency: int
+    polling_seconds: float
+
+
+QUEUES: Final[dict[str, Lane]] = {
+    "control": Lane(4, 0.05),
+    "detector.cpu.stat": Lane(1, 0.05),
+    "detector.cpu": Lane(1, 0.05),
+    "detector.cpu.batch": Lane(1, 1.0),
+    "evidence": Lane(2, 0.05),
+    "notify": Lane(8, 0.05),
+    "maintenance": Lane(1, 1.0),
+}
+"""Lanes of the embedded profile, which runs them all in one worker process."""
+
+
+def detector_lane(priority: Priority) -> str:
+    """Return the lane of a detector run: STAT work has workers of its own, and so has batch work."""
+    if priority is Priority.STAT:
+        return "detector.cpu.stat"
+    return "detector.cpu.batch" if priority is Priority.BATCH else "detector.cpu"

@@ -1,0 +1,1 @@
+"""Files written from a result: JSON, VTP and the svZeroDSolver table."""

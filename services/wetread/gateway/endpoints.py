@@ -1,0 +1,54 @@
+"""The routes of the gateway: every resource of the DICOMweb studies service under its base path (PS3.18 10)."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from wetread.gateway.qido import SearchEndpoints
+from wetread.gateway.rendered import RenderEndpoints
+from wetread.gateway.retrieval import RetrieveEndpoints
+from wetread.gateway.stow import StowEndpoint
+
+
+def routes(
+    base_path: str,
+    stow: StowEndpoint,
+    search: SearchEndpoints,
+    retrieve: RetrieveEndpoints,
+    rendered: RenderEndpoints,
+) -> APIRouter:
+    """Return the router; its paths are complete. STOW reads the request stream itself."""
+    router = APIRouter()
+    study = f"{base_path}/studies/{{study}}"
+    series = f"{study}/series/{{series}}"
+    instance = f"{series}/instances/{{instance}}"
+    frames = f"{instance}/frames/{{frames}}"
+
+    # One route per path: the Allow header of a 405 then names all its methods.
+    async def studies(request: Request) -> Response:
+        return await (stow(request) if request.method == "POST" else search.studies(request))
+
+    async def one_study(request: Request) -> Response:
+        return await (stow(request) if request.method == "POST" else retrieve.instances(request))
+
+    router.add_route(f"{base_path}/studies", studies, methods=["GET", "POST"])
+    router.add_route(study, one_study, methods=["GET", "POST"])
+    router.add_route(f"{base_path}/series", search.series, methods=["GET"])
+    router.add_route(f"{base_path}/instances", search.instances, methods=["GET"])
+    router.add_route(f"{study}/series", search.series, methods=["GET"])
+    router.add_route(f"{study}/instances", search.instances, methods=["GET"])
+    router.add_route(f"{series}/instances", search.instances, methods=["GET"])
+
+    for path in (series, instance):
+        router.add_route(path, retrieve.instances, methods=["GET"])
+    for path in (study, series, instance):
+        router.add_route(f"{path}/metadata", retrieve.metadata, methods=["GET"])
+    router.add_route(frames, retrieve.frames, methods=["GET"])
+    router.add_route(f"{instance}/bulkdata/{{path:path}}", retrieve.bulkdata, methods=["GET"])
+
+    for path in (study, series, instance, frames):
+        router.add_route(f"{path}/rendered", rendered.rendered, methods=["GET"])
+        router.add_route(f"{path}/thumbnail", rendered.thumbnail, methods=["GET"])
+    return router

@@ -1,0 +1,107 @@
+"""How answers leave: base URL, JSON with gzip, entity tags, warnings (PS3.18 8.3-8.7, RFC 9110)."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+
+from wetread.core.dicomweb.media_types import DICOM_JSON
+from wetread.gateway.settings import GatewaySettings
+
+_GZIP_FROM: Final = 1024
+"""Bodies below this size do not gain from gzip."""
+
+_FORWARDED: Final = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "via")
+
+DATA_HEADERS: Final[Mapping[str, str]] = {
+    "Cache-Control": "private, no-cache",
+    "Cross-Origin-Resource-Policy": "cross-origin",
+}
+
+
+def base_url(request: Request, settings: GatewaySettings) -> str:
+    """Return the absolute URL of the DICOMweb base path as the client sees it.
+
+    From the configuration, else from this request's Host. The Python client sends its Host without the port: a request
+    that no proxy has forwarded gets the port that it arrived at. Behind a proxy the configuration has to say.
+    """
+    if settings.public_base_url:
+        return settings.public_base_url.rstrip("/")
+    scheme, host = request.url.scheme, request.url.netloc
+    if request.url.port is None and not any(name in request.headers for name in _FORWARDED):
+        server = request.scope.get("server")
+        port = server[1] if server else None
+        if port and port != {"http": 80, "https": 443}.get(scheme):
+            host = f"{host}:{port}"
+    return f"{scheme}://{host}{settings.base_path}"
+
+
+def takes_gzip(request: Request) -> bool:
+    """Return whether the client accepts a gzip content coding."""
+    for coding in request.headers.get("accept-encoding", "").lower().split(","):
+        name, _, parameters = coding.partition(";")
+        if name.strip() in ("gzip", "x-gzip", "*"):
+            return parameters.replace(" ", "") not in ("q=0", "q=0.0", "q=0.00", "q=0.000")
+    return False
+
+
+def json_response(
+    value: Any, *, status: int = 200, headers: Mapping[str, str] | None = None, media_type: str = DICOM_JSON
+) -> Response:
+    """Return a DICOM JSON answer that is not cached."""
+    body = orjson.dumps(value)
+    return Response(
+        body,
+        status,
+        {"Content-Type": media_type, "Cache-Control": "no-store"} | dict(headers or {}),
+    )
+
+
+def etag_of(*parts: object) -> str:
+    """Return a strong entity tag over *parts*."""
+    return '"' + hashlib.sha256(repr(parts).encode()).hexdigest()[:32] + '"'
+
+
+def not_modified(request: Request, etag: str) -> Response | None:
+    """Return 304 when the client holds the tagged representation already."""
+    held = request.headers.get("if-none-match")
+    if held is None:
+        return None
+    tags = {tag.strip().removeprefix("W/") for tag in held.split(",")}
+    if etag in tags or "*" in tags:
+        return Response(status_code=304, headers={"ETag": etag, **DATA_HEADERS})
+    return None
+
+
+def data_response(
+    request: Request,
+    body: bytes,
+    *,
+    etag: str,
+    media_type: str = DICOM_JSON,
+    warnings: Sequence[str] = (),
+    status: int = 200,
+) -> Response:
+    """Return cacheable JSON, gzipped when the client takes it and it is worth it."""
+    same = not_modified(request, etag)
+    if same is not None:
+        return same
+    headers = {"Content-Type": media_type, "ETag": etag, "Vary": "Accept, Accept-Encoding", **DATA_HEADERS}
+    if len(body) >= _GZIP_FROM and takes_gzip(request):
+        body = gzip.compress(body, 1)
+        headers["Content-Encoding"] = "gzip"
+    response = Response(body, status, headers)
+    for warning in warnings:
+        response.headers.append("Warning", warning)
+    return response
+
+
+def warning_299(service: str, text: str) -> str:
+    """Return a Warning header value (PS3.18 8.3.4.4 and 10.6.3): agent is the service's base URL."""
+    return f"299 {service}: {text}"

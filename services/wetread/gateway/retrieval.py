@@ -1,0 +1,281 @@
+"""WADO-RS: instances, frames, metadata and bulk data (PS3.18 10.4)."""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any, Final
+
+import orjson
+from anyio.to_thread import run_sync
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from wetread.core.dicom.header import Element, Header, read_header
+from wetread.core.dicom.json_model import little_endian
+from wetread.core.dicomweb.media_types import DICOM, DICOM_JSON, OCTETS, MediaType, accepts, parse_accept
+from wetread.core.dicomweb.multipart import MultipartWriter
+from wetread.core.errors import InvalidInput, NotAcceptable, NotFound
+from wetread.core.identifiers import check_uid
+from wetread.core.ports.archive import Archive, ArchivedInstance
+from wetread.core.ports.database import Database
+from wetread.core.ports.objects import ObjectStore
+from wetread.gateway.negotiation import NATIVE, STORED, Choice, choose_frames, choose_instance
+from wetread.gateway.pixels import FrameReader, Undecodable
+from wetread.gateway.recode import to_explicit_little_endian
+from wetread.gateway.responses import DATA_HEADERS, base_url, data_response, etag_of, not_modified
+from wetread.gateway.settings import GatewaySettings
+
+_FRAMES: Final = re.compile(r"[0-9]{1,9}(?:,[0-9]{1,9})*")
+_BULK_PATH: Final = re.compile(r"[0-9A-Fa-f]{8}(?:/[0-9]{1,6}/[0-9A-Fa-f]{8})*")
+_BULK_KEY: Final = b'"BulkDataURI":"'
+
+
+class RetrieveEndpoints:
+    """The retrieve resources."""
+
+    def __init__(self, database: Database, archive: Archive, objects: ObjectStore, settings: GatewaySettings) -> None:
+        self._database = database
+        self._archive = archive
+        self._objects = objects
+        self._settings = settings
+
+    async def instances(self, request: Request) -> Response:
+        """``GET`` of a study, series or instance: PS3.10 files."""
+        found = await run_sync(self.find, request)
+        single = request.path_params.get("instance") is not None
+        ranges = _ranges(request)
+        plans = [choose_instance(ranges, item.transfer_syntax_uid, single=single, lossy=item.lossy) for item in found]
+        etag = etag_of([(item.sop_uid, item.content_hash) for item in found], plans)
+        same = not_modified(request, etag)
+        if same is not None:
+            return same
+        headers = {"ETag": etag, "Vary": "Accept", **DATA_HEADERS}
+        if single and not plans[0][0].multipart:
+            body, choice = await run_sync(self._instance, found[0], plans[0])
+            return Response(body, headers=headers | {"Content-Type": choice.content_type})
+        writer = MultipartWriter(DICOM, boundary=etag.strip('"'))
+        first = await run_sync(self._instance, found[0], plans[0])
+        headers["Content-Type"] = writer.content_type
+        base = base_url(request, self._settings)
+        if all(plan[0].form == STORED for plan in plans):
+            headers["Content-Length"] = str(self._stored_length(writer.boundary, found, plans, base))
+        return StreamingResponse(self._parts(writer, found, plans, first, base), headers=headers)
+
+    async def _parts(
+        self,
+        writer: MultipartWriter,
+        found: Sequence[ArchivedInstance],
+        plans: Sequence[list[Choice]],
+        first: tuple[bytes, Choice],
+        base: str,
+    ) -> AsyncIterator[bytes]:
+        """Yield the parts. An instance that cannot be read ends the connection without the final delimiter."""
+        for number, (item, plan) in enumerate(zip(found, plans, strict=True)):
+            body, choice = first if number == 0 else await run_sync(self._instance, item, plan)
+            yield writer.begin(choice.content_type, len(body), _instance_url(base, item))
+            yield body
+        yield writer.end()
+
+    def _stored_length(
+        self, boundary: str, found: Sequence[ArchivedInstance], plans: Sequence[list[Choice]], base: str
+    ) -> int:
+        writer = MultipartWriter(DICOM, boundary=boundary)
+        total = 0
+        for item, plan in zip(found, plans, strict=True):
+            total += len(writer.begin(plan[0].content_type, item.ref.length, _instance_url(base, item)))
+            total += item.ref.length
+        return total + len(writer.end())
+
+    def _instance(self, item: ArchivedInstance, plan: Sequence[Choice]) -> tuple[bytes, Choice]:
+        """Return the bytes of one instance in the first form of *plan* that is possible."""
+        stored = self._objects.read(item.ref)
+        problem: Undecodable | None = None
+        for choice in plan:
+            if choice.form == STORED:
+                return stored, choice
+            try:
+                return to_explicit_little_endian(stored), choice
+            except Undecodable as error:
+                problem = error
+        assert problem is not None
+        raise problem
+
+    async def frames(self, request: Request) -> Response:
+        """``GET .../frames/{list}``: 1-based frame numbers, in the order asked for."""
+        numbers = self.frame_numbers(request)
+        (item,) = await run_sync(self.find, request)
+        plan = choose_frames(_ranges(request), item.transfer_syntax_uid, one=len(numbers) == 1, lossy=item.lossy)
+        etag = etag_of(item.content_hash, numbers, plan)
+        same = not_modified(request, etag)
+        if same is not None:
+            return same
+        reader = await run_sync(self.reader, request, item)
+        frames, choice = await run_sync(_read_frames, reader, numbers, plan)
+        headers = {"ETag": etag, "Vary": "Accept", **DATA_HEADERS}
+        if not choice.multipart:
+            return Response(frames[0], headers=headers | {"Content-Type": choice.content_type})
+        writer = MultipartWriter(choice.media, boundary=etag.strip('"'))
+        url = _instance_url(base_url(request, self._settings), item)
+        pieces: list[bytes] = []
+        for number, frame in zip(numbers, frames, strict=True):
+            pieces += [writer.begin(choice.content_type, len(frame), f"{url}/frames/{number}"), frame]
+        body = b"".join([*pieces, writer.end()])
+        return Response(body, headers=headers | {"Content-Type": writer.content_type})
+
+    async def metadata(self, request: Request) -> Response:
+        """``GET .../metadata``: DICOM JSON of every instance, bulk values by address."""
+        if not accepts(_ranges(request), DICOM_JSON):
+            msg = f"metadata is available as {DICOM_JSON}"
+            raise NotAcceptable(msg)
+        base = base_url(request, self._settings)
+        body, versions = await run_sync(self._metadata, request, base)
+        return data_response(request, body, etag=etag_of(versions, base, sorted(request.path_params.items())))
+
+    def _metadata(self, request: Request, base: str) -> tuple[bytes, list[tuple[str, int]]]:
+        path = self._path(request)
+        with self._database.read() as tx:
+            found = self._archive.metadata(tx, self._tenant(request), *path)
+        pieces = []
+        for group in found:
+            above = f"{base}/studies/{group.study_uid}/series/{group.series_uid}/instances/"
+            for sop_uid, stored in group.instances:
+                address = _BULK_KEY + f"{above}{sop_uid}".encode()
+                pieces.append(zlib.decompress(stored).replace(_BULK_KEY, address))
+        return b"[" + b",".join(pieces) + b"]", [(group.series_uid, group.version) for group in found]
+
+    async def bulkdata(self, request: Request) -> Response:
+        """``GET .../bulkdata/{path}``: one value, little endian, by the address that metadata gave."""
+        path = request.path_params["path"]
+        if not _BULK_PATH.fullmatch(path):
+            msg = "a bulk data path is tags and item numbers"
+            raise InvalidInput(msg)
+        (item,) = await run_sync(self.find, request)
+        ranges = _ranges(request)
+        etag = etag_of(item.content_hash, path.upper(), [str(media) for media in ranges])
+        same = not_modified(request, etag)
+        if same is not None:
+            return same
+        values, content_type = await run_sync(self._bulk, self._tenant(request), item, path.upper(), ranges)
+        headers = {"ETag": etag, "Vary": "Accept", **DATA_HEADERS}
+        if len(values) == 1 and not _wants_multipart(ranges):
+            return Response(values[0], headers=headers | {"Content-Type": content_type})
+        writer = MultipartWriter(content_type.partition(";")[0], boundary=etag.strip('"'))
+        url = f"{_instance_url(base_url(request, self._settings), item)}/bulkdata/{path}"
+        pieces: list[bytes] = []
+        for value in values:
+            pieces += [writer.begin(content_type, len(value), url), value]
+        body = b"".join([*pieces, writer.end()])
+        return Response(body, headers=headers | {"Content-Type": writer.content_type})
+
+    def _bulk(
+        self, tenant: str, item: ArchivedInstance, path: str, ranges: Sequence[MediaType]
+    ) -> tuple[list[bytes], str]:
+        """Return the values (frames of encapsulated pixel data, else one) and their media type."""
+        header = read_header(self._objects.read(item.ref))
+        element = _element_at(header, path)
+        if element is None:
+            msg = "the instance has no such value"
+            raise NotFound(msg)
+        tag, vr, start, length, _ = element
+        if header.pixels is not None and header.pixels.fragments is not None and tag == header.pixels.tag:
+            plan = choose_frames(ranges, item.transfer_syntax_uid, one=False, lossy=item.lossy)
+            reader = self._reader(tenant, item)
+            frames, choice = _read_frames(reader, list(range(1, reader.count + 1)), plan)
+            return frames, choice.content_type
+        if not any(media.covers(OCTETS) for media in ranges):
+            msg = f"bulk data is available as {OCTETS}"
+            raise NotAcceptable(msg)
+        value = bytes(header.data[start : start + length])
+        return [little_endian(value, vr, little=header.little_endian)], OCTETS
+
+    def find(self, request: Request) -> list[ArchivedInstance]:
+        """Return the instances that the request's path names. Raises NotFound."""
+        with self._database.read() as tx:
+            return self._archive.instances(tx, self._tenant(request), *self._path(request))
+
+    def reader(self, request: Request, item: ArchivedInstance) -> FrameReader:
+        """Return a frame reader for one found instance."""
+        return self._reader(self._tenant(request), item)
+
+    def _reader(self, tenant: str, item: ArchivedInstance) -> FrameReader:
+        attributes = self.attributes(tenant, item)
+        return FrameReader(self._objects, item, attributes, frame_bytes=self._settings.frame_bytes)
+
+    def attributes(self, tenant: str, item: ArchivedInstance) -> Mapping[str, Mapping[str, Any]]:
+        """Return the stored metadata of one instance."""
+        with self._database.read() as tx:
+            (group,) = self._archive.metadata(tx, tenant, item.study_uid, item.series_uid, item.sop_uid)
+        found: Mapping[str, Mapping[str, Any]] = orjson.loads(zlib.decompress(group.instances[0][1]))
+        return found
+
+    def frame_numbers(self, request: Request) -> list[int]:
+        """Return the frame list of the path. Raises InvalidInput."""
+        text = request.path_params["frames"]
+        if not _FRAMES.fullmatch(text):
+            msg = "a frame list is positive numbers with commas"
+            raise InvalidInput(msg)
+        numbers = [int(part) for part in text.split(",")]
+        if 0 in numbers:
+            msg = "frames are counted from 1"
+            raise InvalidInput(msg)
+        if len(numbers) > self._settings.frames_per_request:
+            msg = f"more than {self._settings.frames_per_request} frames in one request"
+            raise InvalidInput(msg)
+        return numbers
+
+    @staticmethod
+    def _tenant(request: Request) -> str:
+        return str(getattr(request.state, "tenant", "default"))
+
+    @staticmethod
+    def _path(request: Request) -> tuple[str, str | None, str | None]:
+        found = request.path_params
+        check_uid(found["study"], "Study Instance UID")
+        for key, name in (("series", "Series Instance UID"), ("instance", "SOP Instance UID")):
+            if key in found:
+                check_uid(found[key], name)
+        return found["study"], found.get("series"), found.get("instance")
+
+
+def _ranges(request: Request) -> tuple[MediaType, ...]:
+    return parse_accept(request.headers.get("accept"), request.query_params.get("accept"))
+
+
+def _wants_multipart(ranges: Sequence[MediaType]) -> bool:
+    return bool(ranges) and ranges[0].multipart
+
+
+def _instance_url(base: str, item: ArchivedInstance) -> str:
+    return f"{base}/studies/{item.study_uid}/series/{item.series_uid}/instances/{item.sop_uid}"
+
+
+def _read_frames(reader: FrameReader, numbers: Sequence[int], plan: Sequence[Choice]) -> tuple[list[bytes], Choice]:
+    """Return the frames in the first form of *plan* that is possible."""
+    problem: Undecodable | None = None
+    for choice in plan:
+        try:
+            read = reader.native if choice.form == NATIVE else reader.stored
+            return [read(number) for number in numbers], choice
+        except Undecodable as error:
+            problem = error
+    assert problem is not None
+    raise problem
+
+
+def _element_at(header: Header, path: str) -> Element | None:
+    """Walk ``tag/item/tag...`` through the parsed header."""
+    elements = header.elements
+    parts = path.split("/")
+    for at in range(0, len(parts), 2):
+        tag = int(parts[at], 16)
+        element = next((found for found in reversed(elements) if found[0] == tag), None)
+        if element is None or at + 1 == len(parts):
+            return element if element is not None and element[4] is None else None
+        items = element[4]
+        number = int(parts[at + 1])
+        if items is None or number >= len(items):
+            return None
+        elements = items[number]
+    return None

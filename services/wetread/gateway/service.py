@@ -1,0 +1,89 @@
+"""The gateway as a service: studies in, searched and out again over DICOMweb."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Protocol
+
+from anyio.to_thread import run_sync
+
+from wetread.core.ports.archive import Archive
+from wetread.core.ports.database import Database
+from wetread.core.ports.objects import ObjectStore
+from wetread.core.service import Service
+from wetread.gateway.committer import Committer
+from wetread.gateway.endpoints import routes
+from wetread.gateway.ingest import GroupIngest
+from wetread.gateway.qido import SearchEndpoints
+from wetread.gateway.rendered import RenderEndpoints
+from wetread.gateway.replay import recover
+from wetread.gateway.retrieval import RetrieveEndpoints
+from wetread.gateway.settings import GatewaySettings
+from wetread.gateway.stow import StowEndpoint
+
+
+class GatewayPorts(Protocol):
+    """What the composition root gives the gateway."""
+
+    @property
+    def database(self) -> Database: ...
+    @property
+    def archive(self) -> Archive: ...
+    @property
+    def objects(self) -> ObjectStore: ...
+    @property
+    def ingest(self) -> GroupIngest: ...
+    @property
+    def gateway_settings(self) -> GatewaySettings: ...
+    @property
+    def scratch(self) -> Path | None: ...
+
+
+def build(ports: GatewayPorts) -> Service:
+    """Return the gateway on the composition root's ports."""
+    return gateway(
+        ports.database,
+        ports.archive,
+        ports.objects,
+        ports.ingest,
+        settings=ports.gateway_settings,
+        scratch=ports.scratch,
+    )
+
+
+def gateway(
+    database: Database,
+    archive: Archive,
+    objects: ObjectStore,
+    ingest: GroupIngest,
+    *,
+    settings: GatewaySettings | None = None,
+    scratch: Path | None = None,
+) -> Service:
+    """Wire the gateway. ``scratch``: folder for parts that do not fit into memory (None: all stay in memory).
+
+    Its lifespan indexes what a crash left behind, then opens the store path.
+    """
+    settings = settings or GatewaySettings()
+    committer = Committer(ingest)
+    retrieve = RetrieveEndpoints(database, archive, objects, settings)
+    router = routes(
+        settings.base_path,
+        StowEndpoint(committer, settings, scratch),
+        SearchEndpoints(database, archive, settings),
+        retrieve,
+        RenderEndpoints(retrieve, settings),
+    )
+
+    @asynccontextmanager
+    async def lifespan() -> AsyncIterator[None]:
+        await run_sync(recover, database, archive, objects, ingest)
+        committer.open()
+        try:
+            yield
+        finally:
+            await run_sync(committer.close)
+
+    return Service(name="gateway", http=router, lifespan=lifespan)

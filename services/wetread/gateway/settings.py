@@ -1,0 +1,48 @@
+"""Typed settings of the gateway; every limit has its unit and its reason here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from wetread.core.dicom.header import HeaderLimits
+
+DuplicatePolicy = Literal["reject", "keep_first"]
+
+
+@dataclass(frozen=True, slots=True)
+class IngestSettings:
+    """``duplicates``: what happens to an instance whose UID is stored with other content."""
+
+    duplicates: DuplicatePolicy = "reject"
+    group_instances: int = 64
+    """Instances per commit group: bounds the index transaction."""
+    group_bytes: int = 32 << 20
+    """Bytes per commit group: bounds what one sync has to write."""
+    in_flight_bytes: int = 96 << 20
+    """Received but not yet durable bytes of all requests; beyond it no new part is read (TCP back-pressure)."""
+    part_bytes: int = 16 << 30
+    """Size of one part; larger ones fail with A700."""
+    request_bytes: int = 64 << 30
+    request_parts: int = 20_000
+    part_header_bytes: int = 8192
+    spool_bytes: int = 16 << 20
+    """Parts beyond this size go to a scratch file instead of memory."""
+    idle_seconds: float = 30.0
+    """A body that sends nothing for this long is given up (408)."""
+    header: HeaderLimits = field(default_factory=HeaderLimits)
+
+
+@dataclass(frozen=True, slots=True)
+class GatewaySettings:
+    """``public_base_url``: scheme, host and prefix that clients see; empty: taken from each request's Host."""
+
+    public_base_url: str = ""
+    base_path: str = "/dicom-web"
+    frames_per_request: int = 10_000
+    url_bytes: int = 16 << 10
+    frame_bytes: int = 1 << 30
+    """Decoded size of one frame: checked before a decoder may allocate it."""
+    transcode_threads: int = 2
+    qido_empty_status: Literal[200, 204] = 200
+    ingest: IngestSettings = field(default_factory=IngestSettings)

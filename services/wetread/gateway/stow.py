@@ -1,0 +1,318 @@
+"""STOW-RS: streaming store of PS3.10 files (PS3.18 10.5). The answer is sent after the durability point."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from wetread.core.dicomweb.media_types import (
+    DICOM,
+    DICOM_JSON,
+    MULTIPART,
+    OCTETS,
+    MediaType,
+    accepts,
+    parse_accept,
+    parse_media_type,
+)
+from wetread.core.dicomweb.multipart import MultipartSplitter, PartBegin, PartData
+from wetread.core.errors import (
+    InvalidInput,
+    MalformedMultipart,
+    NotAcceptable,
+    PayloadTooLarge,
+    UnsupportedMediaType,
+)
+from wetread.core.facts import Source
+from wetread.core.identifiers import check_uid
+from wetread.core.ports.ingest import InstanceOutcome
+from wetread.gateway import reasons
+from wetread.gateway.committer import Committer
+from wetread.gateway.ingest import Batch, Transfer
+from wetread.gateway.partbuffer import PartBuffer
+from wetread.gateway.prepare import Prepared
+from wetread.gateway.responses import base_url, json_response
+from wetread.gateway.settings import GatewaySettings
+from wetread.gateway.store_response import location, store_response, store_status
+
+
+class StowEndpoint:
+    """``POST /studies`` and ``POST /studies/{s}``. ``scratch``: folder for parts that do not fit into memory."""
+
+    def __init__(self, committer: Committer, settings: GatewaySettings, scratch: Path | None = None) -> None:
+        self._committer = committer
+        self._settings = settings
+        self._limits = settings.ingest
+        self._scratch = scratch
+
+    async def __call__(self, request: Request) -> Response:
+        """Store the request's instances."""
+        study_uid = request.path_params.get("study")
+        if study_uid is not None:
+            check_uid(study_uid, "Study Instance UID")
+        ranges = parse_accept(request.headers.get("accept"), request.query_params.get("accept"))
+        if not accepts(ranges, DICOM_JSON):
+            msg = f"the answer is {DICOM_JSON}"
+            raise NotAcceptable(msg)
+        content = _content_type(request)
+        declared = request.headers.get("content-length", "")
+        if declared.isdecimal() and int(declared) > self._limits.request_bytes:
+            msg = f"the request is larger than {self._limits.request_bytes} bytes"
+            raise PayloadTooLarge(msg)
+        source = Source(client=getattr(request.state, "client", ""), site=getattr(request.state, "site", ""))
+        tenant = getattr(request.state, "tenant", "default")
+        store = _Store(self._committer, self._settings, self._scratch, Transfer(tenant, source), study_uid)
+        try:
+            if content.multipart:
+                await store.multipart(self._body(request), content)
+            else:
+                await store.single(self._body(request))
+        except ClientDisconnect:
+            # Nobody is there to be answered; what was complete has been stored.
+            store.abandon()
+            return Response(status_code=400)
+        except BaseException:
+            store.abandon()
+            raise
+        outcomes = store.outcomes
+        base = base_url(request, self._settings)
+        status = store_status(outcomes, too_large=store.too_large)
+        return json_response(store_response(outcomes, base), status=status, headers=location(outcomes, base))
+
+    async def _body(self, request: Request) -> AsyncIterator[bytes]:
+        """Yield the body; a body that stands still is given up. The consumer's own work does not count."""
+        idle, loop = self._limits.idle_seconds, asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(idle) as timer:
+                async for chunk in request.stream():
+                    if chunk:
+                        timer.reschedule(None)
+                        yield chunk
+                    timer.reschedule(loop.time() + idle)
+        except TimeoutError as error:
+            raise RequestTimedOut from error
+
+
+class RequestTimedOut(InvalidInput):
+    """The body stopped arriving (RFC 9110 15.5.9)."""
+
+    status, slug, title = 408, "request-timeout", "Request timeout"
+
+
+def _content_type(request: Request) -> MediaType:
+    """Return the request's media type. Raises UnsupportedMediaType for what is not stored."""
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        msg = "content codings are not supported"
+        raise UnsupportedMediaType(msg)
+    try:
+        content = parse_media_type(request.headers.get("content-type", ""))
+    except InvalidInput as error:
+        msg = f"Content-Type must be {MULTIPART}; type={DICOM} or {DICOM}"
+        raise UnsupportedMediaType(msg) from error
+    if content.multipart and content.payload not in (DICOM, "*/*"):
+        msg = f"multipart bodies of type {DICOM} are stored"
+        raise UnsupportedMediaType(msg)
+    if not content.multipart and content.type != DICOM:
+        msg = f"Content-Type must be {MULTIPART}; type={DICOM} or {DICOM}"
+        raise UnsupportedMediaType(msg)
+    return content
+
+
+class _Store:
+    """The parts of one request on their way to the committer, in groups; at most one group is ahead of the sync."""
+
+    def __init__(
+        self,
+        committer: Committer,
+        settings: GatewaySettings,
+        scratch: Path | None,
+        transfer: Transfer,
+        study_uid: str | None,
+    ) -> None:
+        self._committer = committer
+        self._limits = settings.ingest
+        self._scratch = scratch
+        self._transfer = transfer
+        self._study_uid = study_uid
+        self._pending: list[asyncio.Future[Prepared] | Prepared] = []
+        self._pending_bytes = 0
+        self._held = 0
+        self._group_held = 0
+        self._sent: deque[tuple[Batch, asyncio.Future[None], int]] = deque()
+        self._outcomes: list[InstanceOutcome] = []
+        self._buffer: PartBuffer | None = None
+        self._refusal: InstanceOutcome | None = None
+        self.too_large = False
+
+    @property
+    def outcomes(self) -> list[InstanceOutcome]:
+        """One outcome per part, in order."""
+        return self._outcomes
+
+    def abandon(self) -> None:
+        """Give held memory back after an error; what is queued is still committed."""
+        self._committer.budget.release(self._held)
+        self._held = 0
+        if self._buffer is not None:
+            self._buffer.discard()
+
+    async def single(self, body: AsyncIterator[bytes]) -> None:
+        """Store a body that is one PS3.10 file."""
+        self._begin()
+        async for chunk in body:
+            self._add(memoryview(chunk))
+        if self._buffer is not None and not self._buffer.size and self._refusal is None:
+            msg = "the body is empty"
+            raise InvalidInput(msg)
+        self._end()
+        await self._finish()
+
+    async def multipart(self, body: AsyncIterator[bytes], content: MediaType) -> None:
+        """Store the parts of a multipart body. Raises MalformedMultipart when not one part was complete."""
+        splitter = MultipartSplitter(
+            content.parameters.get("boundary", ""),
+            header_limit=self._limits.part_header_bytes,
+            part_limit=self._limits.request_parts,
+        )
+        try:
+            broken = await self._split(body, splitter)
+        except ClientDisconnect:
+            await self._finish()
+            raise
+        if broken:
+            self._drop_open_part()
+        if not self._complete_parts:
+            if self.too_large:
+                raise PayloadTooLarge(broken)
+            raise MalformedMultipart(broken or "the body has no parts")
+        await self._finish()
+        if broken:
+            reason = reasons.OUT_OF_RESOURCES if self.too_large else reasons.PROCESSING_FAILURE
+            self._outcomes.append(InstanceOutcome(None, None, None, failure_reason=reason, comment=broken))
+
+    async def _split(self, body: AsyncIterator[bytes], splitter: MultipartSplitter) -> str:
+        """Feed the body; return what is wrong with its end, empty when nothing is."""
+        received = 0
+        async for chunk in body:
+            received += len(chunk)
+            if received > self._limits.request_bytes:
+                self.too_large = True
+                return f"the request is larger than {self._limits.request_bytes} bytes"
+            for event in splitter.feed(chunk):
+                if isinstance(event, PartData):
+                    self._add(event.data)
+                elif isinstance(event, PartBegin):
+                    await self._make_room()
+                    self._begin(event.headers.get("content-type", ""))
+                else:
+                    self._end()
+                    await self._flush_full()
+            if splitter.broken:
+                self.too_large = splitter.too_many
+                return splitter.broken
+        for event in splitter.finish():
+            if isinstance(event, PartData):
+                self._add(event.data)
+            elif isinstance(event, PartBegin):
+                self._begin(event.headers.get("content-type", ""))
+            else:
+                self._end()
+        return splitter.broken or ("" if splitter.complete else "the body ends before its final delimiter")
+
+    @property
+    def _complete_parts(self) -> int:
+        return len(self._pending) + sum(len(batch.parts) for batch, _, _ in self._sent) + len(self._outcomes)
+
+    def _begin(self, part_type: str = "") -> None:
+        self._buffer = PartBuffer(self._scratch, self._limits.spool_bytes)
+        self._refusal = None
+        declared = part_type.partition(";")[0].strip().lower()
+        if declared and declared not in (DICOM, OCTETS):
+            self._refuse(reasons.CANNOT_UNDERSTAND, "the part is not application/dicom")
+
+    def _add(self, piece: memoryview) -> None:
+        buffer = self._buffer
+        if buffer is None or self._refusal is not None:
+            return
+        if buffer.size + len(piece) > self._limits.part_bytes:
+            self.too_large = True
+            self._refuse(reasons.OUT_OF_RESOURCES, f"the part is larger than {self._limits.part_bytes} bytes")
+            return
+        try:
+            self._hold(buffer.add(piece))
+        except OSError:
+            self._refuse(reasons.OUT_OF_RESOURCES, "there is no room to receive a large part")
+
+    def _hold(self, change: int) -> None:
+        self._held += change
+        self._group_held += change
+        if change >= 0:
+            self._committer.budget.add(change)
+        else:
+            self._committer.budget.release(-change)
+
+    def _refuse(self, reason: int, comment: str) -> None:
+        assert self._buffer is not None
+        self._hold(-self._buffer.in_memory)
+        self._buffer.discard()
+        self._refusal = InstanceOutcome(None, None, None, failure_reason=reason, comment=comment)
+
+    def _end(self) -> None:
+        buffer = self._buffer
+        self._buffer = None
+        if buffer is None:
+            return
+        if self._refusal is not None:
+            self._pending.append(Prepared(self._refusal))
+            return
+        self._pending_bytes += buffer.size
+        self._pending.append(self._committer.prepare(buffer.view(), self._transfer, self._study_uid))
+
+    def _drop_open_part(self) -> None:
+        if self._buffer is not None:
+            self._hold(-self._buffer.in_memory)
+            self._buffer.discard()
+            self._buffer = None
+
+    async def _make_room(self) -> None:
+        """Before a new part: while memory is short, first get one's own parts out of it."""
+        if self._committer.budget.bytes < self._limits.in_flight_bytes:
+            return
+        if self._pending:
+            await self._send(last=False)
+        while self._sent:
+            await self._settle()
+        await self._committer.budget.wait()
+
+    async def _flush_full(self) -> None:
+        if len(self._pending) >= self._limits.group_instances or self._pending_bytes >= self._limits.group_bytes // 2:
+            while len(self._sent) > 1:
+                await self._settle()
+            await self._send(last=False)
+
+    async def _finish(self) -> None:
+        await self._send(last=True)
+        while self._sent:
+            await self._settle()
+
+    async def _send(self, *, last: bool) -> None:
+        parts = [item if isinstance(item, Prepared) else await item for item in self._pending]
+        self._pending = []
+        self._pending_bytes = 0
+        batch = Batch(self._transfer, parts, last)
+        held, self._group_held = self._group_held, 0
+        self._sent.append((batch, self._committer.commit(batch), held))
+
+    async def _settle(self) -> None:
+        batch, done, held = self._sent.popleft()
+        try:
+            await done
+        finally:
+            self._held -= held
+            self._committer.budget.release(held)
+        self._outcomes += batch.outcomes

@@ -1,0 +1,209 @@
+"""The DBOS application of a worker process: registers the durable workflows, launches, drains.
+
+Rules (docs/adr/0301): portable JSON, one application version for all builds, every workflow on a named queue, no
+child workflows, small steps that return references.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+from dbos import DBOS, DBOSConfig, DBOSPortableJSONSerializer
+from dbos._core import StepOptions
+
+from wetread.core.completeness import StudyManifest
+from wetread.core.errors import ConfigurationError, WetreadError
+from wetread.core.workqueue import (
+    APPLICATION,
+    APPLICATION_VERSION,
+    COMPOSE,
+    EVALUATE,
+    MAX_RECOVERY_ATTEMPTS,
+    QUEUES,
+    QUIET,
+    RUN,
+)
+from wetread.orchestration.compose import Composition
+from wetread.orchestration.evaluate import Evaluation, Evaluator
+from wetread.orchestration.execute import Execution, failure
+
+_log = logging.getLogger(__name__)
+
+Durable = Callable[..., Any]
+_TIMEOUT_GRACE_SECONDS: Final = 10.0
+"""The runner ends a run itself; the step's own limit is the net below it."""
+
+
+def _transient(error: BaseException) -> bool:
+    return isinstance(error, WetreadError) and error.transient
+
+
+def _retried(name: str, attempts: int = 4, interval: float = 0.5) -> StepOptions:
+    """Return step options: transient errors are tried again, permanent ones never."""
+    return {
+        "name": name,
+        "retries_allowed": attempts > 1,
+        "max_attempts": max(1, attempts),
+        "interval_seconds": interval,
+        "backoff_rate": 3.0,
+        "should_retry": _transient,
+    }
+
+
+class DurableApplication:
+    """One per process (DBOS is a process-wide singleton). ``register`` before ``launch``."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        executor_id: str,
+        queues: Sequence[str] = tuple(QUEUES),
+        max_recovery_attempts: int = MAX_RECOVERY_ATTEMPTS,
+    ) -> None:
+        self._url = url
+        self._executor_id = executor_id
+        self._queues = tuple(queues)
+        self._max_recovery_attempts = max_recovery_attempts
+        self._workflows: dict[str, Durable] = {}
+        self._launched = False
+
+    def register_step(self, name: str, function: Durable) -> None:
+        """Make *function* the one step of the durable workflow *name*: transient errors are tried again."""
+
+        def workflow(**arguments: Any) -> Any:
+            return DBOS.run_step(_retried(name), function, **arguments)
+
+        self.register(name, workflow)
+
+    def register(self, name: str, function: Durable) -> None:
+        """Make *function* the durable workflow *name*. It is called with the enqueued arguments by keyword.
+
+        Raises ConfigurationError for a second function of the same name.
+        """
+        if name in self._workflows:
+            msg = f"durable workflow {name} is registered twice"
+            raise ConfigurationError(msg)
+        self._workflows[name] = function
+
+    def launch(self) -> None:
+        """Start taking work. Work that this executor id left behind is taken up again at once."""
+        config: DBOSConfig = {
+            "name": APPLICATION,
+            "system_database_url": self._url,
+            "application_version": APPLICATION_VERSION,
+            "executor_id": self._executor_id,
+            "serializer": DBOSPortableJSONSerializer(),
+            "log_level": "WARNING",
+            "run_migrations": False,
+        }
+        library = logging.getLogger("dbos")
+        if not library.handlers:  # it would write lines of its own beside our log
+            library.addHandler(logging.NullHandler())
+        DBOS(config=config)
+        for name, function in self._workflows.items():
+            DBOS.workflow(name=name, max_recovery_attempts=self._max_recovery_attempts)(function)
+        DBOS.listen_queues(self._queues)
+        DBOS.launch()
+        self._launched = True
+
+    def destroy(self, *, drain_seconds: int = 0) -> None:
+        """Stop taking work, wait for running workflows up to *drain_seconds*, close. What is left stays recoverable."""
+        if self._launched:
+            self._launched = False
+            DBOS.destroy(destroy_registry=True, workflow_completion_timeout_sec=drain_seconds)
+
+    def take_over(self, executor_ids: Sequence[str]) -> int:
+        """Hand the unfinished work of dead executors back to its queues; returns how much there was.
+
+        The only caller of DBOS's private recovery: unlike ``resume_workflow`` it keeps the attempt count, so a
+        poison task dies in the end.
+        """
+        return len(DBOS._recover_pending_workflows(list(executor_ids)))  # noqa: SLF001 - see the docstring
+
+
+def register_orchestration(
+    application: DurableApplication, evaluator: Evaluator, execution: Execution, composition: Composition
+) -> None:
+    """Register the four workflows of the orchestration."""
+    _register_control(application, evaluator)
+    application.register(RUN, _run_task(execution))
+    application.register(COMPOSE, _compose_results(composition))
+
+
+def _register_control(application: DurableApplication, evaluator: Evaluator) -> None:
+    def finished(evaluation: Evaluation) -> dict[str, Any]:
+        return {"outcome": evaluation.outcome, "cancel": list(evaluation.cancel)}
+
+    def clean_up(done: Mapping[str, Any]) -> str:
+        if done["cancel"]:
+            superseded = Evaluation(done["outcome"], tuple(done["cancel"]))
+            DBOS.run_step(_retried("cancel"), lambda: evaluator.cancel(superseded))
+        return str(done["outcome"])
+
+    def evaluate_study(
+        tenant: str,
+        study_uid: str,
+        generation: int,
+        signal: str,
+        stamps: dict[str, float] | None = None,
+        manifest: dict[str, Any] | None = None,
+    ) -> str:
+        def decide() -> dict[str, Any]:
+            listed = StudyManifest.model_validate(manifest) if manifest is not None else None
+            return finished(evaluator.evaluate(tenant, study_uid, generation, signal, stamps or {}, listed))
+
+        return clean_up(DBOS.run_step(_retried("decide"), decide))
+
+    def study_quiet(tenant: str, study_uid: str, sequence: int) -> str:
+        def wake() -> dict[str, Any]:
+            return finished(evaluator.wake(tenant, study_uid, sequence))
+
+        return clean_up(DBOS.run_step(_retried("wake"), wake))
+
+    application.register(EVALUATE, evaluate_study)
+    application.register(QUIET, study_quiet)
+
+
+def _run_task(execution: Execution) -> Durable:
+    async def run_task(
+        run_id: str,
+        timeout_seconds: float,
+        attempts: int,
+        backoff_seconds: float,
+        flags: list[str],
+        stamps: dict[str, float],
+    ) -> str:
+        options = _retried("infer", attempts, backoff_seconds)
+        options["preemptible"] = True
+        options["timeout_seconds"] = timeout_seconds + _TIMEOUT_GRACE_SECONDS
+        try:
+            return await DBOS.run_step_async(options, execution.attempt, run_id, timeout_seconds, flags, stamps)
+        except Exception as error:
+            reason, detail, dead = failure(error)
+            _log.warning("run failed", extra={"run": run_id[:12], "reason": reason, "error": type(error).__name__})
+
+        async def fail() -> str:
+            return await asyncio.to_thread(execution.fail, run_id, reason, detail, stamps, dead=dead)
+
+        return await DBOS.run_step_async(_retried("fail"), fail)
+
+    return run_task
+
+
+def _compose_results(composition: Composition) -> Durable:
+    def compose_results(tenant: str, result_key: str, stamps: dict[str, float]) -> str:
+        try:
+            stored = DBOS.run_step(_retried("store"), composition.store, tenant, result_key)
+        except Exception as error:
+            detail = f"{type(error).__name__}: {error}" if isinstance(error, WetreadError) else type(error).__name__
+            _log.warning("report failed", extra={"result": result_key[:12], "error": type(error).__name__})
+            DBOS.run_step(_retried("give up"), composition.give_up, tenant, result_key, detail)
+            return "no report"
+        DBOS.run_step(_retried("note"), composition.note, tenant, result_key, stored, stamps)
+        return "stored"
+
+    return compose_results

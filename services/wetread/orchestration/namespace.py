@@ -1,0 +1,99 @@
+"""From header facts to the values that conditions see."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime, tzinfo
+from statistics import median
+from typing import Any
+
+from wetread.core.expression_types import UNKNOWN, Namespace, known
+from wetread.core.facts import InstanceFacts, SeriesFacts, StudyFacts
+from wetread.core.findings import ResultSet
+from wetread.core.ports.work import Task
+
+
+def source_study(facts: StudyFacts) -> StudyFacts:
+    """Return the study without the series that wetread itself wrote: rules and selection never see those."""
+    return replace(facts, series=tuple(s for s in facts.series if not s.detector_result))
+
+
+def namespace(
+    study: StudyFacts, *, now: float, zone: tzinfo = UTC, results: Mapping[str, Mapping[str, Any]] | None = None
+) -> Namespace:
+    """Return the name space of a study (without own results) at a time in the site's zone."""
+    local = datetime.fromtimestamp(now, tz=zone)
+    return Namespace(
+        study={
+            "description": known(study.description),
+            "sex": known(study.patient_sex),
+            "age_years": known(study.patient_age_years),
+            "series_count": float(len(study.series)),
+            "instance_count": float(sum(len(s.instances) for s in study.series)),
+            "waited": now - study.received_at,
+        },
+        source={
+            "tenant": study.tenant,
+            "ae": known(study.source.ae),
+            "client": known(study.source.client),
+            "site": known(study.source.site),
+        },
+        now={"hour": float(local.hour), "weekday": float(local.weekday())},
+        series=tuple(_series(s) for s in study.series),
+        instances=tuple(_instance(i) for s in study.series for i in s.instances),
+        results=results or {},
+    )
+
+
+def _number(value: float | None) -> Any:
+    return UNKNOWN if value is None else float(value)
+
+
+def _series(series: SeriesFacts) -> dict[str, Any]:
+    thickness = [i.slice_thickness for i in series.instances if i.slice_thickness is not None]
+    return {
+        "modality": known(series.modality),
+        "description": known(series.description),
+        "body_part": known(series.body_part),
+        "protocol": known(series.protocol),
+        "kernel": known(series.kernel),
+        "manufacturer": known(series.manufacturer),
+        "contrast": known(series.contrast),
+        "number": _number(series.series_number),
+        "instance_count": float(len(series.instances)),
+        "thickness_mm": float(median(thickness)) if thickness else UNKNOWN,
+    }
+
+
+def _instance(instance: InstanceFacts) -> dict[str, Any]:
+    return {
+        "number": _number(instance.instance_number),
+        "frames": float(instance.number_of_frames),
+        "rows": _number(instance.rows),
+        "columns": _number(instance.columns),
+        "thickness_mm": _number(instance.slice_thickness),
+        "tilt_deg": _number(instance.gantry_tilt),
+        "lossy": instance.lossy,
+        "image_type": known(instance.image_type),
+        "sop_class_uid": known(instance.sop_class_uid),
+        "transfer_syntax_uid": known(instance.transfer_syntax_uid),
+    }
+
+
+def result_value(task: Task | None, result: ResultSet | None) -> dict[str, Any]:
+    """Return what ``result(name)`` gives: the task's state at once, numbers when there is a result."""
+    volumes = [v for f in result.findings if (v := f.volume_ml()) is not None] if result else []
+    return {
+        "state": str(task.state) if task else UNKNOWN,
+        "reason": known(task.reason) if task else UNKNOWN,
+        "score": _number(result.score.value) if result and result.score else UNKNOWN,
+        "volume_ml": sum(volumes) if volumes else UNKNOWN,
+    }
+
+
+def results_of(names: Mapping[str, str], tasks: Iterable[Task], results: Iterable[ResultSet]) -> dict[str, Any]:
+    """Return ``result`` values by task name. *names*: detector -> task name."""
+    by_task = {task.detector: task for task in tasks}
+    by_result = {result.run.detector: result for result in results}
+    return {name: result_value(by_task.get(d), by_result.get(d)) for d, name in names.items()}

@@ -1,0 +1,51 @@
+"""What rides in the ingest transaction: the events of a change, the study's place on the worklist, its evaluation."""
+
+from __future__ import annotations
+
+from wetread.core.events import EventType
+from wetread.core.identifiers import digest
+from wetread.core.ports.database import Clock, Transaction
+from wetread.core.ports.events import EventLog, ReadingOrder, Reason
+from wetread.core.ports.ingest import StudyChange
+from wetread.core.ports.work import WorkQueue
+from wetread.core.priority import Priority, due_at
+from wetread.core.workqueue import EVALUATE
+from wetread.orchestration.announce import Announcer
+
+
+class DurableOutbox:
+    """Outbox over event log, reading order and durable queue; all three commit or roll back with the index rows."""
+
+    def __init__(self, events: EventLog, reading: ReadingOrder, queue: WorkQueue, clock: Clock) -> None:
+        self._announce = Announcer(events, clock)
+        self._reading = reading
+        self._queue = queue
+        self._clock = clock
+
+    def study_changed(self, tx: Transaction, change: StudyChange) -> None:
+        """Record the change and enqueue its evaluation, earliest due first among evaluations."""
+        now = self._clock.now()
+        stamps = {"received": change.received_at, **change.stamps, "committed": now}
+        data = {"new_instances": change.new_instances, "transfer_end": change.transfer_end}
+        if change.first:
+            reason = Reason("order", "received", Priority.ROUTINE, now)
+            self._reading.register(tx, change.tenant, change.study_uid, arrival=change.received_at, reason=reason)
+            kind = EventType.STUDY_RECEIVED
+            self._announce.study(tx, kind, change.tenant, change.study_uid, change.generation, data, stamps)
+        kind = EventType.STUDY_CHANGED
+        self._announce.study(tx, kind, change.tenant, change.study_uid, change.generation, data, stamps)
+        signal = "transfer_end" if change.transfer_end else "commit"
+        self._queue.enqueue(
+            tx,
+            workflow=EVALUATE,
+            workflow_id=digest(EVALUATE, change.tenant, change.study_uid, change.generation, signal),
+            queue="control",
+            due=due_at(change.received_at, Priority.STAT),
+            arguments={
+                "tenant": change.tenant,
+                "study_uid": change.study_uid,
+                "generation": change.generation,
+                "signal": signal,
+                "stamps": stamps,
+            },
+        )

@@ -1,0 +1,270 @@
+"""What should happen to a study, as a pure function of facts, signals, rules and what happened before.
+
+For every detector that some workflow uses there is one plan: not wanted (with a reason), wait, refused by the data,
+or run. Nothing is written here, so the dry run and the durable evaluation decide by the same code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Any
+
+from wetread.core.completeness import Evidence, Judgement, Timing, judge_input, judge_study
+from wetread.core.detector import InputSet
+from wetread.core.errors import NotApplicable, NotProcessable
+from wetread.core.expression_types import UNKNOWN, Namespace
+from wetread.core.expressions import Explanation
+from wetread.core.facts import StudyFacts
+from wetread.core.findings import ResultSet
+from wetread.core.identifiers import digest
+from wetread.core.ports.inference import DetectorRunner
+from wetread.core.ports.work import Task
+from wetread.core.priority import Priority
+from wetread.core.states import FINAL
+from wetread.core.workflow import TaskSpec, Workflow
+from wetread.orchestration.namespace import namespace, results_of, source_study
+from wetread.orchestration.ports import Rules
+
+
+class Verdict(StrEnum):
+    """What a detector should do with a study now."""
+
+    NOT_WANTED = "not wanted"
+    WAIT = "wait"
+    REFUSED = "refused"
+    RUN = "run"
+    BROKEN = "broken"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One detector's plan. ``wanted``: a workflow asks for it, so it is on the worklist even while it waits."""
+
+    detector: str
+    verdict: Verdict
+    wanted: bool
+    reason: str = ""
+    detail: str = ""
+    workflow: Workflow | None = None
+    task: str = ""
+    priority: Priority = Priority.ROUTINE
+    chosen: InputSet | None = None
+    digest: str = ""
+    """Of the selected instances; of all source instances when nothing could be selected."""
+    judgement: Judgement | None = None
+
+    @property
+    def spec(self) -> TaskSpec | None:
+        """The task's declaration."""
+        return self.workflow.model.tasks[self.task] if self.workflow else None
+
+    @property
+    def complete(self) -> bool:
+        """Whether the input is final."""
+        return self.judgement is not None and self.judgement.level == "complete"
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the plan for the decision trace."""
+        return {
+            "detector": self.detector,
+            "verdict": str(self.verdict),
+            "reason": self.reason,
+            "detail": self.detail,
+            "workflow": self.workflow.name if self.workflow else None,
+            "priority": str(self.priority),
+            "series": self.chosen.series_instance_uid if self.chosen else None,
+            "instances": len(self.chosen.sop_instance_uids) if self.chosen else 0,
+            "why_this_series": self.chosen.reason if self.chosen else "",
+            "input": self.judgement.level if self.judgement else None,
+            "by": self.judgement.by if self.judgement else None,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What happened to the study before: its tasks and current results."""
+
+    tasks: Sequence[Task] = ()
+    results: Sequence[ResultSet] = ()
+
+    def task(self, detector: str) -> Task | None:
+        """Return the task of a detector."""
+        return next((task for task in self.tasks if task.detector == detector), None)
+
+
+@dataclass(frozen=True, slots=True)
+class StudyPlan:
+    """All plans of a study with the explanation of every rule."""
+
+    study: StudyFacts
+    whole: Judgement
+    plans: tuple[Plan, ...]
+    rules: Mapping[str, Explanation] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the decision trace."""
+        return {
+            "study": {"level": self.whole.level, "by": self.whole.by, "forced": self.whole.forced},
+            "rules": {
+                name: {
+                    "matched": "unknown" if e.value is UNKNOWN else e.value,
+                    "note": e.note,
+                    "steps": e.steps.as_json() if e.steps else None,
+                }
+                for name, e in self.rules.items()
+            },
+            "plans": [plan.as_json() for plan in self.plans],
+        }
+
+
+def instances_digest(study: StudyFacts, sop_instance_uids: Sequence[str] | None = None) -> str:
+    """Return the SHA-256 over the sorted (SOP Instance UID, content hash) of instances (None: all)."""
+    wanted = None if sop_instance_uids is None else set(sop_instance_uids)
+    pairs = sorted(
+        (i.sop_instance_uid, i.content_hash)
+        for s in study.series
+        for i in s.instances
+        if wanted is None or i.sop_instance_uid in wanted
+    )
+    return hashlib.sha256("\n".join(f"{uid} {content}" for uid, content in pairs).encode()).hexdigest()
+
+
+def plan_study(
+    facts: StudyFacts, evidence: Evidence, rules: Rules, runner: DetectorRunner, history: History, *, now: float
+) -> StudyPlan:
+    """Return the plans for every detector of the rules."""
+    study = source_study(facts)
+    timing = rules.completeness.timing(study.source)
+    whole = judge_study(study, evidence, timing)
+    planner = _Planner(study, evidence, timing, whole, rules, runner, history, now)
+    explanations = {workflow.name: planner.explain(workflow) for workflow in rules.workflows}
+    plans = tuple(planner.plan(detector, explanations) for detector in rules.detectors)
+    return StudyPlan(study, whole, plans, explanations)
+
+
+@dataclass(frozen=True, slots=True)
+class _Planner:
+    study: StudyFacts
+    evidence: Evidence
+    timing: Timing
+    whole: Judgement
+    rules: Rules
+    runner: DetectorRunner
+    history: History
+    now: float
+
+    def names(self, workflow: Workflow) -> Namespace:
+        results = results_of(workflow.detectors, self.history.tasks, self.history.results)
+        return namespace(self.study, now=self.now, zone=self.rules.zone, results=results)
+
+    def everything(self) -> str:
+        """Digest of the whole study, never equal to that of a selection."""
+        return digest("study", instances_digest(self.study))
+
+    def explain(self, workflow: Workflow) -> Explanation:
+        return workflow.when.explain(self.names(workflow))
+
+    def plan(self, detector: str, explanations: Mapping[str, Explanation]) -> Plan:
+        users = [w for w in self.rules.workflows if detector in w.detectors]
+        for workflow in users:
+            due = workflow.model.on.event != "study.stable" or self.whole.level == "complete"
+            if explanations[workflow.name].value is True and due:
+                return self._wanted(detector, workflow)
+        return self._unwanted(detector, users, explanations)
+
+    def _unwanted(self, detector: str, users: Sequence[Workflow], explanations: Mapping[str, Explanation]) -> Plan:
+        unknown = [w.name for w in users if explanations[w.name].value is UNKNOWN]
+        detail = f"rule of {', '.join(unknown)} is unknown: an attribute is missing" if unknown else "no rule matches"
+        base = Plan(detector, Verdict.WAIT, wanted=False, detail=detail, digest=self.everything())
+        if self.whole.level != "complete":
+            return base
+        answer = self.runner.applicable(detector, self.study)
+        reason = None if answer.applicable else answer.reason
+        return self._not_wanted(base, reason or "tenant_policy", answer.detail or detail)
+
+    def _not_wanted(self, base: Plan, reason: str, detail: str) -> Plan:
+        return replace(
+            base, verdict=Verdict.NOT_WANTED, wanted=False, reason=reason, detail=detail, judgement=self.whole
+        )
+
+    def _wanted(self, detector: str, workflow: Workflow) -> Plan:
+        task = workflow.detectors[detector]
+        base = Plan(
+            detector,
+            Verdict.WAIT,
+            wanted=True,
+            workflow=workflow,
+            task=task,
+            priority=self._priority(workflow),
+            digest=self.everything(),
+        )
+        waiting_for, skipped = self._needs(workflow, task)
+        if skipped:
+            return self._not_wanted(base, "tenant_policy", skipped)
+        if waiting_for:
+            return replace(base, detail=waiting_for)
+        try:
+            chosen = self._choose(detector)
+        except Exception as error:
+            return self._excluded(base, error)
+        judgement = judge_input(self.study, chosen, self.evidence, self.timing)
+        if chosen.lacking:
+            return self._lacking(base, chosen)
+        if judgement.level == "incomplete":
+            return replace(base, detail=judgement.by, judgement=judgement)
+        return replace(
+            base,
+            verdict=Verdict.RUN,
+            chosen=chosen,
+            digest=instances_digest(self.study, chosen.sop_instance_uids),
+            judgement=judgement,
+        )
+
+    def _choose(self, detector: str) -> InputSet:
+        answer = self.runner.applicable(detector, self.study)
+        if not answer.applicable:
+            raise NotApplicable(answer.reason or "no_suitable_series", answer.detail)
+        return self.runner.select(detector, self.study)
+
+    def _excluded(self, base: Plan, error: Exception) -> Plan:
+        """Return the plan for a selection that failed; while images may still come, a typed refusal only waits."""
+        if isinstance(error, NotApplicable | NotProcessable) and self.whole.level != "complete":
+            return replace(base, wanted=isinstance(error, NotProcessable), detail=error.detail)
+        if isinstance(error, NotApplicable):
+            return self._not_wanted(base, error.reason, error.detail)
+        if isinstance(error, NotProcessable):
+            refused = replace(base, verdict=Verdict.REFUSED, judgement=self.whole)
+            return replace(refused, reason=error.reason, detail=error.detail)
+        # A detector's own fault must not leave the study without an answer.
+        broken = replace(base, verdict=Verdict.BROKEN, judgement=self.whole)
+        return replace(broken, reason="crashed", detail=f"selection failed: {type(error).__name__}")
+
+    def _lacking(self, base: Plan, chosen: InputSet) -> Plan:
+        """Return the plan for an input that more images could still cure: wait for them, then refuse."""
+        known = replace(base, chosen=chosen, judgement=self.whole, detail=chosen.reason)
+        if self.whole.level != "complete":
+            return known
+        selected = instances_digest(self.study, chosen.sop_instance_uids)
+        return replace(known, verdict=Verdict.REFUSED, reason=chosen.lacking, digest=digest("lacking", selected))
+
+    def _needs(self, workflow: Workflow, task: str) -> tuple[str, str]:
+        """Return (what the task still waits for, why it is skipped); both empty when it may run."""
+        spec = workflow.model.tasks[task]
+        detectors = {name: d for d, name in workflow.detectors.items()}
+        needed = [self.history.task(detectors[name]) for name in spec.needs if name in detectors]
+        done = [t is not None and t.state in FINAL for t in needed]
+        if needed and not (any(done) if spec.join == "any" else all(done)):
+            return "waits for " + ", ".join(spec.needs), ""
+        condition = workflow.conditions.get(task)
+        if condition is None:
+            return "", ""
+        value = condition.evaluate(self.names(workflow))
+        return "", "" if value is True else f"its condition is {'unknown' if value is UNKNOWN else 'false'}"
+
+    def _priority(self, workflow: Workflow) -> Priority:
+        if workflow.stat_if is not None and workflow.stat_if.evaluate(self.names(workflow)) is True:
+            return Priority.STAT
+        return workflow.model.priority.base

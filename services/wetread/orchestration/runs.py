@@ -1,0 +1,347 @@
+"""Applies plans to tasks: waiting, starting, promoting, superseding. One transaction per evaluation.
+
+What a plan means depends on what the pair already is; the table of ``core.states`` has the last word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from wetread import __version__
+from wetread.core.completeness import Timing
+from wetread.core.errors import WorkitemStateError
+from wetread.core.events import EventType
+from wetread.core.findings import ResultSet, Run
+from wetread.core.identifiers import digest
+from wetread.core.ports.database import Transaction
+from wetread.core.ports.inference import DetectorInfo, RunRequest
+from wetread.core.ports.orchestration import RunInput
+from wetread.core.ports.work import Task
+from wetread.core.priority import Priority, due_at, most_urgent
+from wetread.core.states import FINAL, READ, AiState
+from wetread.core.workqueue import RUN, detector_lane
+from wetread.orchestration import workitems
+from wetread.orchestration.announce import Announcer, Stamps
+from wetread.orchestration.conclusions import Conclusions
+from wetread.orchestration.plan import Plan, StudyPlan, Verdict
+from wetread.orchestration.ports import Ports, Rules
+
+S = AiState
+IN_FLIGHT: Final = frozenset({S.QUEUED, S.RUNNING})
+_BACKOFF_SECONDS: Final = (0.0, 0.0, 5.0, 10.0, 20.0, 40.0, 60.0)
+"""Wait before a pair's n-th run: the first after an early one starts at once, then late images are damped."""
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What one evaluation knows beside the plans."""
+
+    study: StudyPlan
+    timing: Timing
+    arriving_since: float
+    """Unix seconds of the study's first commit."""
+    transfer_open: bool
+    """Nothing has yet said that the sender finished or paused."""
+    stamps: Stamps
+    now: float
+
+
+class Runs:
+    """Turns plans into changed tasks, workitems and queued work; collects the ids of runs to cancel afterwards."""
+
+    def __init__(self, ports: Ports, rules: Rules, conclusions: Conclusions) -> None:
+        self._ports = ports
+        self._rules = rules
+        self._conclusions = conclusions
+        self._announce = Announcer(ports.events, ports.clock)
+
+    def apply(self, tx: Transaction, plan: Plan, situation: Situation) -> list[str]:
+        """Apply one plan. Returns ids of runs that are to be cancelled once the transaction is committed."""
+        study = situation.study.study
+        task = self._ports.tasks.get(tx, study.tenant, study.study_instance_uid, plan.detector)
+        if plan.verdict is Verdict.WAIT:
+            return self._wait(tx, plan, task, situation)
+        if plan.verdict is Verdict.NOT_WANTED:
+            return self._not_wanted(tx, plan, task, situation)
+        if plan.verdict in {Verdict.REFUSED, Verdict.BROKEN}:
+            return self._without_input(tx, plan, task, situation)
+        return self._run(tx, plan, task, situation)
+
+    # --- waiting and not wanted ------------------------------------------------------------------------------------
+
+    def _wait(self, tx: Transaction, plan: Plan, task: Task | None, situation: Situation) -> list[str]:
+        if task is None or (task.state is S.NOT_APPLICABLE and plan.wanted and task.input_digest != plan.digest):
+            task = self._put(tx, self._fresh(tx, plan, task, situation), S.AWAITING_IMAGES, plan.detail, situation)
+        if task.state is S.AWAITING_IMAGES and plan.wanted:
+            owned = self._owned(tx, plan, task, situation)
+            scheduled = self._schedule(tx, owned, owned.runs + 1, situation)
+            if scheduled != task:
+                self._put(tx, scheduled, S.AWAITING_IMAGES, plan.detail, situation)
+        return []
+
+    def _not_wanted(self, tx: Transaction, plan: Plan, task: Task | None, situation: Situation) -> list[str]:
+        if task is not None and (task.state in FINAL or task.state is S.PRELIMINARY_POSITIVE):
+            return []
+        base = task or self._fresh(tx, plan, None, situation)
+        cancelled = [base.run_id] if base.run_id else []
+        base = replace(base, run_id=None, input_digest=plan.digest)
+        changed = self._put(tx, base, S.NOT_APPLICABLE, plan.detail, situation, reason=plan.reason)
+        self._announce.task(tx, EventType.TASK_FINISHED, changed, situation.stamps)
+        self._conclusions.end_workitem(tx, changed, ())
+        return cancelled
+
+    def _without_input(self, tx: Transaction, plan: Plan, task: Task | None, situation: Situation) -> list[str]:
+        """The data refuse (a report says so), or the detector's own selection is broken (failed)."""
+        if task is not None and (task.state in FINAL and (task.input_digest == plan.digest or task.state in READ)):
+            return []
+        base = task or self._put(tx, self._fresh(tx, plan, None, situation), S.AWAITING_IMAGES, "", situation)
+        cancelled = [base.run_id] if base.run_id else []
+        base = replace(self._owned(tx, plan, base, situation), run_id=None, input_digest=plan.digest, early=False)
+        if base.state in FINAL:  # refused before, on fewer images: a new workitem tells of the new attempt
+            base = self._put(tx, replace(base, workitem_uid=None), S.AWAITING_IMAGES, "", situation)
+        base = self._schedule(tx, replace(base, runs=base.runs + 1), base.runs + 1, situation)
+        if plan.verdict is Verdict.BROKEN:
+            self._conclusions.fail(tx, base, plan.reason, plan.detail, situation.stamps)
+        else:
+            self._conclusions.conclude(tx, base, self._refusal(base, plan, situation.now), situation.stamps)
+        return cancelled
+
+    # --- running ---------------------------------------------------------------------------------------------------
+
+    def _run(self, tx: Transaction, plan: Plan, task: Task | None, situation: Situation) -> list[str]:
+        same = task is not None and task.input_digest == plan.digest
+        if task is None or task.state is S.AWAITING_IMAGES:
+            if plan.complete and task is not None and same and task.result_key:
+                self._promote(tx, self._owned(tx, plan, task, situation), plan, situation)
+                return []
+            if plan.complete or self._early_allowed(task, situation):
+                return self._start(tx, plan, task, situation)
+            return self._wait(tx, plan, task, situation)
+        if same:
+            self._confirm(tx, plan, task, situation)
+            return []
+        if not plan.complete:
+            return self._reopen_unwanted(tx, plan, task, situation)
+        return self._start(tx, plan, task, situation)
+
+    def _reopen_unwanted(self, tx: Transaction, plan: Plan, task: Task, situation: Situation) -> list[str]:
+        """Images that make an excluded pair wanted after all put it back to AI pending at once."""
+        if task.state is S.NOT_APPLICABLE and task.runs == 0:
+            return self._wait(tx, plan, task, situation)
+        return []
+
+    def _confirm(self, tx: Transaction, plan: Plan, task: Task, situation: Situation) -> None:
+        """The input is the one already run or running; when it is complete now, the outcome is final."""
+        if not plan.complete or not task.early:
+            return
+        if task.state in IN_FLIGHT:
+            self._ports.tasks.put(tx, replace(task, early=False, updated_at=situation.now))
+        elif task.state is S.PRELIMINARY_POSITIVE:
+            self._promote(tx, task, plan, situation)
+
+    def _promote(self, tx: Transaction, task: Task, plan: Plan, situation: Situation) -> None:
+        """The early result is final without a second run: its input turned out to be the complete one."""
+        assert task.result_key is not None
+        known = self._ports.results.get(tx, task.tenant, task.result_key)
+        if known is None:
+            self._start(tx, plan, task, situation)
+            return
+        if task.state is S.AWAITING_IMAGES:  # along the table: waiting -> queued -> outcome
+            task = self._put(tx, task, S.QUEUED, "", situation)
+        self._conclusions.conclude(tx, replace(task, early=False), known[0], situation.stamps, flags=_flags(plan))
+
+    def _early_allowed(self, task: Task | None, situation: Situation) -> bool:
+        """One early run per pair; inside an open transfer only when that has lasted a while."""
+        if not situation.timing.early or (task is not None and task.runs > 0):
+            return False
+        waited = situation.now - situation.arriving_since
+        return not situation.transfer_open or waited >= situation.timing.early_after
+
+    def _start(self, tx: Transaction, plan: Plan, task: Task | None, situation: Situation) -> list[str]:
+        assert plan.chosen is not None
+        assert plan.spec is not None
+        cancelled: list[str] = []
+        base = self._owned(tx, plan, task or self._fresh(tx, plan, None, situation), situation)
+        if task is not None and task.state not in {S.AWAITING_IMAGES, S.NOT_APPLICABLE}:
+            cancelled = self._supersede_run(tx, task)
+            base = replace(base, workitem_uid=None)
+        info = self._ports.runner.detectors()[plan.detector]
+        run = base.runs + 1
+        request = self.request(base, info, plan.chosen.series_instance_uid, plan.digest, situation.now)
+        queued = replace(
+            base,
+            version=info.version,
+            input_digest=plan.digest,
+            result_key=self._ports.runner.result_key(request),
+            run_id=digest(RUN, base.tenant, base.study_uid, base.detector, info.version, plan.digest, run),
+            runs=run,
+            attempt=0,
+            progress=0,
+            early=not plan.complete,
+        )
+        queued = self._schedule(tx, queued, run, situation)
+        queued = self._put(tx, queued, S.QUEUED, "", situation)
+        self._remember(tx, queued, plan, situation)
+        self._announce.task(tx, EventType.TASK_QUEUED, queued, situation.stamps, early=queued.early)
+        known = self._ports.results.get(tx, queued.tenant, queued.result_key or "")
+        if known is not None:  # this very input was read before: its result stands, nothing runs
+            self._conclusions.conclude(tx, queued, known[0], situation.stamps, flags=_flags(plan))
+            return cancelled
+        self.enqueue(tx, queued, plan.spec.timeout or info.manifest.resources.timeout_s, situation.stamps, _flags(plan))
+        return cancelled
+
+    def enqueue(self, tx: Transaction, task: Task, timeout: float, stamps: Stamps, flags: tuple[str, ...] = ()) -> None:
+        """Queue the durable run of a task that is ``queued``."""
+        assert task.run_id is not None
+        workflow = self._rules.workflow(task.workflow)
+        name = workflow.detectors.get(task.detector) if workflow else None
+        retries = workflow.model.tasks[name].retries if workflow and name else None
+        self._ports.queue.enqueue(
+            tx,
+            workflow=RUN,
+            workflow_id=task.run_id,
+            queue=detector_lane(task.priority),
+            due=task.due_at,
+            arguments={
+                "run_id": task.run_id,
+                "timeout_seconds": timeout,
+                "attempts": 1 + (retries.max if retries else 3),
+                "backoff_seconds": retries.backoff if retries else 0.5,
+                "flags": list(flags),
+                "stamps": dict(stamps),
+            },
+            delay_seconds=_BACKOFF_SECONDS[min(task.runs - 1, len(_BACKOFF_SECONDS) - 1)] or None,
+        )
+
+    def request(self, task: Task, info: DetectorInfo, series_uid: str, input_digest: str, now: float) -> RunRequest:
+        """Return what identifies a run; the instances are located when it starts."""
+        return RunRequest(
+            tenant=task.tenant,
+            study_uid=task.study_uid,
+            series_uid=series_uid,
+            detector=info.name,
+            version=info.version,
+            instances=(),
+            parameters=self.parameters(task, info),
+            rules_digest=self._rules.digest,
+            input_digest=input_digest,
+            started_at=now,
+            shadow=task.shadow,
+        )
+
+    def parameters(self, task: Task, info: DetectorInfo) -> Mapping[str, Any]:
+        """Return the manifest's parameters with the workflow's ``with`` over them."""
+        workflow = self._rules.workflow(task.workflow)
+        name = workflow.detectors.get(task.detector) if workflow else None
+        chosen = workflow.model.tasks[name].parameters if workflow and name else {}
+        return {**info.manifest.parameters, **chosen}
+
+    # --- parts -----------------------------------------------------------------------------------------------------
+
+    def _fresh(self, tx: Transaction, plan: Plan, task: Task | None, situation: Situation) -> Task:
+        study = situation.study.study
+        info = self._ports.runner.detectors()[plan.detector]
+        blank = Task(
+            study.tenant,
+            study.study_instance_uid,
+            plan.detector,
+            info.version,
+            S.AWAITING_IMAGES,
+            priority=plan.priority,
+        )
+        kept = task or blank
+        return self._owned(tx, plan, replace(kept, reason=None, workitem_uid=None), situation)
+
+    def _owned(self, tx: Transaction, plan: Plan, task: Task, situation: Situation) -> Task:
+        """Return the task with the owner, class and due time that hold now.
+
+        A class only rises, to that of the study on the worklist; batch work stays batch.
+        """
+        study = situation.study.study
+        priority = task.priority
+        if plan.wanted and plan.priority is not Priority.BATCH:
+            listed = self._ports.reading.priority(tx, task.tenant, task.study_uid)
+            priority = most_urgent(task.priority, plan.priority, *([listed[0]] if listed else []))
+        info = self._ports.runner.detectors()[plan.detector]
+        shadow = (plan.spec.shadow if plan.spec else False) or info.card.shadow
+        workflow = f"{plan.workflow.name}@{plan.workflow.model.version}" if plan.workflow else task.workflow
+        due = due_at(study.received_at, priority)
+        return replace(task, workflow=workflow, priority=priority, due_at=due, shadow=shadow)
+
+    def _put(
+        self, tx: Transaction, task: Task, state: AiState, detail: str, situation: Situation, reason: str | None = None
+    ) -> Task:
+        changed = replace(task, state=state, reason=reason, detail=detail[:500], updated_at=situation.now)
+        self._ports.tasks.put(tx, changed)
+        return changed
+
+    def _schedule(self, tx: Transaction, task: Task, number: int, situation: Situation) -> Task:
+        """Give the task its *number*-th workitem unless it has one."""
+        if task.workitem_uid is None:
+            uid = workitems.workitem_uid(task.tenant, task.study_uid, task.detector, number)
+            info = self._ports.runner.detectors()[task.detector]
+            summary = self._ports.studies.summary(tx, task.tenant, task.study_uid)
+            dataset = workitems.scheduled(task, info, summary, now=situation.now)
+            self._ports.workitems.schedule(tx, task.tenant, uid, dataset)
+            task = replace(task, workitem_uid=uid)
+        return task
+
+    def _remember(self, tx: Transaction, task: Task, plan: Plan, situation: Situation) -> None:
+        """Store the input by its digest and show it in the workitem."""
+        assert plan.chosen is not None
+        chosen = plan.chosen
+        uids = chosen.sop_instance_uids
+        self._ports.inputs.put(tx, RunInput(task.tenant, plan.digest, task.study_uid, chosen.series_instance_uid, uids))
+        classes = {
+            i.sop_instance_uid: i.sop_class_uid
+            for s in situation.study.study.series
+            if s.series_instance_uid == chosen.series_instance_uid
+            for i in s.instances
+        }
+        attributes = workitems.ready(task.study_uid, chosen.series_instance_uid, uids, classes)
+        attributes |= workitems.urgency(task.priority, task.due_at)
+        assert task.workitem_uid is not None
+        try:
+            self._ports.workitems.update(tx, task.tenant, task.workitem_uid, attributes)
+        except WorkitemStateError:
+            return  # called off from outside while it waited: the run finds that when it claims the workitem
+
+    def _supersede_run(self, tx: Transaction, task: Task) -> list[str]:
+        """End the workitem of a run whose input is no longer the input; return its id when it is in flight."""
+        if task.state in IN_FLIGHT or task.state is S.PRELIMINARY_POSITIVE:
+            info = self._ports.runner.detectors()[task.detector]
+            ending = workitems.Ending(task.study_uid, info, self._ports.clock.now(), self._ports.clock.now())
+            attributes = workitems.canceled(ending, "superseded", "more images arrived")
+            if task.workitem_uid is not None:
+                self._conclusions.finish_workitem(tx, task, completed=False, attributes=attributes)
+        return [task.run_id] if task.run_id else []
+
+    def _refusal(self, task: Task, plan: Plan, now: float) -> ResultSet:
+        """Return the result that says why nothing could be run: it gets a report like any other."""
+        info = self._ports.runner.detectors()[plan.detector]
+        request = self.request(task, info, "", plan.digest, now)
+        run = Run(
+            result_key=digest("refusal", self._ports.runner.result_key(request), plan.reason),
+            tenant=task.tenant,
+            study_uid=task.study_uid,
+            series_uid=None,
+            detector=info.name,
+            version=info.version,
+            title=info.manifest.title,
+            model_digest=info.model_digest,
+            params_digest=digest(dict(request.parameters)),
+            input_digest=plan.digest,
+            rules_digest=self._rules.digest,
+            software=f"wetread {__version__}",
+            engine="",
+            phantom_evidence_id=info.card.phantom_evidence_id,
+            started_at=now,
+            shadow=task.shadow,
+        )
+        return ResultSet(run=run, state=S.NOT_PROCESSABLE, reason=plan.reason, detail=plan.detail)
+
+
+def _flags(plan: Plan) -> tuple[str, ...]:
+    return ("forced",) if plan.judgement is not None and plan.judgement.forced else ()

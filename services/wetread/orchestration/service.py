@@ -1,0 +1,73 @@
+"""The orchestration service: durable workflows, quiet timers, outcomes and take-over in one worker process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from wetread.core.service import Service
+from wetread.core.workqueue import MAX_RECOVERY_ATTEMPTS, QUEUES
+from wetread.orchestration.app import DurableApplication, register_orchestration
+from wetread.orchestration.compose import Composition
+from wetread.orchestration.evaluate import Evaluator
+from wetread.orchestration.execute import Execution
+from wetread.orchestration.loops import (
+    HEARTBEAT_SECONDS,
+    OUTCOMES_SECONDS,
+    Leases,
+    Outcomes,
+    Periodic,
+)
+from wetread.orchestration.ports import Ports, Rules
+
+
+@dataclass(frozen=True, slots=True)
+class Orchestration:
+    """What ``build`` needs. The DBOS tables must exist (``adapters.workqueue.dbos.create_queue_schema``)."""
+
+    ports: Ports
+    rules: Rules
+    queue_url: str
+    """SQLAlchemy URL of the database, the same one as the index: the outbox depends on it."""
+    executor_id: str = "worker"
+    workflows: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
+    """One-step durable workflows of other services that run in this process, such as the webhook ``deliver``."""
+    drain_seconds: int = 0
+    max_recovery_attempts: int = MAX_RECOVERY_ATTEMPTS
+
+
+def build(orchestration: Orchestration) -> Service:
+    """Return the service; nothing is opened before its lifespan begins."""
+    ports, rules = orchestration.ports, orchestration.rules
+
+    @asynccontextmanager
+    async def lifespan() -> AsyncIterator[None]:
+        evaluator, execution, composition = Evaluator(ports, rules), Execution(ports, rules), Composition(ports, rules)
+        application = DurableApplication(
+            orchestration.queue_url,
+            executor_id=orchestration.executor_id,
+            max_recovery_attempts=orchestration.max_recovery_attempts,
+        )
+        register_orchestration(application, evaluator, execution, composition)
+        for name, function in orchestration.workflows.items():
+            application.register_step(name, function)
+        leases = Leases(ports, orchestration.executor_id, application.take_over)
+        loops = [
+            Periodic("heartbeat", leases.beat, HEARTBEAT_SECONDS),
+            Periodic("take-over", leases.take_over_expired, HEARTBEAT_SECONDS),
+            Periodic("outcomes", Outcomes(ports, rules, evaluator, execution, composition).check, OUTCOMES_SECONDS),
+        ]
+        await asyncio.to_thread(application.launch)
+        for loop in loops:
+            loop.start()
+        try:
+            yield
+        finally:
+            for loop in loops:
+                await asyncio.to_thread(loop.stop)
+            await asyncio.to_thread(application.destroy, drain_seconds=orchestration.drain_seconds)
+
+    return Service(name="orchestration", queues=tuple(QUEUES), lifespan=lifespan)

@@ -1,0 +1,273 @@
+"""The JSON of the provider API as types: OpenAPI is generated from here. Times are UTC, ISO 8601."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from wetread.core.events import EventType
+from wetread.core.priority import Priority
+from wetread.core.ruo import RUO_STATEMENT
+from wetread.core.states import AiState, StudyAiState
+
+Uid = Annotated[str, Field(pattern=r"^[0-9.]{1,64}$")]
+RuoStatement = Annotated[str, Field(description="Research-use-only statement.")]
+
+
+class ReasonOut(BaseModel):
+    """Why a study stands where it stands. ``source``: order, rule, ai or manual."""
+
+    source: str
+    text: str
+    priority: Priority
+    at: str
+    detector: str | None = None
+    finding_id: str | None = None
+
+
+class TaskOut(BaseModel):
+    """State of one detector on a study. ``reason`` is typed wherever the state has one."""
+
+    detector: str
+    version: str
+    state: AiState
+    reason: str | None
+    shadow: bool
+    attempt: int
+    progress: int
+    due_at: str
+    updated_at: str
+
+
+class AiOut(BaseModel):
+    """The study's summary (shadow tasks left out) and one entry per detector."""
+
+    state: StudyAiState
+    tasks: list[TaskOut]
+
+
+class WorklistItemOut(BaseModel):
+    study_uid: str
+    patient_id: str
+    modality: str
+    description: str
+    received_at: str
+    due_at: str
+    priority: Priority
+    reasons: list[ReasonOut]
+    ai: AiOut
+
+
+class WorklistOut(BaseModel):
+    """A page in reading order; ``next`` goes into ``?cursor=``."""
+
+    items: list[WorklistItemOut]
+    next: str | None
+    ruo: RuoStatement = RUO_STATEMENT
+
+
+class RaiseIn(BaseModel):
+    """A person raises a study. Nobody can lower one."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    priority: Priority
+    reason: Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class MeasurementOut(BaseModel):
+    code: str
+    meaning: str
+    value: float
+    unit: str
+
+
+class KeyImageOut(BaseModel):
+    sop_instance_uid: str
+    frame: int
+    plane: int
+
+
+class FindingOut(BaseModel):
+    finding_id: str
+    code: str
+    scheme: str
+    meaning: str
+    state: str
+    types: list[str]
+    score: float | None
+    volume_ml: float | None
+    measurements: list[MeasurementOut]
+    key_image: KeyImageOut | None
+
+
+class StoredOut(BaseModel):
+    modality: str
+    series_uid: str
+
+
+class RecordedResultOut(BaseModel):
+    """A result as it was recorded."""
+
+    detector: str
+    version: str
+    state: AiState
+    reason: str | None
+    detail: str
+    score: float | None
+    threshold: float | None
+    shadow: bool
+    preliminary: bool
+    model_digest: str | None
+    quality: list[str]
+    findings: list[FindingOut]
+    stored: list[StoredOut]
+    ruo: RuoStatement = RUO_STATEMENT
+
+
+class ResultOut(RecordedResultOut):
+    """A detector's standing on the study. While a re-run is pending, ``previous`` keeps the last result."""
+
+    attempt: int
+    progress: int
+    updated_at: str | None
+    previous: RecordedResultOut | None = None
+
+
+class FindingsOut(BaseModel):
+    """One entry per detector, whatever became of it: pending and failed ones are listed, never left out."""
+
+    study_uid: str
+    state: StudyAiState
+    results: list[ResultOut]
+    ruo: RuoStatement = RUO_STATEMENT
+
+
+class EventOut(BaseModel):
+    """A CloudEvents 1.0 event; ``cursor`` is its place in the stream."""
+
+    specversion: str
+    id: str
+    source: str
+    type: EventType
+    subject: str
+    time: str
+    datacontenttype: str
+    cursor: int
+    data: dict[str, Any]
+
+
+class EventsOut(BaseModel):
+    """Events after the cursor; ``next`` is the cursor to go on from, the same as given when nothing is new."""
+
+    events: list[EventOut]
+    next: int
+
+
+class SubscriptionIn(BaseModel):
+    """A webhook receiver. No types: every type. Without secrets of your own one is made for you."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    url: Annotated[str, Field(max_length=2048)]
+    types: list[EventType] = []
+    include_patient: bool = False
+    secrets: Annotated[list[str], Field(max_length=2)] = []
+
+
+class SubscriptionOut(BaseModel):
+    id: str
+    url: str
+    types: list[EventType]
+    include_patient: bool
+    active: bool
+    created_at: str
+
+
+class SubscriptionWithSecrets(SubscriptionOut):
+    """Shown once, when secrets are made: they cannot be read again."""
+
+    secrets: list[str]
+
+
+class SubscriptionsOut(BaseModel):
+    subscriptions: list[SubscriptionOut]
+
+
+class DeliveryOut(BaseModel):
+    event_id: str
+    state: str
+    attempts: int
+    last_error: str
+    sent_at: str | None
+    next_attempt_at: str | None
+    updated_at: str
+
+
+class DeliveriesOut(BaseModel):
+    deliveries: list[DeliveryOut]
+
+
+class TestDeliveryOut(BaseModel):
+    """Outcome of a signed sample."""
+
+    __test__ = False
+
+    delivered: bool
+    status: int | None
+    detail: str
+
+
+class ManifestIn(BaseModel):
+    """What the sender says the study consists of: a count, or the UIDs."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    instances: Annotated[int, Field(ge=1)] | None = None
+    sop_instance_uids: Annotated[list[Uid], Field(min_length=1, max_length=100_000)] | None = None
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> Self:
+        if (self.instances is None) == (self.sop_instance_uids is None):
+            msg = "give either instances or sop_instance_uids"
+            raise ValueError(msg)
+        return self
+
+
+class ManifestOut(BaseModel):
+    """The study will be evaluated with this signal."""
+
+    study_uid: str
+    generation: int
+    signal: str
+
+
+class OperatingPointOut(BaseModel):
+    name: str
+    threshold: float
+    set: str
+    sensitivity: float
+    specificity: float
+
+
+class DetectorOut(BaseModel):
+    """An installed detector: what it is for, what it is not for, and what it was measured with."""
+
+    name: str
+    version: str
+    title: str
+    intended_use: str
+    not_for: list[str]
+    modality: list[str]
+    findings: list[str]
+    model_digest: str
+    shadow: bool
+    operating_points: list[OperatingPointOut]
+    default_operating_point: str | None
+    phantom_evidence_id: str
+
+
+class DetectorsOut(BaseModel):
+    detectors: list[DetectorOut]
+    ruo: RuoStatement = RUO_STATEMENT

@@ -1,0 +1,217 @@
+"use strict";
+/* Keeps the page live: ages tick here, content comes from the server again whenever the event stream says so. */
+
+const page = document.body.dataset.page;
+const skew = Number(document.body.dataset.now) - Date.now() / 1000;
+const now = () => Date.now() / 1000 + skew;
+
+/* --- ages: the same rules as wetread/worklist/ages.py ------------------------------------------------------------- */
+
+function span(seconds) {
+  const whole = Math.max(0, Math.floor(seconds));
+  if (whole < 60) return `${whole} s`;
+  const minutes = Math.floor(whole / 60);
+  if (minutes < 60) return `${minutes} min`;
+  const hours = Math.floor(minutes / 60);
+  if (hours < 24) return `${hours} h ${String(minutes % 60).padStart(2, "0")} min`;
+  return `${Math.floor(hours / 24)} d ${hours % 24} h`;
+}
+
+function setText(element, text) {
+  if (element.textContent !== text) element.textContent = text;
+}
+
+function tick() {
+  const at = now();
+  for (const element of document.querySelectorAll("[data-since]")) setText(element, span(at - Number(element.dataset.since)));
+  for (const element of document.querySelectorAll("[data-due]")) {
+    const left = Number(element.dataset.due) - at;
+    setText(element, left > 0 ? `due in ${span(left)}` : `overdue ${span(-left)}`);
+    element.classList.toggle("late", left <= 0);
+  }
+}
+setInterval(tick, 1000);
+
+/* --- pictures that cannot be had leave a quiet place, not a broken one -------------------------------------------- */
+
+function withoutPicture(image) {
+  image.closest(".thumb, .picture")?.classList.add("none");
+}
+document.addEventListener("error", (event) => event.target instanceof HTMLImageElement && withoutPicture(event.target), true);
+for (const image of document.images) if (image.complete && image.naturalWidth === 0) withoutPicture(image);
+
+/* --- the list ----------------------------------------------------------------------------------------------------- */
+
+const rowsOf = () => [...document.querySelectorAll("#rows > .row")];
+const linkOf = (row) => row.querySelector(".open");
+const focusedRow = () => document.activeElement?.closest?.("#rows > .row") ?? null;
+
+function select(row) {
+  if (!row) return;
+  linkOf(row).focus({ preventScroll: true });
+  row.scrollIntoView({ block: "nearest" });
+}
+
+function move(step) {
+  const rows = rowsOf();
+  const at = rows.indexOf(focusedRow());
+  select(rows[at < 0 ? (step > 0 ? 0 : rows.length - 1) : Math.min(rows.length - 1, Math.max(0, at + step))]);
+}
+
+function announce(fresh, known) {
+  const stat = fresh.filter((row) => row.classList.contains("p-stat") && !known.get(row.dataset.uid)?.classList.contains("p-stat"));
+  if (stat.length) document.getElementById("announce").textContent =
+    stat.length === 1 ? `New STAT study: ${linkOf(stat[0]).textContent}` : `${stat.length} new STAT studies`;
+}
+
+function merge(incoming) {
+  const list = document.getElementById("rows");
+  const known = new Map(rowsOf().map((row) => [row.dataset.uid, row]));
+  const focused = focusedRow()?.dataset.uid;
+  // What the reader looks at stays where it is on the screen, whatever is inserted above.
+  const anchor = window.scrollY > 0 ? rowsOf().find((row) => row.getBoundingClientRect().bottom > 140) : null;
+  const before = anchor?.getBoundingClientRect().top;
+  const fresh = [...incoming.querySelectorAll("#rows > .row")];
+  announce(fresh, known);
+  const next = fresh.map((row) => {
+    const old = known.get(row.dataset.uid);
+    if (old?.dataset.version === row.dataset.version && old.className.replace(" changed", "") === row.className) return old;
+    row.classList.add("changed");
+    return document.adoptNode(row);
+  });
+  list.replaceChildren(...next);
+  for (const id of ["counts", "below"]) document.getElementById(id).replaceWith(document.adoptNode(incoming.getElementById(id)));
+  const stay = (uid) => rowsOf().find((row) => row.dataset.uid === uid);
+  if (focused) {
+    const row = stay(focused);
+    if (row) linkOf(row).focus({ preventScroll: true });
+  }
+  const after = anchor && stay(anchor.dataset.uid);
+  if (after) window.scrollBy(0, after.getBoundingClientRect().top - before);
+  const stat = document.querySelector(".count.p-stat b").textContent;
+  document.title = `${stat === "0" ? "" : `(${stat} STAT) `}Reading list · wetread`;
+  tick();
+}
+
+let loading = null;
+async function refreshList() {
+  loading?.abort();
+  loading = new AbortController();
+  try {
+    const answer = await fetch(`/fragments/worklist${location.search}`, { signal: loading.signal });
+    if (!answer.ok) return;
+    merge(new DOMParser().parseFromString(await answer.text(), "text/html"));
+  } catch (error) {
+    if (error.name !== "AbortError") setTimeout(schedule, 3000);
+  }
+}
+
+async function refreshStudy() {
+  const input = document.getElementById("raise-reason");
+  // Nothing is taken away under a person who is typing.
+  if (input && (document.activeElement === input || input.value)) return;
+  const answer = await fetch(location.href);
+  if (!answer.ok) return;
+  const incoming = new DOMParser().parseFromString(await answer.text(), "text/html");
+  document.getElementById("study").replaceWith(document.adoptNode(incoming.getElementById("study")));
+  prepareRaise();
+  tick();
+}
+
+let waiting = null;
+function schedule() {
+  clearTimeout(waiting);
+  waiting = setTimeout(page === "worklist" ? refreshList : refreshStudy, 120);
+}
+
+/* --- live --------------------------------------------------------------------------------------------------------- */
+
+const TYPES = [
+  "study.received", "study.changed", "study.stable", "task.queued", "task.started", "task.finished", "task.failed",
+  "task.dead", "result.ready", "result.superseded", "finding.positive", "finding.retracted", "worklist.priority_changed",
+  "delivery.dead", "reset",
+];
+
+function follow() {
+  const live = document.getElementById("live");
+  const stream = new EventSource("/api/v1/events/stream");
+  const study = document.getElementById("study")?.dataset.uid;
+  stream.onopen = () => {
+    live.className = "live on";
+    live.textContent = "live";
+    // What happened between the rendering of this page and now.
+    schedule();
+  };
+  stream.onerror = () => {
+    live.className = "live off";
+    live.textContent = "reconnecting";
+  };
+  for (const type of TYPES) stream.addEventListener(type, (event) => {
+    if (!study || JSON.parse(event.data).subject === study) schedule();
+  });
+  window.addEventListener("pagehide", () => stream.close());
+  // A page that comes back from the browser's cache has no stream any more.
+  window.addEventListener("pageshow", (event) => event.persisted && location.reload());
+}
+if (page === "worklist" || page === "study") follow();
+
+/* --- filter, help, keys ------------------------------------------------------------------------------------------- */
+
+const filter = document.getElementById("filter");
+function applyFilter() {
+  const query = new URLSearchParams([...new FormData(filter)].filter(([, value]) => value));
+  const limit = new URLSearchParams(location.search).get("limit");
+  if (limit) query.set("limit", limit);
+  history.replaceState(null, "", query.size ? `/?${query}` : "/");
+  schedule();
+}
+filter?.addEventListener("submit", (event) => { event.preventDefault(); applyFilter(); });
+filter?.addEventListener("input", applyFilter);
+
+const help = document.getElementById("help");
+document.getElementById("help-button")?.addEventListener("click", () => help.showModal());
+
+document.addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey || help?.open) return;
+  const typing = event.target.closest?.("input, select, textarea");
+  if (event.key === "Escape") {
+    if (typing) typing.blur();
+    else if (page === "study") location.href = "/";
+    return;
+  }
+  if (typing) return;
+  const steps = { j: 1, ArrowDown: 1, k: -1, ArrowUp: -1, Home: -1e9, End: 1e9 };
+  if (page === "worklist" && event.key in steps) {
+    event.preventDefault();
+    move(steps[event.key]);
+  } else if (event.key === "/" && filter) {
+    event.preventDefault();
+    document.getElementById("q").select();
+  } else if (event.key === "?" && help) {
+    event.preventDefault();
+    help.showModal();
+  }
+});
+
+/* --- raising by hand ---------------------------------------------------------------------------------------------- */
+
+function prepareRaise() {
+  const form = document.getElementById("raise");
+  form?.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    const answer = document.getElementById("raise-answer");
+    const { priority, reason } = Object.fromEntries(new FormData(form));
+    const response = await fetch(form.dataset.url, {
+      method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ priority, reason }),
+    });
+    if (response.ok) {
+      form.reset();
+      document.activeElement.blur();
+      await refreshStudy();
+    } else {
+      answer.textContent = (await response.json()).detail ?? "The study could not be raised.";
+    }
+  });
+}
+prepareRaise();
+tick();

@@ -1,0 +1,161 @@
+"""The page of one study: what each detector says, where its DICOM objects are, and what happened when."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from wetread.core.events import Event, EventType
+from wetread.core.findings import DOCUMENT_MODALITIES, StoredSeries
+from wetread.core.instants import iso_utc
+from wetread.core.ports import ImageReference, Transaction, WorklistItem
+from wetread.core.states import AiState
+from wetread.worklist.ports import WorklistPorts
+from wetread.worklist.standing import standings
+from wetread.worklist.views import RANK, STATE_WORDS, TONES, Row, finding_notes, row, task_note
+
+EVENT_WORDS = {
+    EventType.STUDY_RECEIVED: "Study received",
+    EventType.STUDY_CHANGED: "More images received",
+    EventType.STUDY_STABLE: "Study complete",
+    EventType.TASK_QUEUED: "AI task queued",
+    EventType.TASK_STARTED: "AI task started",
+    EventType.TASK_FINISHED: "AI task finished",
+    EventType.TASK_FAILED: "AI task failed",
+    EventType.TASK_DEAD: "AI task given up",
+    EventType.RESULT_READY: "Result stored",
+    EventType.RESULT_SUPERSEDED: "Result superseded",
+    EventType.FINDING_POSITIVE: "Positive finding",
+    EventType.FINDING_RETRACTED: "Finding retracted",
+    EventType.PRIORITY_CHANGED: "Priority raised",
+    EventType.DELIVERY_DEAD: "Notification could not be delivered",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """A series of result objects: where to get it, and its picture if it is one."""
+
+    name: str
+    dicom: str
+    metadata: str
+    rendered: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """One detector on the study's page."""
+
+    title: str
+    version: str
+    word: str
+    tone: str
+    note: str
+    detail: str
+    entry: dict[str, Any]
+    objects: tuple[StoredObject, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """One line of the timeline. ``offset_s``: seconds since the first images came."""
+
+    word: str
+    note: str
+    at: str
+    offset_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class StudyView:
+    item: WorklistItem
+    row: Row
+    cards: tuple[Card, ...]
+    timeline: tuple[Moment, ...]
+    source: str | None
+    """A picture of the study itself."""
+
+
+def study_view(ports: WorklistPorts, tx: Transaction, tenant: str, study_uid: str) -> StudyView:
+    """Return the page of a study. Shadow results are left out: they are hidden from readers. Raises NotFound."""
+    item = ports.worklist.item(tx, tenant, study_uid, now=ports.clock.now())
+    entries = [entry for entry in standings(ports, tx, tenant, study_uid) if not entry["shadow"]]
+    stored = {result.run.detector: series for result, series in ports.results.current(tx, tenant, study_uid)}
+    titles = {name: info.manifest.title for name, info in ports.detectors().items()}
+    cards = tuple(
+        Card(
+            title=titles.get(entry["detector"], entry["detector"]),
+            version=entry["version"],
+            word=STATE_WORDS[AiState(entry["state"])],
+            tone=TONES[AiState(entry["state"])],
+            note=task_note(AiState(entry["state"]), entry["reason"], entry["progress"]),
+            detail=entry["detail"],
+            entry=entry,
+            objects=tuple(_object(study_uid, series) for series in stored.get(entry["detector"], ())),
+        )
+        for entry in sorted(entries, key=lambda entry: (RANK[AiState(entry["state"])], entry["detector"]))
+    )
+    image = ports.worklist.source_image(tx, tenant, study_uid)
+    return StudyView(
+        item=item,
+        row=row(item, titles, finding_notes(entries)),
+        cards=cards,
+        timeline=tuple(
+            _moment(event, item.received_at, titles)
+            for event in ports.events.of_study(tx, tenant, study_uid)
+            if not event.data.get("shadow")
+        ),
+        source=None if image is None else rendered(study_uid, image),
+    )
+
+
+def thumbnail(ports: WorklistPorts, tx: Transaction, tenant: str, study_uid: str) -> str | None:
+    """Return the URL of the picture that stands for a study: an overlay when there is one. Raises NotFound."""
+    source = ports.worklist.source_image(tx, tenant, study_uid)
+    for result, stored in ports.results.current(tx, tenant, study_uid):
+        for series in stored:
+            if not result.run.shadow and series.sop_instance_uids and series.modality not in DOCUMENT_MODALITIES:
+                return rendered(study_uid, ImageReference(series.series_uid, series.sop_instance_uids[0]))
+    return None if source is None else rendered(study_uid, source)
+
+
+def rendered(study_uid: str, image: ImageReference) -> str:
+    """Return the DICOMweb URL of an instance as a picture (PS3.18 10.4.1.1.3)."""
+    series = f"/dicom-web/studies/{study_uid}/series/{image.series_uid}"
+    return f"{series}/instances/{image.sop_instance_uid}/rendered"
+
+
+def _object(study_uid: str, series: StoredSeries) -> StoredObject:
+    base = f"/dicom-web/studies/{study_uid}/series/{series.series_uid}"
+    is_picture = series.modality not in DOCUMENT_MODALITIES
+    return StoredObject(
+        name="Overlay image" if is_picture else series.modality,
+        dicom=base,
+        metadata=f"{base}/metadata",
+        rendered=tuple(
+            rendered(study_uid, ImageReference(series.series_uid, sop_uid))
+            for sop_uid in (series.sop_instance_uids if is_picture else ())
+        ),
+    )
+
+
+def _moment(event: Event, received_at: float, titles: dict[str, str]) -> Moment:
+    data = event.data
+    detector = str(data.get("detector") or "")
+    parts = [
+        titles.get(detector, detector),
+        _state_word(data.get("state")),
+        str(data.get("reason") or "").replace("_", " "),
+        str(data.get("text") or ""),
+        f"to {data['priority']}" if event.type is EventType.PRIORITY_CHANGED and "priority" in data else "",
+    ]
+    return Moment(
+        word=EVENT_WORDS[event.type],
+        note=" · ".join(part for part in parts if part),
+        at=iso_utc(event.time),
+        offset_s=event.time - received_at,
+    )
+
+
+def _state_word(state: object) -> str:
+    return STATE_WORDS[AiState(state)] if isinstance(state, str) and state in set(AiState) else ""

@@ -1,0 +1,144 @@
+"""kill -9 in the middle of STOW, and a disk that fills up: nothing acknowledged is lost, nothing is torn."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from tests.gateway_support import instance, multipart, reasons, running, stow_headers
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def process(folder: Path, *arguments: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    port = free_port()
+    environment = os.environ | {"PYTHONPATH": f"{ROOT / 'services'}{os.pathsep}{ROOT}"}
+    child = subprocess.Popen(
+        [sys.executable, "-m", "tests.gateway_server", str(folder), str(port), *arguments], env=environment, cwd=ROOT
+    )
+    base = f"http://127.0.0.1:{port}"
+    try:
+        deadline = time.monotonic() + 60
+        while True:
+            with contextlib.suppress(httpx.TransportError):
+                if httpx.get(f"{base}/livez", timeout=5).status_code == 200:
+                    break
+            assert child.poll() is None, "the server ended by itself"
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        yield f"{base}/dicom-web", child
+    finally:
+        child.kill()
+        child.wait()
+
+
+@pytest.mark.timeout(240)
+def test_kill_9_during_concurrent_stow(tmp_path: Path) -> None:
+    acknowledged: dict[str, bytes] = {}
+    lock = threading.Lock()
+    dice = random.Random(20240131)
+
+    def sender(base: str, number: int, stop: threading.Event) -> None:
+        # A client of its own: a killed server breaks its connections.
+        with httpx.Client(timeout=20) as client:
+            while not stop.is_set():
+                files = [instance(StudyInstanceUID=f"2.{number}", SeriesInstanceUID=f"2.{number}.1") for _ in range(3)]
+                try:
+                    answer = client.post(f"{base}/studies", content=multipart(files), headers=stow_headers())
+                except httpx.TransportError:
+                    return
+                assert answer.status_code == 200
+                urls = [item["00081190"]["Value"][0] for item in answer.json()["00081199"]["Value"]]
+                with lock:
+                    acknowledged.update(
+                        {"/" + url.split("/", 4)[4]: part for url, part in zip(urls, files, strict=True)}
+                    )
+
+    for _ in range(3):
+        with process(tmp_path) as (base, child):
+            stop = threading.Event()
+            threads = [threading.Thread(target=sender, args=(base, number, stop)) for number in range(6)]
+            for thread in threads:
+                thread.start()
+            goal = len(acknowledged) + 60
+            until = time.monotonic() + 30
+            while len(acknowledged) < goal and time.monotonic() < until:
+                time.sleep(0.01)
+            time.sleep(dice.random() * 0.2)
+            child.send_signal(signal.SIGKILL)
+            child.wait()
+            stop.set()
+            for thread in threads:
+                thread.join()
+    assert len(acknowledged) >= 60
+    with running(tmp_path) as site:
+        for path, part in acknowledged.items():
+            assert site.get(path, "application/dicom").content == part
+        counted = 0
+        for study in site.get("/studies").json():
+            uid = study["0020000D"]["Value"][0]
+            found = site.get(f"/studies/{uid}/instances").json()
+            assert study["00201208"]["Value"] == [len(found)], "counters agree with the rows"
+            counted += len(found)
+        assert counted >= len(acknowledged)
+        assert len(list(site.objects.scan())) >= counted
+
+
+@pytest.mark.timeout(120)
+def test_disk_full_of_a_real_process(tmp_path: Path) -> None:
+    """Files may not grow beyond 3 MB: the segment fills up, the answer is A700 and 507, what was stored stays."""
+    stored: dict[str, bytes] = {}
+    with process(tmp_path, "3000000") as (base, child), httpx.Client(timeout=20) as client:
+        status = 200
+        for _ in range(40):
+            part = instance(Rows=300, Columns=500, PixelData=bytes(300_000))
+            answer = client.post(f"{base}/studies", content=multipart([part]), headers=stow_headers())
+            status = answer.status_code
+            if status != 200:
+                assert reasons(answer) == [0xA700]
+                break
+            stored[answer.json()["00081199"]["Value"][0]["00081190"]["Value"][0]] = part
+        assert status == 507
+        assert child.poll() is None
+        for url, part in stored.items():
+            assert client.get(url, headers={"Accept": "application/dicom"}).content == part
+        # The full segment is sealed and the next one begun: storing goes on without a restart.
+        assert (
+            client.post(f"{base}/studies", content=multipart([instance()]), headers=stow_headers()).status_code == 200
+        )
+    with running(tmp_path) as site:
+        assert len(site.get("/instances").json()) == len(stored) + 1
+
+
+def test_client_that_goes_away(tmp_path: Path) -> None:
+    """Complete parts of a broken-off request may stay; the server goes on and holds nothing back."""
+    part = instance()
+    body = multipart([part, instance(PixelData=bytes(96))])
+    with process(tmp_path) as (base, child):
+        port = int(base.split(":")[2].split("/")[0])
+        for _ in range(3):
+            with socket.create_connection(("127.0.0.1", port)) as raw:
+                head = f"POST /dicom-web/studies HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
+                raw.sendall(f"{head}Content-Type: {stow_headers()['Content-Type']}\r\n\r\n".encode() + body[:-200])
+        answer = httpx.post(f"{base}/studies", content=multipart([part]), headers=stow_headers(), timeout=20)
+        assert answer.status_code == 200
+        assert child.poll() is None
+        assert len(httpx.get(f"{base}/instances", timeout=20).json()) == 1

@@ -1,0 +1,122 @@
+"""The contract of the event log on the real database: nothing lost, nothing twice, whoever writes."""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from tests.worklist_world import NOON, World
+
+from wetread.core.events import Event, EventType
+
+WRITERS, EACH = 50, 6
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World.at(tmp_path)
+
+
+def read(world: World, cursor: int, tenant: str = "default", **options: object) -> list[Event]:
+    with world.database.read() as tx:
+        return world.events.after(tx, tenant, cursor, **options)  # type: ignore[arg-type]
+
+
+def test_an_event_comes_back_as_it_was_appended(world: World) -> None:
+    event = Event("e1", EventType.RESULT_READY, "default", "1.2", NOON, {"state": "positive"}, {"received": NOON - 3})
+    with world.database.write() as tx:
+        assert world.events.append(tx, event)
+    (found,) = read(world, 0)
+    assert (found.id, found.type, found.subject, found.data, found.stamps) == (
+        "e1", EventType.RESULT_READY, "1.2", {"state": "positive"}, {"received": NOON - 3},
+    )  # fmt: skip
+    with world.database.read() as tx:
+        assert world.events.get(tx, "default", "e1") == found
+        assert world.events.latest(tx) == found.cursor > 0
+
+
+def test_the_same_id_again_is_one_event(world: World) -> None:
+    event = Event("e1", EventType.STUDY_RECEIVED, "default", "1.2", NOON)
+    with world.database.write() as tx:
+        assert world.events.append(tx, event)
+        assert not world.events.append(tx, event)
+    assert len(read(world, 0)) == 1
+
+
+def test_an_event_rolls_back_with_its_change(world: World) -> None:
+    def change() -> None:
+        with world.database.write() as tx:
+            world.events.append(tx, Event("e1", EventType.STUDY_RECEIVED, "default", "1.2", NOON))
+            raise RuntimeError("change failed")
+
+    with pytest.raises(RuntimeError, match="change failed"):
+        change()
+    assert read(world, 0) == []
+
+
+def test_tenants_do_not_see_each_other(world: World) -> None:
+    world.event(EventType.STUDY_RECEIVED, "1.2", tenant="a", id="same")
+    world.event(EventType.STUDY_RECEIVED, "1.2", tenant="b", id="same")
+    assert [event.tenant for event in read(world, 0, "a")] == ["a"]
+    with world.database.read() as tx:
+        assert world.events.get(tx, "c", "same") is None
+        assert [event.tenant for event in world.events.of_study(tx, "b", "1.2")] == ["b"]
+
+
+def test_filtering_by_type_and_limiting(world: World) -> None:
+    for number in range(6):
+        kind = EventType.TASK_QUEUED if number % 2 else EventType.TASK_STARTED
+        world.event(kind, f"1.{number}")
+    queued = read(world, 0, types=[EventType.TASK_QUEUED])
+    assert [event.subject for event in queued] == ["1.1", "1.3", "1.5"]
+    assert [event.subject for event in read(world, queued[0].cursor, limit=2)] == ["1.2", "1.3"]
+
+
+def test_a_cursor_is_never_given_out_again_after_retention(world: World) -> None:
+    world.event(EventType.STUDY_RECEIVED, "1.1")
+    (first,) = read(world, 0)
+    with world.database.write() as tx:
+        tx.connection.exec_driver_sql("DELETE FROM events")
+    world.event(EventType.STUDY_RECEIVED, "1.2")
+    assert [event.subject for event in read(world, first.cursor)] == ["1.2"]
+
+
+def test_a_reader_among_fifty_writers_loses_nothing_and_sees_nothing_twice(world: World) -> None:
+    done = threading.Event()
+    seen: list[Event] = []
+
+    def follow() -> None:
+        cursor = 0
+        while True:
+            last_round = done.is_set()
+            batch = read(world, cursor, limit=7)
+            seen.extend(batch)
+            cursor = batch[-1].cursor if batch else cursor
+            if last_round and not batch:
+                return
+
+    def write(writer: int) -> None:
+        for number in range(EACH):
+            with world.database.write() as tx:
+                for part in range(2):
+                    event = Event(f"{writer}/{number}/{part}", EventType.STUDY_CHANGED, "default", f"1.{writer}", NOON)
+                    world.events.append(tx, event)
+
+    reader = threading.Thread(target=follow)
+    reader.start()
+    try:
+        with ThreadPoolExecutor(WRITERS) as pool:
+            list(pool.map(write, range(WRITERS)))
+    finally:
+        done.set()
+        reader.join(60)
+    assert not reader.is_alive()
+    assert len(seen) == len({event.id for event in seen}) == WRITERS * EACH * 2
+    assert [event.cursor for event in seen] == sorted(event.cursor for event in seen)
+    per_study = defaultdict(list)
+    for event in seen:
+        per_study[event.subject].append(tuple(int(part) for part in event.id.split("/"))[1:])
+    assert all(order == sorted(order) for order in per_study.values())
