@@ -34,9 +34,7 @@ def load_detector_module() -> ModuleType:
     return module
 
 
-def slab_labels(
-    volume: Volume, mask: npt.NDArray[np.uint8], slabs: Any, slab_mm: float
-) -> npt.NDArray[np.uint8]:
+def slab_labels(volume: Volume, mask: npt.NDArray[np.uint8], slabs: Any, slab_mm: float) -> npt.NDArray[np.uint8]:
     """Type codes on the slabs: blood on at least 40 % of the slab at that pixel."""
     size = slabs.hu.shape[-1]
     half = volume.weights_mm / 2
@@ -78,9 +76,10 @@ def render(seed: int, split: str, tier: str, folder: Path) -> Path:
     slabs = module.make_slabs(volume)
     labels = slab_labels(volume, mask, slabs, module.SLAB_MM)
     facts = {
-        "seed": seed, "split": split, "tier": tier,
-        "bleeds": [[b.type.name, float(b.volume_ml), float(b.mean_hu), b.side]
-                   for b in phantom.bleeds],
+        "seed": seed,
+        "split": split,
+        "tier": tier,
+        "bleeds": [[b.type.name, float(b.volume_ml), float(b.mean_hu), b.side] for b in phantom.bleeds],
         "midline_shift_mm": phantom.midline_shift_mm,
         "mask_ml": float((mask > 0).sum(axis=(1, 2)) @ volume.voxel_volumes_ml),
         "head": bool(module.looks_like_head(slabs.hu)),

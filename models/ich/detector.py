@@ -130,26 +130,32 @@ class Detector(SingleNetworkDetector):
         if positive:
             counts = np.bincount(labels.ravel(), minlength=6)[1:]
             floor = max(1.0, 0.05 * counts.sum())
-            types = tuple(
-                TYPES[i] for i in np.argsort(-counts, kind="stable") if counts[i] >= floor
-            )
+            types = tuple(TYPES[i] for i in np.argsort(-counts, kind="stable") if counts[i] >= floor)
             side = _laterality(labels)
             if kept:
                 measures.append(Measure("max_attenuation", float(round(kept, 1)), "[hnsf'U]", "slab, p99"))
             shift = midline_shift(slabs.hu)
             if shift is not None:
                 measures.append(
-                    Measure("midline_shift", round(shift[0], 1), "mm", "mirror registration",
-                            round(shift[1], 1))
+                    Measure("midline_shift", round(shift[0], 1), "mm", "mirror registration", round(shift[1], 1))
                 )
         observation = Observation(
-            code="intracranial_hemorrhage", state="positive" if positive else "negative",
-            score=score, types=types, measures=tuple(measures) if positive else (),
-            label=1 if positive and per_plane.any() else None, key_plane=key, laterality=side,
+            code="intracranial_hemorrhage",
+            state="positive" if positive else "negative",
+            score=score,
+            types=types,
+            measures=tuple(measures) if positive else (),
+            label=1 if positive and per_plane.any() else None,
+            key_plane=key,
+            laterality=side,
         )
         return Result(
-            state="positive" if positive else "negative", observations=(observation,), score=score,
-            threshold=point.threshold, mask=(mask > 0).astype(np.uint8), heatmap=heatmap,
+            state="positive" if positive else "negative",
+            observations=(observation,),
+            score=score,
+            threshold=point.threshold,
+            mask=(mask > 0).astype(np.uint8),
+            heatmap=heatmap,
             flags=volume.flags,
         )
 
@@ -214,9 +220,16 @@ def make_slabs(volume: Volume) -> Slabs:
         columns = _interpolation((grid_left - slab_left[index]) / across_mm, 1 / across_mm, shape[1])
         hu[index] = (rows @ (stack[index] + 1000.0)) @ columns.T - 1000.0
     return Slabs(
-        hu=hu, heights_mm=centres, plane_heights_mm=heights, row0=(grid_top - top) / down_mm,
-        column0=(grid_left - left) / across_mm, row_step=1 / down_mm, column_step=1 / across_mm,
-        transpose=transpose, flip_rows=flip_rows, flip_columns=flip_columns,
+        hu=hu,
+        heights_mm=centres,
+        plane_heights_mm=heights,
+        row0=(grid_top - top) / down_mm,
+        column0=(grid_left - left) / across_mm,
+        row_step=1 / down_mm,
+        column_step=1 / across_mm,
+        transpose=transpose,
+        flip_rows=flip_rows,
+        flip_columns=flip_columns,
         flip_planes=flip_planes,
     )
 
@@ -246,8 +259,11 @@ def _interpolation(start: float, step: float, count: int) -> FloatArray:
 
 
 def _skull_centre(
-    stack: FloatArray, left: npt.NDArray[np.float64], top: npt.NDArray[np.float64],
-    across_mm: float, down_mm: float,
+    stack: FloatArray,
+    left: npt.NDArray[np.float64],
+    top: npt.NDArray[np.float64],
+    across_mm: float,
+    down_mm: float,
 ) -> tuple[float, float]:
     """Middle of the bone of the upper two thirds, in-plane mm."""
     upper = slice(len(stack) // 3, max(len(stack) // 3 + 1, len(stack) - 1))
@@ -292,9 +308,7 @@ def network_input(hu: FloatArray) -> FloatArray:
     return out
 
 
-def find_bleeds(
-    prob: FloatArray, hu: FloatArray, settings: Mapping[str, Any]
-) -> tuple[LabelArray, float]:
+def find_bleeds(prob: FloatArray, hu: FloatArray, settings: Mapping[str, Any]) -> tuple[LabelArray, float]:
     """Label connected blood of at least 0.2 mL; drops calcium. Returns type codes and a high HU."""
     blood = 1.0 - prob[:, 0]
     mask = blood >= float(settings["pixel_threshold"])
@@ -307,12 +321,7 @@ def find_bleeds(
     mean_hu = ndimage.mean(hu, components, index)
     calcium = ndimage.mean(hu > 100, components, index)
     peak = ndimage.maximum(blood, components, index)
-    keep = (
-        (volume >= MIN_BLEED_ML)
-        & (peak >= float(settings["peak_threshold"]))
-        & (calcium < 0.5)
-        & (mean_hu < 130.0)
-    )
+    keep = (volume >= MIN_BLEED_ML) & (peak >= float(settings["peak_threshold"])) & (calcium < 0.5) & (mean_hu < 130.0)
     chosen = np.concatenate([[False], keep])[components]
     kind = (1 + prob[:, 1:].argmax(axis=1)).astype(np.uint8)
     labels[chosen] = kind[chosen]
@@ -344,9 +353,7 @@ def to_planes(labels: LabelArray, slabs: Slabs, volume: Volume) -> LabelArray:
         if not source.any():
             continue
         rows = np.rint((np.arange(shape[0]) - slabs.row0[plane]) / slabs.row_step).astype(int)
-        columns = np.rint((np.arange(shape[1]) - slabs.column0[plane]) / slabs.column_step).astype(
-            int
-        )
+        columns = np.rint((np.arange(shape[1]) - slabs.column0[plane]) / slabs.column_step).astype(int)
         image = source[np.clip(rows, 0, GRID - 1)][:, np.clip(columns, 0, GRID - 1)].copy()
         image[(rows < 0) | (rows >= GRID)] = 0
         image[:, (columns < 0) | (columns >= GRID)] = 0
@@ -409,21 +416,14 @@ def midline_shift(hu: FloatArray) -> tuple[float, float] | None:
         if abs(slope) > 0.35 or columns.size < 80:
             continue
         smooth = ndimage.gaussian_filter(slab, 1.5)
-        fluid = np.clip((26.0 - smooth) / 14.0, 0.0, 1.0) * ndimage.binary_erosion(
-            inside, iterations=12
-        )
+        fluid = np.clip((26.0 - smooth) / 14.0, 0.0, 1.0) * ndimage.binary_erosion(inside, iterations=12)
         offsets = np.arange(-40, 41)
         row, offset = np.meshgrid(at, offsets, indexing="ij")
-        straight = ndimage.map_coordinates(
-            fluid, [row, slope * row + intercept + offset], order=1
-        )
+        straight = ndimage.map_coordinates(fluid, [row, slope * row + intercept + offset], order=1)
         if straight.sum() < 40:
             continue
         mirrored = straight[:, ::-1]
-        scores = [
-            float((straight * ndimage.shift(mirrored, (0, s), order=1)).sum())
-            for s in range(-24, 25)
-        ]
+        scores = [float((straight * ndimage.shift(mirrored, (0, s), order=1)).sum()) for s in range(-24, 25)]
         best = int(np.argmax(scores))
         norm = float((straight * straight).sum())
         if scores[best] > 0.5 * norm:

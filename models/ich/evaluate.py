@@ -27,8 +27,21 @@ from ruamel.yaml import YAML
 HERE = Path(__file__).parent
 SETS = ("s0", "s1", "s2", "s3", "s4", "s5")
 FIELDS = (
-    "set", "tier", "seed", "truth", "truth_ml", "truth_types", "strongest_logit", "found_ml",
-    "score", "dice", "baseline_ml", "thickness_mm", "noise_hu", "kernel", "shift_truth_mm",
+    "set",
+    "tier",
+    "seed",
+    "truth",
+    "truth_ml",
+    "truth_types",
+    "strongest_logit",
+    "found_ml",
+    "score",
+    "dice",
+    "baseline_ml",
+    "thickness_mm",
+    "noise_hu",
+    "kernel",
+    "shift_truth_mm",
     "shift_mm",
 )
 BOOTSTRAPS = 2000
@@ -55,9 +68,7 @@ def auc(scores: npt.NDArray[np.float64], truth: npt.NDArray[np.bool_]) -> float:
     return float((below + upto).sum() / 2 / positive.size / negative.size)
 
 
-def auc_interval(
-    scores: npt.NDArray[np.float64], truth: npt.NDArray[np.bool_], seed: int = 1
-) -> tuple[float, float]:
+def auc_interval(scores: npt.NDArray[np.float64], truth: npt.NDArray[np.bool_], seed: int = 1) -> tuple[float, float]:
     """95 % percentile interval over 2,000 stratified bootstraps of cases."""
     rng = np.random.default_rng(seed)
     positive, negative = scores[truth], scores[~truth]
@@ -111,10 +122,7 @@ def classical_ml(hu: npt.NDArray[np.float32]) -> float:
 
 def _outputs(session: Any, module: Any, hu: npt.NDArray[np.float32]) -> dict[str, Any]:
     inputs = module.network_input(hu)
-    parts = [
-        session.run(None, {"slabs": inputs[start : start + 16]})
-        for start in range(0, len(inputs), 16)
-    ]
+    parts = [session.run(None, {"slabs": inputs[start : start + 16]}) for start in range(0, len(inputs), 16)]
     names = ("prob", "case_logit", "cam")
     return {name: np.concatenate([p[i] for p in parts]) for i, name in enumerate(names)}
 
@@ -139,13 +147,17 @@ def measure(
         volume = sum(ml for _, ml, _, _ in facts["bleeds"])
         shift = module.midline_shift(hu) if with_shift and volume > 0 else None
         shared: Row = {
-            "set": facts["split"], "tier": facts["tier"], "seed": facts["seed"],
-            "truth": int(volume > 0), "truth_ml": round(volume, 3),
+            "set": facts["split"],
+            "tier": facts["tier"],
+            "seed": facts["seed"],
+            "truth": int(volume > 0),
+            "truth_ml": round(volume, 3),
             "truth_types": "+".join(sorted({kind for kind, *_ in facts["bleeds"]})),
             "strongest_logit": round(float(logits[-3:].mean()), 4),
             "baseline_ml": round(classical_ml(hu), 3),
             "thickness_mm": facts["tags"]["thickness_mm"],
-            "noise_hu": round(facts["tags"]["noise_hu"], 2), "kernel": facts["tags"]["kernel"],
+            "noise_hu": round(facts["tags"]["noise_hu"], 2),
+            "kernel": facts["tags"]["kernel"],
             "shift_truth_mm": round(facts["midline_shift_mm"], 2),
             "shift_mm": round(shift[0], 2) if shift else "",
         }
@@ -153,11 +165,14 @@ def measure(
             labels, _ = module.find_bleeds(outputs["prob"], hu, settings)
             found, real = labels > 0, truth > 0
             overlap = 2.0 * float((found & real).sum()) / max(1, int(found.sum() + real.sum()))
-            rows.append(shared | {
-                "found_ml": round(float(found.sum() * module.SLAB_MM / 1000), 3),
-                "score": round(module.case_score(outputs, labels, settings), 5),
-                "dice": round(overlap, 4) if volume > 0 else "",
-            })
+            rows.append(
+                shared
+                | {
+                    "found_ml": round(float(found.sum() * module.SLAB_MM / 1000), 3),
+                    "score": round(module.case_score(outputs, labels, settings), 5),
+                    "dice": round(overlap, 4) if volume > 0 else "",
+                }
+            )
         sys.stdout.write(f"{tables[0][-1]}\n")
         sys.stdout.flush()
     return tables
@@ -173,8 +188,16 @@ def write_rows(path: Path, rows: Sequence[Row]) -> None:
 
 def read_rows(path: Path) -> list[Row]:
     """Read per-case rows, numbers as numbers."""
-    numbers = {"truth_ml", "strongest_logit", "found_ml", "score", "baseline_ml", "thickness_mm",
-               "noise_hu", "shift_truth_mm"}
+    numbers = {
+        "truth_ml",
+        "strongest_logit",
+        "found_ml",
+        "score",
+        "baseline_ml",
+        "thickness_mm",
+        "noise_hu",
+        "shift_truth_mm",
+    }
     rows: list[Row] = []
     with path.open() as file:
         for raw in csv.DictReader(file):
@@ -197,14 +220,20 @@ def fit_case_model(rows: Sequence[Row]) -> dict[str, float]:
         gradient = design.T @ (p - truth) + ridge @ weights
         hessian = (design * (p * (1 - p))[:, None]).T @ design + ridge
         weights = weights - np.linalg.solve(hessian, gradient)
-    return {"offset": round(float(weights[0]), 5), "logit_weight": round(float(weights[1]), 5),
-            "volume_weight": round(float(weights[2]), 5)}
+    return {
+        "offset": round(float(weights[0]), 5),
+        "logit_weight": round(float(weights[1]), 5),
+        "volume_weight": round(float(weights[2]), 5),
+    }
 
 
 def score_of(row: Row, model: Mapping[str, float]) -> float:
     """The detector's case score from a row's features."""
-    value = (model["offset"] + model["logit_weight"] * row["strongest_logit"]
-             + model["volume_weight"] * np.log1p(row["found_ml"]))
+    value = (
+        model["offset"]
+        + model["logit_weight"] * row["strongest_logit"]
+        + model["volume_weight"] * np.log1p(row["found_ml"])
+    )
     return float(1 / (1 + np.exp(-np.clip(value, -30, 30))))
 
 
@@ -221,9 +250,15 @@ def operating_points(tuning: Sequence[Row]) -> list[dict[str, Any]]:
     for name, sensitivity in (("sens90", 0.90), ("sens95", 0.95)):
         threshold = threshold_for(tuning, sensitivity)
         summary = summarise(tuning, threshold, 1.0)
-        points.append({"name": name, "threshold": threshold, "set": "tune",
-                       "sensitivity": summary["sensitivity_from_1ml"]["value"],
-                       "specificity": summary["specificity"]["value"]})
+        points.append(
+            {
+                "name": name,
+                "threshold": threshold,
+                "set": "tune",
+                "sensitivity": summary["sensitivity_from_1ml"]["value"],
+                "specificity": summary["specificity"]["value"],
+            }
+        )
     return points
 
 
@@ -241,7 +276,9 @@ def summarise(rows: Sequence[Row], threshold: float, baseline_ml: float) -> dict
     one = truth & (volume >= 1.0)
     seeds = [r["seed"] for r in rows]
     return {
-        "n": len(rows), "positives": int(truth.sum()), "seeds": [min(seeds), max(seeds)],
+        "n": len(rows),
+        "positives": int(truth.sum()),
+        "seeds": [min(seeds), max(seeds)],
         "auc": {"value": _round(auc(score, truth)), "ci95": [_round(low), _round(high)]},
         "sensitivity": proportion(int((flagged & truth).sum()), int(truth.sum())),
         "specificity": proportion(int((~flagged & ~truth).sum()), int((~truth).sum())),
@@ -280,8 +317,12 @@ def shift_summary(rows: Sequence[Row]) -> dict[str, Any]:
     if not pairs:
         return {"n": 0}
     error = np.array([a - b for a, b in pairs])
-    return {"n": len(pairs), "of": len(rows), "mean_abs_error_mm": _round(float(np.abs(error).mean())),
-            "bias_mm": _round(float(error.mean()))}
+    return {
+        "n": len(pairs),
+        "of": len(rows),
+        "mean_abs_error_mm": _round(float(np.abs(error).mean())),
+        "bias_mm": _round(float(error.mean())),
+    }
 
 
 def metrics(rows: Sequence[Row], tuning: Sequence[Row], threshold: float) -> dict[str, Any]:
@@ -355,8 +396,7 @@ def gallery(rows: Sequence[Row], threshold: float) -> dict[str, Any]:
             for r in missed[:10]
         ],
         "false_alarms": [
-            {"set": r["set"], "seed": r["seed"], "found_ml": r["found_ml"], "score": r["score"]}
-            for r in alarms[:10]
+            {"set": r["set"], "seed": r["seed"], "found_ml": r["found_ml"], "score": r["score"]} for r in alarms[:10]
         ],
     }
 
@@ -388,8 +428,13 @@ def calibrate(cache: Path) -> None:
     if not paths:
         raise SystemExit("no tuning cases in the cache")
     variants = [
-        {"pixel_threshold": pixel, "peak_threshold": max(pixel, 0.6), "offset": 0.0,
-         "logit_weight": 1.0, "volume_weight": 1.0}
+        {
+            "pixel_threshold": pixel,
+            "peak_threshold": max(pixel, 0.6),
+            "offset": 0.0,
+            "logit_weight": 1.0,
+            "volume_weight": 1.0,
+        }
         for pixel in (0.3, 0.4, 0.5, 0.6, 0.7)
     ]
     tables = measure(paths, variants)
@@ -457,7 +502,11 @@ def golden() -> None:
     yaml = YAML()
     wanted = {"split": "s0", "seed": 2_900_001, "bleeds": ["IPH", "IVH"], "volume_ml": 45.0}
     spec = HeadSpec(
-        split="s0", thickness_mm=5.0, step_mm=5.0, regular=True, volume_ml=45.0,
+        split="s0",
+        thickness_mm=5.0,
+        step_mm=5.0,
+        regular=True,
+        volume_ml=45.0,
         bleeds=(BleedType.IPH, BleedType.IVH),
     )
     volume, _ = to_volume(make(2_900_001, spec))
@@ -470,8 +519,11 @@ def golden() -> None:
     seen = result.observations[0]
     measures = {m.name: m.value for m in seen.measures}
     expected = {
-        "state": result.state, "score": round(result.score, 6), "types": list(seen.types),
-        "key_plane": seen.key_plane, "volume_ml": measures.get("volume", 0.0),
+        "state": result.state,
+        "score": round(result.score, 6),
+        "types": list(seen.types),
+        "key_plane": seen.key_plane,
+        "volume_ml": measures.get("volume", 0.0),
     }
     tolerance = {"score": 1e-4, "volume_rel": 0.005, "dice": 0.999}
     with (HERE / "golden.yaml").open("w") as file:
@@ -485,9 +537,20 @@ def readme(content: Mapping[str, Any]) -> str:
         f"Version {content['version']}. Phantom evidence {content['phantom_evidence_id']}. "
         f"Operating point {content['default_operating_point']}."
     )
-    lines = [f"# {content['title']}", "", content["ruo"], "", content["intended_use"], "",
-             version, "",
-             _PHANTOM_FIGURES, "", _TABLE_HEAD, "|---|---|---|---|---|---|---|"]
+    lines = [
+        f"# {content['title']}",
+        "",
+        content["ruo"],
+        "",
+        content["intended_use"],
+        "",
+        version,
+        "",
+        _PHANTOM_FIGURES,
+        "",
+        _TABLE_HEAD,
+        "|---|---|---|---|---|---|---|",
+    ]
 
     def cell(item: Mapping[str, Any]) -> str:
         if item["value"] is None:

@@ -24,9 +24,7 @@ CARD = {
     "name": "ich",
     "version": "0.1.0",
     "case_model": SETTINGS,
-    "operating_points": [
-        {"name": "sens90", "threshold": 0.5, "set": "tune", "sensitivity": 0.9, "specificity": 0.9}
-    ],
+    "operating_points": [{"name": "sens90", "threshold": 0.5, "set": "tune", "sensitivity": 0.9, "specificity": 0.9}],
     "default_operating_point": "sens90",
 }
 
@@ -324,8 +322,12 @@ def golden(session):
     phantom = make(
         wanted["seed"],
         HeadSpec(
-            split=wanted["split"], thickness_mm=5.0, step_mm=5.0, regular=True,
-            bleeds=tuple(BleedType[t] for t in wanted["bleeds"]), volume_ml=wanted["volume_ml"],
+            split=wanted["split"],
+            thickness_mm=5.0,
+            step_mm=5.0,
+            regular=True,
+            bleeds=tuple(BleedType[t] for t in wanted["bleeds"]),
+            volume_ml=wanted["volume_ml"],
         ),
     )
     volume, truth = to_volume(phantom)
@@ -371,8 +373,11 @@ def test_the_network_gives_the_same_answer_for_the_same_scene(golden, session, t
     other = ours.postprocess(infer(session, ours.preprocess(turned)["slabs"]), Context(turned))
     assert other.score == pytest.approx(result.score, abs=1e-3)
     assert other.observations[0].laterality == result.observations[0].laterality
-    back = {"reversed": lambda m: m[::-1, ::-1], "transposed": lambda m: m.transpose(0, 2, 1),
-            "mirrored": lambda m: m[:, :, ::-1]}[turn](other.mask)
+    back = {
+        "reversed": lambda m: m[::-1, ::-1],
+        "transposed": lambda m: m.transpose(0, 2, 1),
+        "mirrored": lambda m: m[:, :, ::-1],
+    }[turn](other.mask)
     total = (back > 0).sum() + (result.mask > 0).sum()
     assert 2 * ((back > 0) & (result.mask > 0)).sum() >= 0.99 * total
 

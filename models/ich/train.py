@@ -63,13 +63,9 @@ class Network(nn.Module):
         w = WIDTHS
         self.stem = Block(9, w[0], 2)
         self.down = nn.ModuleList([Block(a, b, 2) for a, b in pairwise(w)])
-        self.up = nn.ModuleList(
-            [Block(w[i + 1] + w[i], w[i]) for i in reversed(range(len(w) - 1))]
-        )
+        self.up = nn.ModuleList([Block(w[i + 1] + w[i], w[i]) for i in reversed(range(len(w) - 1))])
         self.pixel = nn.Conv2d(w[0], CLASSES, 1)
-        self.activation = nn.Sequential(
-            nn.Conv2d(w[2], 32, 3, 1, 1), nn.ReLU(inplace=True), nn.Conv2d(32, 1, 1)
-        )
+        self.activation = nn.Sequential(nn.Conv2d(w[2], 32, 3, 1, 1), nn.ReLU(inplace=True), nn.Conv2d(32, 1, 1))
 
     def logits(self, slabs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Pixel logits at 2 mm, slab logit and activation map."""
@@ -89,9 +85,7 @@ class Network(nn.Module):
     def forward(self, slabs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Give prob, case_logit and cam."""
         pixels, pooled, cam = self.logits(slabs)
-        pixels = functional.interpolate(
-            pixels, scale_factor=2.0, mode="bilinear", align_corners=False
-        )
+        pixels = functional.interpolate(pixels, scale_factor=2.0, mode="bilinear", align_corners=False)
         return torch.softmax(pixels, dim=1), pooled, cam
 
 
@@ -202,9 +196,7 @@ def paste_bleed(
     return image, np.where(alpha[1] > 0.5, kind, label).astype(label.dtype)
 
 
-def confound(
-    image: np.ndarray, beside: np.ndarray, depth: np.ndarray, rng: np.random.Generator
-) -> np.ndarray:
+def confound(image: np.ndarray, beside: np.ndarray, depth: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Brighten three neighbouring slabs [3, h, w] the way blood-free heads are bright.
 
     `beside` are the same slabs, one further: thick slices mix a slab with its neighbour, so that sloping bone shows
@@ -288,8 +280,7 @@ class Pool:
         return torch.stack(images), torch.stack(labels)
 
 
-def augment(image: torch.Tensor, label: torch.Tensor, rng: np.random.Generator
-            ) -> tuple[torch.Tensor, torch.Tensor]:
+def augment(image: torch.Tensor, label: torch.Tensor, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
     """Vary geometry and intensity beyond the generator: pose, contrast curves, fields, noise, blur."""
     count, _, height, width = image.shape
     angle = torch.from_numpy(np.radians(rng.normal(0, 8, count))).float()
@@ -304,9 +295,7 @@ def augment(image: torch.Tensor, label: torch.Tensor, rng: np.random.Generator
     theta[:, :, 2] = move
     grid = functional.affine_grid(theta, [count, 1, height, width], align_corners=False)
     image = functional.grid_sample(image + 1000, grid, align_corners=False) - 1000
-    label = functional.grid_sample(
-        label[:, None].float(), grid, mode="nearest", align_corners=False
-    )[:, 0].long()
+    label = functional.grid_sample(label[:, None].float(), grid, mode="nearest", align_corners=False)[:, 0].long()
 
     def per_case(values: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(values.astype(np.float32)).view(count, 1, 1, 1)
@@ -317,15 +306,12 @@ def augment(image: torch.Tensor, label: torch.Tensor, rng: np.random.Generator
     gain = per_case(rng.normal(1.0, 0.05, count))
     image = torch.where(
         tissue,
-        (image - 30) * gain + 30 + per_case(rng.normal(0, 3, count))
-        + field * per_case(rng.gamma(1.5, 1.0, count)),
+        (image - 30) * gain + 30 + per_case(rng.normal(0, 3, count)) + field * per_case(rng.gamma(1.5, 1.0, count)),
         image,
     )
     for index in np.flatnonzero(rng.random(count) < 0.1):
         low, high = sorted(rng.uniform(0, 80, 2))
-        bent = image[index] + float(rng.normal(0, 3)) * torch.exp(
-            -(((image[index] - (low + high) / 2) / 25) ** 2)
-        )
+        bent = image[index] + float(rng.normal(0, 3)) * torch.exp(-(((image[index] - (low + high) / 2) / 25) ** 2))
         image[index] = bent
     for index in np.flatnonzero(rng.random(count) < 0.35):
         noise = torch.randn(3, height, width)
@@ -342,10 +328,7 @@ def augment(image: torch.Tensor, label: torch.Tensor, rng: np.random.Generator
 
 def windows(image: torch.Tensor) -> torch.Tensor:
     """[n, 3, h, w] HU -> [n, 9, h, w], the channel order of detector.network_input."""
-    parts = [
-        torch.clamp((image - low) * (2.0 / (high - low)) - 1.0, -1.0, 1.0)
-        for low, high in DETECTOR.WINDOWS_HU
-    ]
+    parts = [torch.clamp((image - low) * (2.0 / (high - low)) - 1.0, -1.0, 1.0) for low, high in DETECTOR.WINDOWS_HU]
     return torch.stack(parts, dim=2).flatten(1, 2)
 
 
@@ -368,9 +351,7 @@ class Batches(torch.utils.data.IterableDataset[tuple[torch.Tensor, torch.Tensor]
             yield inputs.contiguous(memory_format=torch.channels_last), label
 
 
-def loss_of(
-    pixels: torch.Tensor, pooled: torch.Tensor, cam: torch.Tensor, label: torch.Tensor
-) -> torch.Tensor:
+def loss_of(pixels: torch.Tensor, pooled: torch.Tensor, cam: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
     """Cross-entropy and Dice on blood, cross-entropy on type within blood, logit and map of the slab."""
     pixels = pixels.float()
     size = (label > 0).sum(dim=(1, 2))
@@ -385,9 +366,7 @@ def loss_of(
     target = (size >= SLAB_POSITIVE_PIXELS).float()[:, None]
     slab = functional.binary_cross_entropy_with_logits(pooled, target, reduction="none")[clear]
     coarse = functional.adaptive_max_pool2d(truth[:, None], cam.shape[1:])[:, 0]
-    focus = functional.binary_cross_entropy_with_logits(
-        cam.float(), coarse, pos_weight=torch.tensor(3.0)
-    )
+    focus = functional.binary_cross_entropy_with_logits(cam.float(), coarse, pos_weight=torch.tensor(3.0))
     return 4.0 * entropy + dice + 0.5 * slab.mean() + 0.5 * focus
 
 
@@ -443,16 +422,29 @@ def fit(cache: Path, run: Path, minutes: float, batch: int, seed: int) -> None:
                 best = float(score)
                 torch.save(average.module.state_dict(), run / "best.pt")
             torch.save(
-                {"net": net.state_dict(), "average": average.state_dict(),
-                 "optimiser": optimiser.state_dict(), "spent": spent, "steps": steps,
-                 "best": best},
+                {
+                    "net": net.state_dict(),
+                    "average": average.state_dict(),
+                    "optimiser": optimiser.state_dict(),
+                    "spent": spent,
+                    "steps": steps,
+                    "best": best,
+                },
                 run / "last.pt",
             )
             print(f"tune score {score:.4f} best {best:.4f}", flush=True)
             last = time.monotonic()
     (run / "summary.json").write_text(
-        json.dumps({"seed": seed, "minutes": minutes, "steps": steps, "batch": batch,
-                    "cases": len(list((cache / "train-fast").glob("*[0-9].npz"))), "best": best})
+        json.dumps(
+            {
+                "seed": seed,
+                "minutes": minutes,
+                "steps": steps,
+                "batch": batch,
+                "cases": len(list((cache / "train-fast").glob("*[0-9].npz"))),
+                "best": best,
+            }
+        )
     )
 
 
@@ -491,8 +483,13 @@ def export(run: Path) -> None:
     target = HERE / "1" / "model.onnx"
     example = torch.zeros(2, 9, 256, 256)
     torch.onnx.export(
-        Symmetric(net).eval(), (example,), str(target), dynamo=False, opset_version=17,
-        input_names=["slabs"], output_names=["prob", "case_logit", "cam"],
+        Symmetric(net).eval(),
+        (example,),
+        str(target),
+        dynamo=False,
+        opset_version=17,
+        input_names=["slabs"],
+        output_names=["prob", "case_logit", "cam"],
         dynamic_axes={name: {0: "n"} for name in ("slabs", "prob", "case_logit", "cam")},
     )
     digest = hashlib.sha256(target.read_bytes()).hexdigest()
