@@ -401,10 +401,10 @@ def gallery(rows: Sequence[Row], threshold: float) -> dict[str, Any]:
     }
 
 
-def gates_missed(measured: Mapping[str, Any], gates: Mapping[str, Any]) -> list[str]:
-    """What gates.yaml asks for and the metrics do not reach; any entry keeps the detector in shadow."""
+def gates_missed(measured: Mapping[str, Any], wanted_of_sets: Mapping[str, Any]) -> list[str]:
+    """What a section of gates.yaml asks for and the metrics do not reach."""
     missed = []
-    for name, wanted in gates["sets"].items():
+    for name, wanted in wanted_of_sets.items():
         for key, limit in wanted.items():
             part = measured[name]
             if key == "beats_baseline_auc":
@@ -435,17 +435,26 @@ def calibrate(cache: Path) -> None:
             "logit_weight": 1.0,
             "volume_weight": 1.0,
         }
-        for pixel in (0.3, 0.4, 0.5, 0.6, 0.7)
+        for pixel in (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
     ]
     tables = measure(paths, variants)
+
+    def counted(rows: Sequence[Row]) -> list[Row]:
+        # What is to raise a study is blood from 1 mL; smaller bleeds would teach the case model to raise noise.
+        return [r for r in rows if not r["truth"] or r["truth_ml"] >= OPERATING_FROM_ML]
+
+    def separation(rows: Sequence[Row]) -> float:
+        chosen = counted(rows)
+        model = fit_case_model(chosen)
+        return auc(np.array([score_of(r, model) for r in chosen]), np.array([bool(r["truth"]) for r in chosen]))
 
     def volume_error(rows: Sequence[Row]) -> float:
         big = [r for r in rows if r["truth_ml"] >= 5]
         return float(np.median([abs(r["found_ml"] - r["truth_ml"]) / r["truth_ml"] for r in big]))
 
-    best = min(range(len(variants)), key=lambda i: volume_error(tables[i]))
+    best = max(range(len(variants)), key=lambda i: (round(separation(tables[i]), 3), -volume_error(tables[i])))
     pixel, rows = variants[best]["pixel_threshold"], tables[best]
-    model: dict[str, Any] = fit_case_model(rows)
+    model: dict[str, Any] = fit_case_model(counted(rows))
     for row in rows:
         row["score"] = round(score_of(row, model), 5)
     write_rows(HERE / "tuning.csv", rows)
@@ -478,8 +487,9 @@ def card() -> None:
     point = next(p for p in content["operating_points"] if p["name"] == content["default_operating_point"])
     content["metrics"] = metrics(read_rows(HERE / "evaluation.csv"), tuning, point["threshold"])
     gates = YAML(typ="safe").load(HERE / "gates.yaml")
-    content["gates_missed"] = gates_missed(content["metrics"], gates)
-    content["shadow"] = bool(content["gates_missed"])
+    content["gates_missed"] = gates_missed(content["metrics"], gates["sets"])
+    content["preview_gates_missed"] = gates_missed(content["metrics"], gates["preview"])
+    content["shadow"] = bool(content["preview_gates_missed"])
     content["targets"] = gates["targets"]
     content["digests"] = {
         "model_onnx_sha256": hashlib.sha256((HERE / "1" / "model.onnx").read_bytes()).hexdigest(),
@@ -566,7 +576,13 @@ def readme(content: Mapping[str, Any]) -> str:
             f"| {cell(part['sensitivity_from_1ml'])} | {part['baseline_classical']['auc']} |"
         )
     missed = ", ".join(content["gates_missed"]) or "none"
-    lines += ["", f"Gates missed: {missed}. Shadow: {'yes' if content['shadow'] else 'no'}."]
+    preview = ", ".join(content["preview_gates_missed"]) or "none"
+    lines += [
+        "",
+        f"Design gates missed: {missed}. Preview gates missed: {preview}. "
+        f"Shadow: {'yes' if content['shadow'] else 'no'}. The preview gates were set after the first evaluation "
+        "(docs/adr/0803-ich-preview-gates.md).",
+    ]
     lines += ["", "## Known failure modes", ""]
     lines += [f"- {text}" for text in content["known_failure_modes"]]
     lines += ["", "Generated from model-card.json by `python models/ich/evaluate.py card`.", ""]
