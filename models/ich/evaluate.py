@@ -579,9 +579,8 @@ def readme(content: Mapping[str, Any]) -> str:
     preview = ", ".join(content["preview_gates_missed"]) or "none"
     lines += [
         "",
-        f"Design gates missed: {missed}. Preview gates missed: {preview}. "
-        f"Shadow: {'yes' if content['shadow'] else 'no'}. The preview gates were set after the first evaluation "
-        "(docs/adr/0803-ich-preview-gates.md).",
+        f"Design gates missed: {missed}. Preview gates missed: {preview}.",
+        f"Shadow: {'yes' if content['shadow'] else 'no'}. The preview gates were set after the first evaluation: ADR 0803.",
     ]
     lines += ["", "## Known failure modes", ""]
     lines += [f"- {text}" for text in content["known_failure_modes"]]
