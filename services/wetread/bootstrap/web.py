@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from wetread import __version__
 from wetread.adapters.auth.api_keys import ApiKeys
 from wetread.adapters.telemetry.metrics import CONTENT_TYPE, Metrics
+from wetread.bootstrap.cors import Cors, CorsPolicy
 from wetread.core.errors import InvalidInput, NotAuthenticated, Unavailable, WetreadError
 from wetread.core.identifiers import DEFAULT_TENANT
 from wetread.core.ruo import RUO_STATEMENT
@@ -106,6 +107,7 @@ def build_app(
     checks: ReadinessChecks,
     metrics: Metrics,
     keys: ApiKeys | None = None,
+    cors: CorsPolicy = CorsPolicy(),  # noqa: B008 - frozen
 ) -> ASGIApp:
     """Return the ASGI application that serves the HTTP faces of *services*."""
 
@@ -131,7 +133,7 @@ def build_app(
     for service in services:
         if service.http is not None:
             app.include_router(service.http)
-    return Shell(app, keys=keys, metrics=metrics)
+    return Cors(Shell(app, keys=keys, metrics=metrics), cors)
 
 
 def _add_operations(app: FastAPI, checks: ReadinessChecks, metrics: Metrics) -> None:

@@ -6,6 +6,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from wetread.gateway.capabilities import CapabilitiesEndpoint
 from wetread.gateway.qido import SearchEndpoints
 from wetread.gateway.rendered import RenderEndpoints
 from wetread.gateway.retrieval import RetrieveEndpoints
@@ -18,6 +19,7 @@ def routes(
     search: SearchEndpoints,
     retrieve: RetrieveEndpoints,
     rendered: RenderEndpoints,
+    capabilities: CapabilitiesEndpoint,
 ) -> APIRouter:
     """Return the router; its paths are complete. STOW reads the request stream itself."""
     router = APIRouter()
@@ -25,6 +27,9 @@ def routes(
     series = f"{study}/series/{{series}}"
     instance = f"{series}/instances/{{instance}}"
     frames = f"{instance}/frames/{{frames}}"
+
+    for path in (base_path, f"{base_path}/"):
+        router.add_route(path, capabilities.__call__, methods=["OPTIONS"])
 
     # One route per path: the Allow header of a 405 then names all its methods.
     async def studies(request: Request) -> Response:

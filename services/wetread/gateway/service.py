@@ -13,6 +13,7 @@ from wetread.core.ports.archive import Archive
 from wetread.core.ports.database import Database
 from wetread.core.ports.objects import ObjectStore
 from wetread.core.service import Service
+from wetread.gateway.capabilities import CapabilitiesEndpoint
 from wetread.gateway.committer import Committer
 from wetread.gateway.endpoints import routes
 from wetread.gateway.ingest import GroupIngest
@@ -75,6 +76,7 @@ def gateway(
         SearchEndpoints(database, archive, settings),
         retrieve,
         RenderEndpoints(retrieve, settings),
+        CapabilitiesEndpoint(settings),
     )
 
     @asynccontextmanager
