@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import AsyncIterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 import orjson
@@ -23,6 +24,7 @@ from wetread.core.ports.database import Database
 from wetread.core.ports.objects import ObjectStore
 from wetread.gateway.negotiation import NATIVE, STORED, Choice, choose_frames, choose_instance
 from wetread.gateway.pixels import FrameReader, Undecodable
+from wetread.gateway.ranges import part_of, read_part
 from wetread.gateway.recode import to_explicit_little_endian
 from wetread.gateway.responses import DATA_HEADERS, base_url, data_response, etag_of, not_modified
 from wetread.gateway.settings import GatewaySettings
@@ -53,8 +55,15 @@ class RetrieveEndpoints:
             return same
         headers = {"ETag": etag, "Vary": "Accept", **DATA_HEADERS}
         if single and not plans[0][0].multipart:
+            stored = plans[0][0]
+            if stored.form == STORED:
+                reading = partial(self._objects.read, found[0].ref)
+                typed = headers | {"Content-Type": stored.content_type}
+                part = await read_part(request, found[0].ref.length, reading, typed)
+                if part is not None:
+                    return part
             body, choice = await run_sync(self._instance, found[0], plans[0])
-            return Response(body, headers=headers | {"Content-Type": choice.content_type})
+            return part_of(request, body, headers | {"Content-Type": choice.content_type})
         writer = MultipartWriter(DICOM, boundary=etag.strip('"'))
         first = await run_sync(self._instance, found[0], plans[0])
         headers["Content-Type"] = writer.content_type
@@ -115,14 +124,15 @@ class RetrieveEndpoints:
         frames, choice = await run_sync(_read_frames, reader, numbers, plan)
         headers = {"ETag": etag, "Vary": "Accept", **DATA_HEADERS}
         if not choice.multipart:
-            return Response(frames[0], headers=headers | {"Content-Type": choice.content_type})
+            return part_of(request, frames[0], headers | {"Content-Type": choice.content_type})
         writer = MultipartWriter(choice.media, boundary=etag.strip('"'))
         url = _instance_url(base_url(request, self._settings), item)
         pieces: list[bytes] = []
         for number, frame in zip(numbers, frames, strict=True):
             pieces += [writer.begin(choice.content_type, len(frame), f"{url}/frames/{number}"), frame]
+        # The boundary is made of the entity tag, so that a range of the whole body can be asked for (PS3.18 8.6.1.2).
         body = b"".join([*pieces, writer.end()])
-        return Response(body, headers=headers | {"Content-Type": writer.content_type})
+        return part_of(request, body, headers | {"Content-Type": writer.content_type})
 
     async def metadata(self, request: Request) -> Response:
         """``GET .../metadata``: DICOM JSON of every instance, bulk values by address."""
@@ -160,14 +170,14 @@ class RetrieveEndpoints:
         values, content_type = await run_sync(self._bulk, self._tenant(request), item, path.upper(), ranges)
         headers = {"ETag": etag, "Vary": "Accept", **DATA_HEADERS}
         if len(values) == 1 and not _wants_multipart(ranges):
-            return Response(values[0], headers=headers | {"Content-Type": content_type})
+            return part_of(request, values[0], headers | {"Content-Type": content_type})
         writer = MultipartWriter(content_type.partition(";")[0], boundary=etag.strip('"'))
         url = f"{_instance_url(base_url(request, self._settings), item)}/bulkdata/{path}"
         pieces: list[bytes] = []
         for value in values:
             pieces += [writer.begin(content_type, len(value), url), value]
         body = b"".join([*pieces, writer.end()])
-        return Response(body, headers=headers | {"Content-Type": writer.content_type})
+        return part_of(request, body, headers | {"Content-Type": writer.content_type})
 
     def _bulk(
         self, tenant: str, item: ArchivedInstance, path: str, ranges: Sequence[MediaType]
