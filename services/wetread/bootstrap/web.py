@@ -59,7 +59,7 @@ class Shell:
         scope.setdefault("state", {})
         scope["state"]["request_id"] = request_id
         try:
-            scope["state"]["tenant"] = self._tenant(scope)
+            scope["state"]["tenant"], scope["state"]["client"] = self._caller(scope)
         except NotAuthenticated as error:
             if scope["type"] == "http":
                 await problem_response(error, scope["path"])(scope, receive, send)
@@ -92,13 +92,13 @@ class Shell:
             self._metrics.requests.labels(route, scope["method"], str(status)).inc()
             self._metrics.seconds.labels(route).observe(time.perf_counter() - started)
 
-    def _tenant(self, scope: Scope) -> str:
-        if self._keys is None:
-            return DEFAULT_TENANT
-        if scope["path"] in _OPEN_PATHS:
-            return DEFAULT_TENANT
+    def _caller(self, scope: Scope) -> tuple[str, str]:
+        """Return the tenant and the name of the credential ("" without one)."""
+        if self._keys is None or scope["path"] in _OPEN_PATHS:
+            return DEFAULT_TENANT, ""
         values = [value for name, value in scope["headers"] if name == b"authorization"]
-        return self._keys.authenticate(values[0].decode("latin-1") if values else None).tenant
+        credential = self._keys.authenticate(values[0].decode("latin-1") if values else None)
+        return credential.tenant, credential.name
 
 
 def build_app(

@@ -35,7 +35,8 @@ _MEDIA: Final[Mapping[tuple[str, str], Sequence[str]]] = {
     ("GET", "bulkdata"): _BULK,
     ("GET", "rendered"): tuple(FORMATS),
     ("GET", "thumbnail"): ("image/jpeg",),
-    ("DELETE", ""): (),
+    ("GET", "changefeed"): (JSON,),
+    ("GET", "latest"): (JSON,),
 }
 _QUERY: Final = ("{attributeID}", "includefield", "fuzzymatching", "limit", "offset")
 

@@ -19,7 +19,7 @@ from wetread.core.dicomweb.media_types import DICOM, DICOM_JSON, OCTETS, MediaTy
 from wetread.core.dicomweb.multipart import MultipartWriter
 from wetread.core.errors import InvalidInput, NotAcceptable, NotFound
 from wetread.core.identifiers import check_uid
-from wetread.core.ports.archive import Archive, ArchivedInstance
+from wetread.core.ports.archive import Archive, ArchivedInstance, SeriesMetadata
 from wetread.core.ports.database import Database
 from wetread.core.ports.objects import ObjectStore
 from wetread.gateway.negotiation import NATIVE, STORED, Choice, choose_frames, choose_instance
@@ -144,15 +144,10 @@ class RetrieveEndpoints:
         return data_response(request, body, etag=etag_of(versions, base, sorted(request.path_params.items())))
 
     def _metadata(self, request: Request, base: str) -> tuple[bytes, list[tuple[str, int]]]:
-        path = self._path(request)
+        path = path_of(request)
         with self._database.read() as tx:
-            found = self._archive.metadata(tx, self._tenant(request), *path)
-        pieces = []
-        for group in found:
-            above = f"{base}/studies/{group.study_uid}/series/{group.series_uid}/instances/"
-            for sop_uid, stored in group.instances:
-                address = _BULK_KEY + f"{above}{sop_uid}".encode()
-                pieces.append(zlib.decompress(stored).replace(_BULK_KEY, address))
+            found = self._archive.metadata(tx, tenant_of(request), *path)
+        pieces = [addressed(stored, base, group, uid) for group in found for uid, stored in group.instances]
         return b"[" + b",".join(pieces) + b"]", [(group.series_uid, group.version) for group in found]
 
     async def bulkdata(self, request: Request) -> Response:
@@ -167,7 +162,7 @@ class RetrieveEndpoints:
         same = not_modified(request, etag)
         if same is not None:
             return same
-        values, content_type = await run_sync(self._bulk, self._tenant(request), item, path.upper(), ranges)
+        values, content_type = await run_sync(self._bulk, tenant_of(request), item, path.upper(), ranges)
         headers = {"ETag": etag, "Vary": "Accept", **DATA_HEADERS}
         if len(values) == 1 and not _wants_multipart(ranges):
             return part_of(request, values[0], headers | {"Content-Type": content_type})
@@ -203,11 +198,11 @@ class RetrieveEndpoints:
     def find(self, request: Request) -> list[ArchivedInstance]:
         """Return the instances that the request's path names. Raises NotFound."""
         with self._database.read() as tx:
-            return self._archive.instances(tx, self._tenant(request), *self._path(request))
+            return self._archive.instances(tx, tenant_of(request), *path_of(request))
 
     def reader(self, request: Request, item: ArchivedInstance) -> FrameReader:
         """Return a frame reader for one found instance."""
-        return self._reader(self._tenant(request), item)
+        return self._reader(tenant_of(request), item)
 
     def _reader(self, tenant: str, item: ArchivedInstance) -> FrameReader:
         attributes = self.attributes(tenant, item)
@@ -235,18 +230,26 @@ class RetrieveEndpoints:
             raise InvalidInput(msg)
         return numbers
 
-    @staticmethod
-    def _tenant(request: Request) -> str:
-        return str(getattr(request.state, "tenant", "default"))
 
-    @staticmethod
-    def _path(request: Request) -> tuple[str, str | None, str | None]:
-        found = request.path_params
-        check_uid(found["study"], "Study Instance UID")
-        for key, name in (("series", "Series Instance UID"), ("instance", "SOP Instance UID")):
-            if key in found:
-                check_uid(found[key], name)
-        return found["study"], found.get("series"), found.get("instance")
+def tenant_of(request: Request) -> str:
+    """Return the tenant that the credential belongs to."""
+    return str(getattr(request.state, "tenant", "default"))
+
+
+def path_of(request: Request) -> tuple[str, str | None, str | None]:
+    """Return study, series and instance of the request's path. Raises InvalidInput for what is no UID."""
+    found = request.path_params
+    check_uid(found["study"], "Study Instance UID")
+    for key, name in (("series", "Series Instance UID"), ("instance", "SOP Instance UID")):
+        if key in found:
+            check_uid(found[key], name)
+    return found["study"], found.get("series"), found.get("instance")
+
+
+def addressed(stored: bytes, base: str, group: SeriesMetadata, sop_uid: str) -> bytes:
+    """Return the JSON of an instance from its stored metadata, bulk data addresses made absolute."""
+    url = f"{base}/studies/{group.study_uid}/series/{group.series_uid}/instances/{sop_uid}"
+    return zlib.decompress(stored).replace(_BULK_KEY, _BULK_KEY + url.encode())
 
 
 def _ranges(request: Request) -> tuple[MediaType, ...]:
