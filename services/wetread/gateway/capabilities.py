@@ -14,6 +14,7 @@ from starlette.routing import BaseRoute, Route
 
 from wetread.core.dicomweb.media_types import DICOM, DICOM_JSON, OCTETS, accepts, parse_accept
 from wetread.core.errors import NotAcceptable
+from wetread.gateway.archives import ZIP
 from wetread.gateway.rendering import FORMATS
 from wetread.gateway.responses import base_url, data_response, etag_of
 from wetread.gateway.settings import GatewaySettings
@@ -28,8 +29,8 @@ _INSTANCES: Final = (f'{_RELATED}"{DICOM}"',)
 _BULK: Final = (OCTETS, f'{_RELATED}"{OCTETS}"')
 # Media types by (method, last fixed segment of the path); what is not named here is DICOM JSON.
 _MEDIA: Final[Mapping[tuple[str, str], Sequence[str]]] = {
-    ("GET", "study"): _INSTANCES,
-    ("GET", "series-of-study"): _INSTANCES,
+    ("GET", "study"): (*_INSTANCES, ZIP),
+    ("GET", "series-of-study"): (*_INSTANCES, ZIP),
     ("GET", "instance"): (*_INSTANCES, DICOM),
     ("GET", "frames"): _BULK,
     ("GET", "bulkdata"): _BULK,

@@ -22,6 +22,7 @@ from wetread.core.identifiers import check_uid
 from wetread.core.ports.archive import Archive, ArchivedInstance, SeriesMetadata
 from wetread.core.ports.database import Database
 from wetread.core.ports.objects import ObjectStore
+from wetread.gateway.archives import ZIP, ZipStream, zip_range
 from wetread.gateway.negotiation import NATIVE, STORED, Choice, choose_frames, choose_instance
 from wetread.gateway.pixels import FrameReader, Undecodable
 from wetread.gateway.ranges import part_of, read_part
@@ -48,8 +49,10 @@ class RetrieveEndpoints:
         found = await run_sync(self.find, request)
         single = request.path_params.get("instance") is not None
         ranges = _ranges(request)
+        zipped = None if single else zip_range(ranges)
+        ranges = (zipped,) if zipped is not None else ranges
         plans = [choose_instance(ranges, item.transfer_syntax_uid, single=single, lossy=item.lossy) for item in found]
-        etag = etag_of([(item.sop_uid, item.content_hash) for item in found], plans)
+        etag = etag_of([(item.sop_uid, item.content_hash) for item in found], plans, zipped is not None)
         same = not_modified(request, etag)
         if same is not None:
             return same
@@ -64,6 +67,10 @@ class RetrieveEndpoints:
                     return part
             body, choice = await run_sync(self._instance, found[0], plans[0])
             return part_of(request, body, headers | {"Content-Type": choice.content_type})
+        if zipped is not None:
+            named = {"Content-Type": ZIP, "Content-Disposition": 'attachment; filename="dicom.zip"'}
+            first = await run_sync(self._instance, found[0], plans[0])
+            return StreamingResponse(self._members(found, plans, first[0]), headers=headers | named)
         writer = MultipartWriter(DICOM, boundary=etag.strip('"'))
         first = await run_sync(self._instance, found[0], plans[0])
         headers["Content-Type"] = writer.content_type
@@ -86,6 +93,20 @@ class RetrieveEndpoints:
             yield writer.begin(choice.content_type, len(body), _instance_url(base, item))
             yield body
         yield writer.end()
+
+    async def _members(
+        self, found: Sequence[ArchivedInstance], plans: Sequence[list[Choice]], first: bytes
+    ) -> AsyncIterator[bytes]:
+        """Yield a zip archive. An instance that cannot be read ends the connection without the central directory."""
+        archive = ZipStream()
+        series, number, current = 0, 0, ""
+        for item, plan in zip(found, plans, strict=True):
+            if item.series_uid != current:
+                series, number, current = series + 1, 0, item.series_uid
+            number += 1
+            body = first if (series, number) == (1, 1) else (await run_sync(self._instance, item, plan))[0]
+            yield await run_sync(archive.add, series, number, body)
+        yield archive.end()
 
     def _stored_length(
         self, boundary: str, found: Sequence[ArchivedInstance], plans: Sequence[list[Choice]], base: str

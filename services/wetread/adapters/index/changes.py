@@ -120,5 +120,5 @@ def _with_states(connection: Connection, tenant: str, rows: Sequence[Any]) -> li
     for row in rows:
         sequence, action = newest[row.sop_uid]
         state: ChangeState = "deleted" if action == "delete" else "replaced" if sequence > row.sequence else "current"
-        result.append(Change(*row, state=state))
+        result.append(Change(row[0], row[1], row[2], row[3], row[4], row[5], state))
     return result
