@@ -19,9 +19,16 @@ from wetread.core.dicomweb.levels import DEFAULTS, REQUIRED, Level, level_of
 from wetread.core.dicomweb.media_types import ALIASES
 from wetread.core.dicomweb.query import KEY_LIMIT, MAXIMUM
 from wetread.core.errors import ConfigurationError
+from wetread.gateway import endpoints as _endpoints  # noqa: F401 - its modules define problems of their own
 from wetread.gateway import reasons
 from wetread.gateway.settings import GatewaySettings, IngestSettings
 
+# Newer than the dictionary of the library.
+_NAMES: Final[Mapping[str, str]] = {
+    "1.2.840.10008.1.2.4.110": "JPEG XL Lossless",
+    "1.2.840.10008.1.2.4.111": "JPEG XL JPEG Recompression",
+    "1.2.840.10008.1.2.4.112": "JPEG XL",
+}
 _BLOCK: Final = re.compile(r"<!-- table: ([a-z-]+) -->\n(.*?)<!-- end -->", re.DOTALL)
 
 
@@ -55,7 +62,7 @@ def _transfer_syntaxes() -> str:
     rows = [
         (
             f"`{syntax.uid}`",
-            UID(syntax.uid).name,
+            _NAMES.get(syntax.uid) or UID(syntax.uid).name,
             "lossy" if syntax.lossy else "lossless",
             "yes" if syntax.on_the_wire else "by UID only",
             native(syntax),
@@ -97,7 +104,7 @@ def _statuses() -> str:
     pending: list[type[errors.WetreadError]] = [errors.WetreadError]
     while pending:
         kind = pending.pop()
-        if kind.__module__ == errors.__name__:
+        if kind.__module__ == errors.__name__ or kind.__module__.startswith("wetread.gateway."):
             rows.append((str(kind.status), f"`urn:wetread:problem:{kind.slug}`", kind.title))
         pending += kind.__subclasses__()
     return _rows(("status", "problem type", "title"), sorted(set(rows)))
