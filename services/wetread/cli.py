@@ -103,4 +103,26 @@ def doctor(
     raise typer.Exit(run_doctor(url=url, live=live, as_json=json))
 
 
+index = typer.Typer(name="index", no_args_is_help=True, help="The study index of the data folder.")
+
+
+@index.callback()
+def _index() -> None:
+    """The study index of the data folder."""
+
+
+@index.command()
+def rebuild(
+    data: Annotated[Path | None, typer.Option(help="Data folder (default ./wetread-data).")] = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Change nothing, compare; exit code 1 on a difference.")
+    ] = False,
+) -> None:
+    """Write the study index anew from the stored instances; deletions stay. The server has to be stopped."""
+    from wetread.commands.index import run_rebuild
+
+    raise typer.Exit(run_rebuild(data=data, verify=verify))
+
+
+app.add_typer(index)
 app.add_typer(ffr)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from pathlib import Path
-from typing import Self
+from typing import Final, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+_ORIGIN: Final = re.compile(r"https?://(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
+"""A web origin in the form that browsers send: lower case, no path, no default port (RFC 6454 6.2)."""
 
 
 def is_loopback(host: str) -> bool:
@@ -46,7 +50,22 @@ class Settings(BaseSettings):
     )
     max_part_bytes: int = Field(default=16 * 2**30, description="Largest single STOW part.")
     max_request_bytes: int = Field(default=64 * 2**30, description="Largest STOW request.")
+    cors_origins: str = Field(
+        default="", description="Web origins whose pages may read answers, such as https://viewer.example, by comma."
+    )
+    cross_origin_resource_policy: Literal["cross-origin", "same-site", "same-origin"] = Field(
+        default="cross-origin", description="Which sites may embed answers (viewer pages under COEP need it)."
+    )
     log_level: str = Field(default="info", description="Log level of the JSON log on standard error.")
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins(cls, value: str) -> str:
+        origins = [part.strip() for part in value.split(",") if part.strip()]
+        if any(not _ORIGIN.fullmatch(origin) for origin in origins):
+            msg = "an origin is scheme://host[:port] in lower case, without path; there is no wild card"
+            raise ValueError(msg)
+        return ",".join(origins)
 
     @model_validator(mode="after")
     def _loopback_without_credentials(self) -> Self:
@@ -62,6 +81,11 @@ class Settings(BaseSettings):
     def database_path(self) -> Path:
         """The one SQLite file: index, events, work and durable queues."""
         return self.data / "wetread.db"
+
+    @property
+    def allowed_origins(self) -> frozenset[str]:
+        """Web origins whose pages may read answers."""
+        return frozenset(self.cors_origins.split(",")) - {""}
 
     @property
     def allow_private_webhooks(self) -> bool:

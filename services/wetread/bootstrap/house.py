@@ -206,10 +206,12 @@ class House:
     def application(self, services: Sequence[Service]) -> ASGIApp:
         """Return the ASGI application over the HTTP faces of *services*."""
         from wetread.adapters.telemetry.metrics import Metrics
+        from wetread.bootstrap.cors import CorsPolicy
         from wetread.bootstrap.web import build_app
 
         keys = ApiKeys(self.settings.api_keys_file) if self.settings.api_keys_file else None
-        return build_app(services, checks=self.checks(), metrics=Metrics(self.database), keys=keys)
+        cors = CorsPolicy(self.settings.allowed_origins, self.settings.cross_origin_resource_policy)
+        return build_app(services, checks=self.checks(), metrics=Metrics(self.database), keys=keys, cors=cors)
 
     def checks(self) -> dict[str, Callable[[], None]]:
         """Return the readiness checks: database, room on disk, a living worker."""

@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from wetread import __version__
 from wetread.adapters.auth.api_keys import ApiKeys
 from wetread.adapters.telemetry.metrics import CONTENT_TYPE, Metrics
+from wetread.bootstrap.cors import Cors, CorsPolicy
 from wetread.core.errors import InvalidInput, NotAuthenticated, Unavailable, WetreadError
 from wetread.core.identifiers import DEFAULT_TENANT
 from wetread.core.ruo import RUO_STATEMENT
@@ -58,7 +59,7 @@ class Shell:
         scope.setdefault("state", {})
         scope["state"]["request_id"] = request_id
         try:
-            scope["state"]["tenant"] = self._tenant(scope)
+            scope["state"]["tenant"], scope["state"]["client"] = self._caller(scope)
         except NotAuthenticated as error:
             if scope["type"] == "http":
                 await problem_response(error, scope["path"])(scope, receive, send)
@@ -91,13 +92,13 @@ class Shell:
             self._metrics.requests.labels(route, scope["method"], str(status)).inc()
             self._metrics.seconds.labels(route).observe(time.perf_counter() - started)
 
-    def _tenant(self, scope: Scope) -> str:
-        if self._keys is None:
-            return DEFAULT_TENANT
-        if scope["path"] in _OPEN_PATHS:
-            return DEFAULT_TENANT
+    def _caller(self, scope: Scope) -> tuple[str, str]:
+        """Return the tenant and the name of the credential ("" without one)."""
+        if self._keys is None or scope["path"] in _OPEN_PATHS:
+            return DEFAULT_TENANT, ""
         values = [value for name, value in scope["headers"] if name == b"authorization"]
-        return self._keys.authenticate(values[0].decode("latin-1") if values else None).tenant
+        credential = self._keys.authenticate(values[0].decode("latin-1") if values else None)
+        return credential.tenant, credential.name
 
 
 def build_app(
@@ -106,6 +107,7 @@ def build_app(
     checks: ReadinessChecks,
     metrics: Metrics,
     keys: ApiKeys | None = None,
+    cors: CorsPolicy = CorsPolicy(),  # noqa: B008 - frozen
 ) -> ASGIApp:
     """Return the ASGI application that serves the HTTP faces of *services*."""
 
@@ -131,7 +133,7 @@ def build_app(
     for service in services:
         if service.http is not None:
             app.include_router(service.http)
-    return Shell(app, keys=keys, metrics=metrics)
+    return Cors(Shell(app, keys=keys, metrics=metrics), cors)
 
 
 def _add_operations(app: FastAPI, checks: ReadinessChecks, metrics: Metrics) -> None:

@@ -1,4 +1,4 @@
-"""Write the generated documents anew: JSON Schemas and the OpenAPI description (``make schemas``)."""
+"""Write the generated documents anew: JSON Schemas, OpenAPI, tables of the conformance statement (``make schemas``)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 import wetread
+from wetread.commands.conformance import rendered_statement
 from wetread.core.workflow import schema_json
 from wetread.detection.schemas import rendered
 from wetread.registry import SERVICES
@@ -17,13 +18,16 @@ def openapi_json() -> str:
     """Return the OpenAPI description of all services together."""
     from fastapi import FastAPI
 
+    from wetread.bootstrap.cors import Cors
     from wetread.bootstrap.house import House
     from wetread.bootstrap.web import Shell
 
     with tempfile.TemporaryDirectory() as scratch:
         house = House(Settings(data=Path(scratch)), shard="web")
         try:
-            shell = house.application(house.services([name for name in SERVICES if name not in _WITHOUT_HTTP]))
+            outermost = house.application(house.services([name for name in SERVICES if name not in _WITHOUT_HTTP]))
+            assert isinstance(outermost, Cors)
+            shell = outermost.app
             assert isinstance(shell, Shell)
             assert isinstance(shell.app, FastAPI)
             return json.dumps(shell.app.openapi(), indent=1, sort_keys=True) + "\n"
@@ -40,7 +44,10 @@ def generated() -> dict[Path, str]:
     schemas = package / "schemas"
     texts = {schemas / name: text for name, text in rendered().items()}
     texts[schemas / "workflow.schema.json"] = schema_json().decode()
-    texts[package.parent.parent / "docs" / "openapi.json"] = openapi_json()
+    docs = package.parent.parent / "docs"
+    texts[docs / "openapi.json"] = openapi_json()
+    statement = docs / "conformance-statement.md"
+    texts[statement] = rendered_statement(statement.read_text(encoding="utf-8"))
     return texts
 
 

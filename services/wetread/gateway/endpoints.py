@@ -6,6 +6,9 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from wetread.gateway.capabilities import CapabilitiesEndpoint
+from wetread.gateway.changefeed import ChangeFeedEndpoints
+from wetread.gateway.deleting import DeleteEndpoint
 from wetread.gateway.qido import SearchEndpoints
 from wetread.gateway.rendered import RenderEndpoints
 from wetread.gateway.retrieval import RetrieveEndpoints
@@ -18,6 +21,9 @@ def routes(
     search: SearchEndpoints,
     retrieve: RetrieveEndpoints,
     rendered: RenderEndpoints,
+    capabilities: CapabilitiesEndpoint,
+    delete: DeleteEndpoint,
+    changes: ChangeFeedEndpoints,
 ) -> APIRouter:
     """Return the router; its paths are complete. STOW reads the request stream itself."""
     router = APIRouter()
@@ -26,15 +32,21 @@ def routes(
     instance = f"{series}/instances/{{instance}}"
     frames = f"{instance}/frames/{{frames}}"
 
+    for path in (base_path, f"{base_path}/"):
+        router.add_route(path, capabilities.__call__, methods=["OPTIONS"])
+
     # One route per path: the Allow header of a 405 then names all its methods.
     async def studies(request: Request) -> Response:
         return await (stow(request) if request.method == "POST" else search.studies(request))
 
     async def one_study(request: Request) -> Response:
-        return await (stow(request) if request.method == "POST" else retrieve.instances(request))
+        return await (stow(request) if request.method == "POST" else entity(request))
+
+    async def entity(request: Request) -> Response:
+        return await (delete(request) if request.method == "DELETE" else retrieve.instances(request))
 
     router.add_route(f"{base_path}/studies", studies, methods=["GET", "POST"])
-    router.add_route(study, one_study, methods=["GET", "POST"])
+    router.add_route(study, one_study, methods=["GET", "POST", "DELETE"])
     router.add_route(f"{base_path}/series", search.series, methods=["GET"])
     router.add_route(f"{base_path}/instances", search.instances, methods=["GET"])
     router.add_route(f"{study}/series", search.series, methods=["GET"])
@@ -42,7 +54,7 @@ def routes(
     router.add_route(f"{series}/instances", search.instances, methods=["GET"])
 
     for path in (series, instance):
-        router.add_route(path, retrieve.instances, methods=["GET"])
+        router.add_route(path, entity, methods=["GET", "DELETE"])
     for path in (study, series, instance):
         router.add_route(f"{path}/metadata", retrieve.metadata, methods=["GET"])
     router.add_route(frames, retrieve.frames, methods=["GET"])
@@ -51,4 +63,6 @@ def routes(
     for path in (study, series, instance, frames):
         router.add_route(f"{path}/rendered", rendered.rendered, methods=["GET"])
         router.add_route(f"{path}/thumbnail", rendered.thumbnail, methods=["GET"])
+    router.add_route(f"{base_path}/changefeed", changes.page, methods=["GET"])
+    router.add_route(f"{base_path}/changefeed/latest", changes.latest, methods=["GET"])
     return router

@@ -12,13 +12,15 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from wetread.core.errors import StorageFull, WetreadError
+from wetread.core.errors import NotFound, StorageFull, WetreadError
 from wetread.core.facts import Source
 from wetread.core.ports.archive import Archive, IndexEntry, KnownInstance
+from wetread.core.ports.changes import Removal
 from wetread.core.ports.database import Database, Transaction
 from wetread.core.ports.ingest import IngestReport, InstanceOutcome, Outbox, StudyChange
 from wetread.core.ports.objects import ObjectRef, ObjectStore
 from wetread.gateway import reasons
+from wetread.gateway.deletion import describe
 from wetread.gateway.prepare import Part, Prepared, prepare
 from wetread.gateway.settings import IngestSettings
 
@@ -137,10 +139,32 @@ class GroupIngest:
             if part.outcome.failure_reason is None
         ]
         with self._lock, self._database.write() as tx:
+            dead = self._archive.dead(tx, tenant, [(c.part.sop_uid, c.ref.locator) for c in fresh if c.ref])
+            fresh = [candidate for candidate in fresh if candidate.ref and candidate.ref.locator not in dead]
             fresh = self._unknown(self._archive.known(tx, tenant, [c.part.sop_uid for c in fresh]), fresh)
-            self._write(tx, tenant, fresh, [], events=events)
+            self._write(tx, tenant, fresh, [], events=events, replayed=True)
             self._archive.move_marks(tx, [ref.locator for _, ref in found])
         return len(fresh)
+
+    def remove(self, tenant: str, choose: Callable[[Transaction], Removal]) -> Removal:
+        """Delete what *choose* names, durably: recorded in the object store first, like what is stored.
+
+        Nothing is stored between the choice and the removal. Raises what *choose* raises.
+        """
+        with self._lock:
+            with self._database.read() as tx:
+                removal = choose(tx)
+            (ref,) = self._objects.append(tenant, [(describe(removal), ())])
+            with self._database.write() as tx:
+                self._archive.remove(tx, tenant, removal)
+                self._archive.move_marks(tx, [ref.locator])
+        return removal
+
+    def replay_removal(self, tenant: str, removal: Removal, ref: ObjectRef) -> None:
+        """Do a recorded removal (again): harmless when it was done."""
+        with self._lock, self._database.write() as tx:
+            self._archive.remove(tx, tenant, removal, replayed=True)
+            self._archive.move_marks(tx, [ref.locator])
 
     def _commit_tenant(self, tenant: str, batches: list[Batch]) -> None:
         candidates = [
@@ -214,13 +238,21 @@ class GroupIngest:
         )
 
     def _write(
-        self, tx: Transaction, tenant: str, fresh: list[_Candidate], ended: list[Transfer], *, events: bool
+        self,
+        tx: Transaction,
+        tenant: str,
+        fresh: list[_Candidate],
+        ended: list[Transfer],
+        *,
+        events: bool,
+        replayed: bool = False,
     ) -> None:
         entries: list[IndexEntry] = []
         for candidate in fresh:
             assert candidate.ref is not None
             entries.append(candidate.part.entry(candidate.ref))
-        additions = self._archive.add(tx, tenant, entries)
+        now = self._clock()
+        additions = self._archive.add(tx, tenant, entries, at=now, replayed=replayed)
         if not events:
             return
         by_study: dict[str, list[_Candidate]] = {}
@@ -229,7 +261,6 @@ class GroupIngest:
         ending: dict[str, Transfer] = {}
         for transfer in ended:
             ending.update(dict.fromkeys(transfer.changed, transfer))
-        now = self._clock()
         for addition in additions:
             members = by_study[addition.study_uid]
             ends = addition.study_uid in ending or any(member.batch.last for member in members)
@@ -255,7 +286,10 @@ class GroupIngest:
         for study_uid, transfer in ending.items():
             if transfer.own_result:
                 continue
-            generation = self._archive.next_generation(tx, tenant, study_uid)
+            try:
+                generation = self._archive.next_generation(tx, tenant, study_uid)
+            except NotFound:
+                continue  # deleted while the transfer went on
             self._outbox.study_changed(
                 tx,
                 StudyChange(

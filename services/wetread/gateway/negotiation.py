@@ -46,7 +46,8 @@ def choose_instance(ranges: Sequence[MediaType], stored_uid: str, *, single: boo
             for form in _forms(media.transfer_syntax, stored, lossy=lossy or stored.lossy)
         ]
     if not choices:
-        raise NotAcceptable(f'available: multipart/related; type="{DICOM}" in {EXPLICIT_LE} or as stored')
+        archives = "" if single else " or application/zip,"
+        raise NotAcceptable(f'available: multipart/related; type="{DICOM}",{archives} in {EXPLICIT_LE} or as stored')
     return choices
 
 

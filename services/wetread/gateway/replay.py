@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import orjson
 
@@ -12,6 +12,7 @@ from wetread.core.facts import Source
 from wetread.core.ports.archive import Archive
 from wetread.core.ports.database import Database
 from wetread.core.ports.objects import ObjectRef, ObjectStore
+from wetread.gateway.deletion import removal_of
 from wetread.gateway.ingest import GroupIngest
 from wetread.gateway.prepare import Prepared, prepare
 
@@ -20,11 +21,15 @@ _GROUP: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class ReplayReport:
-    """``records`` were looked at, ``indexed`` of them were new, ``refused`` could not be parsed any more."""
+    """``records`` of instances were looked at, ``indexed`` of them were new, ``refused`` could not be parsed any more.
+
+    ``removals``: deletions that were done again.
+    """
 
     records: int = 0
     indexed: int = 0
     refused: int = 0
+    removals: int = 0
 
 
 def recover(database: Database, archive: Archive, objects: ObjectStore, ingest: GroupIngest) -> ReplayReport:
@@ -46,11 +51,15 @@ def rebuild(database: Database, archive: Archive, objects: ObjectStore, ingest: 
 
 
 def _replay(objects: ObjectStore, ingest: GroupIngest, marks: Sequence[str], *, events: bool) -> ReplayReport:
-    records = indexed = refused = 0
+    records = indexed = refused = removed = 0
     for tenant, group in _groups(objects, marks):
         found: list[tuple[Prepared, ObjectRef]] = []
-        for description, ref in group:
-            stored = orjson.loads(description)
+        for stored, ref in group:
+            removal = removal_of(stored)
+            if removal is not None:
+                ingest.replay_removal(tenant, removal, ref)
+                removed += 1
+                continue
             found.append(
                 (
                     prepare(
@@ -65,19 +74,25 @@ def _replay(objects: ObjectStore, ingest: GroupIngest, marks: Sequence[str], *, 
             )
         records += len(found)
         refused += sum(part.outcome.failure_reason is not None for part, _ in found)
-        indexed += ingest.replay(tenant, found, events=events)
-    return ReplayReport(records, indexed, refused)
+        if found:
+            indexed += ingest.replay(tenant, found, events=events)
+    return ReplayReport(records, indexed, refused, removed)
 
 
-def _groups(objects: ObjectStore, marks: Sequence[str]) -> Iterator[tuple[str, list[tuple[bytes, ObjectRef]]]]:
-    """Cut the records into groups of one tenant each."""
-    group: list[tuple[bytes, ObjectRef]] = []
+def _groups(objects: ObjectStore, marks: Sequence[str]) -> Iterator[tuple[str, list[tuple[dict[str, Any], ObjectRef]]]]:
+    """Cut the records into groups of one tenant each; a deletion is a group of its own, so that order is kept."""
+    group: list[tuple[dict[str, Any], ObjectRef]] = []
     current = ""
     for tenant, description, ref in objects.scan(marks):
-        if group and (tenant != current or len(group) >= _GROUP):
+        stored = orjson.loads(description)
+        alone = removal_of(stored) is not None
+        if group and (alone or tenant != current or len(group) >= _GROUP):
             yield current, group
             group = []
         current = tenant
-        group.append((description, ref))
+        group.append((stored, ref))
+        if alone:
+            yield current, group
+            group = []
     if group:
         yield current, group

@@ -19,10 +19,7 @@ _GZIP_FROM: Final = 1024
 
 _FORWARDED: Final = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "via")
 
-DATA_HEADERS: Final[Mapping[str, str]] = {
-    "Cache-Control": "private, no-cache",
-    "Cross-Origin-Resource-Policy": "cross-origin",
-}
+DATA_HEADERS: Final[Mapping[str, str]] = {"Cache-Control": "private, no-cache"}
 
 
 def base_url(request: Request, settings: GatewaySettings) -> str:

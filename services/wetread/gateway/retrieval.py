@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import AsyncIterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 import orjson
@@ -18,11 +19,13 @@ from wetread.core.dicomweb.media_types import DICOM, DICOM_JSON, OCTETS, MediaTy
 from wetread.core.dicomweb.multipart import MultipartWriter
 from wetread.core.errors import InvalidInput, NotAcceptable, NotFound
 from wetread.core.identifiers import check_uid
-from wetread.core.ports.archive import Archive, ArchivedInstance
+from wetread.core.ports.archive import Archive, ArchivedInstance, SeriesMetadata
 from wetread.core.ports.database import Database
 from wetread.core.ports.objects import ObjectStore
+from wetread.gateway.archives import ZIP, ZipStream, zip_range
 from wetread.gateway.negotiation import NATIVE, STORED, Choice, choose_frames, choose_instance
 from wetread.gateway.pixels import FrameReader, Undecodable
+from wetread.gateway.ranges import part_of, read_part
 from wetread.gateway.recode import to_explicit_little_endian
 from wetread.gateway.responses import DATA_HEADERS, base_url, data_response, etag_of, not_modified
 from wetread.gateway.settings import GatewaySettings
@@ -46,15 +49,28 @@ class RetrieveEndpoints:
         found = await run_sync(self.find, request)
         single = request.path_params.get("instance") is not None
         ranges = _ranges(request)
+        zipped = None if single else zip_range(ranges)
+        ranges = (zipped,) if zipped is not None else ranges
         plans = [choose_instance(ranges, item.transfer_syntax_uid, single=single, lossy=item.lossy) for item in found]
-        etag = etag_of([(item.sop_uid, item.content_hash) for item in found], plans)
+        etag = etag_of([(item.sop_uid, item.content_hash) for item in found], plans, zipped is not None)
         same = not_modified(request, etag)
         if same is not None:
             return same
         headers = {"ETag": etag, "Vary": "Accept", **DATA_HEADERS}
         if single and not plans[0][0].multipart:
+            stored = plans[0][0]
+            if stored.form == STORED:
+                reading = partial(self._objects.read, found[0].ref)
+                typed = headers | {"Content-Type": stored.content_type}
+                part = await read_part(request, found[0].ref.length, reading, typed)
+                if part is not None:
+                    return part
             body, choice = await run_sync(self._instance, found[0], plans[0])
-            return Response(body, headers=headers | {"Content-Type": choice.content_type})
+            return part_of(request, body, headers | {"Content-Type": choice.content_type})
+        if zipped is not None:
+            named = {"Content-Type": ZIP, "Content-Disposition": 'attachment; filename="dicom.zip"'}
+            first = await run_sync(self._instance, found[0], plans[0])
+            return StreamingResponse(self._members(found, plans, first[0]), headers=headers | named)
         writer = MultipartWriter(DICOM, boundary=etag.strip('"'))
         first = await run_sync(self._instance, found[0], plans[0])
         headers["Content-Type"] = writer.content_type
@@ -77,6 +93,20 @@ class RetrieveEndpoints:
             yield writer.begin(choice.content_type, len(body), _instance_url(base, item))
             yield body
         yield writer.end()
+
+    async def _members(
+        self, found: Sequence[ArchivedInstance], plans: Sequence[list[Choice]], first: bytes
+    ) -> AsyncIterator[bytes]:
+        """Yield a zip archive. An instance that cannot be read ends the connection without the central directory."""
+        archive = ZipStream()
+        series, number, current = 0, 0, ""
+        for item, plan in zip(found, plans, strict=True):
+            if item.series_uid != current:
+                series, number, current = series + 1, 0, item.series_uid
+            number += 1
+            body = first if (series, number) == (1, 1) else (await run_sync(self._instance, item, plan))[0]
+            yield await run_sync(archive.add, series, number, body)
+        yield archive.end()
 
     def _stored_length(
         self, boundary: str, found: Sequence[ArchivedInstance], plans: Sequence[list[Choice]], base: str
@@ -115,14 +145,15 @@ class RetrieveEndpoints:
         frames, choice = await run_sync(_read_frames, reader, numbers, plan)
         headers = {"ETag": etag, "Vary": "Accept", **DATA_HEADERS}
         if not choice.multipart:
-            return Response(frames[0], headers=headers | {"Content-Type": choice.content_type})
+            return part_of(request, frames[0], headers | {"Content-Type": choice.content_type})
         writer = MultipartWriter(choice.media, boundary=etag.strip('"'))
         url = _instance_url(base_url(request, self._settings), item)
         pieces: list[bytes] = []
         for number, frame in zip(numbers, frames, strict=True):
             pieces += [writer.begin(choice.content_type, len(frame), f"{url}/frames/{number}"), frame]
+        # The boundary is made of the entity tag, so that a range of the whole body can be asked for (PS3.18 8.6.1.2).
         body = b"".join([*pieces, writer.end()])
-        return Response(body, headers=headers | {"Content-Type": writer.content_type})
+        return part_of(request, body, headers | {"Content-Type": writer.content_type})
 
     async def metadata(self, request: Request) -> Response:
         """``GET .../metadata``: DICOM JSON of every instance, bulk values by address."""
@@ -134,15 +165,10 @@ class RetrieveEndpoints:
         return data_response(request, body, etag=etag_of(versions, base, sorted(request.path_params.items())))
 
     def _metadata(self, request: Request, base: str) -> tuple[bytes, list[tuple[str, int]]]:
-        path = self._path(request)
+        path = path_of(request)
         with self._database.read() as tx:
-            found = self._archive.metadata(tx, self._tenant(request), *path)
-        pieces = []
-        for group in found:
-            above = f"{base}/studies/{group.study_uid}/series/{group.series_uid}/instances/"
-            for sop_uid, stored in group.instances:
-                address = _BULK_KEY + f"{above}{sop_uid}".encode()
-                pieces.append(zlib.decompress(stored).replace(_BULK_KEY, address))
+            found = self._archive.metadata(tx, tenant_of(request), *path)
+        pieces = [addressed(stored, base, group, uid) for group in found for uid, stored in group.instances]
         return b"[" + b",".join(pieces) + b"]", [(group.series_uid, group.version) for group in found]
 
     async def bulkdata(self, request: Request) -> Response:
@@ -157,17 +183,17 @@ class RetrieveEndpoints:
         same = not_modified(request, etag)
         if same is not None:
             return same
-        values, content_type = await run_sync(self._bulk, self._tenant(request), item, path.upper(), ranges)
+        values, content_type = await run_sync(self._bulk, tenant_of(request), item, path.upper(), ranges)
         headers = {"ETag": etag, "Vary": "Accept", **DATA_HEADERS}
         if len(values) == 1 and not _wants_multipart(ranges):
-            return Response(values[0], headers=headers | {"Content-Type": content_type})
+            return part_of(request, values[0], headers | {"Content-Type": content_type})
         writer = MultipartWriter(content_type.partition(";")[0], boundary=etag.strip('"'))
         url = f"{_instance_url(base_url(request, self._settings), item)}/bulkdata/{path}"
         pieces: list[bytes] = []
         for value in values:
             pieces += [writer.begin(content_type, len(value), url), value]
         body = b"".join([*pieces, writer.end()])
-        return Response(body, headers=headers | {"Content-Type": writer.content_type})
+        return part_of(request, body, headers | {"Content-Type": writer.content_type})
 
     def _bulk(
         self, tenant: str, item: ArchivedInstance, path: str, ranges: Sequence[MediaType]
@@ -193,11 +219,11 @@ class RetrieveEndpoints:
     def find(self, request: Request) -> list[ArchivedInstance]:
         """Return the instances that the request's path names. Raises NotFound."""
         with self._database.read() as tx:
-            return self._archive.instances(tx, self._tenant(request), *self._path(request))
+            return self._archive.instances(tx, tenant_of(request), *path_of(request))
 
     def reader(self, request: Request, item: ArchivedInstance) -> FrameReader:
         """Return a frame reader for one found instance."""
-        return self._reader(self._tenant(request), item)
+        return self._reader(tenant_of(request), item)
 
     def _reader(self, tenant: str, item: ArchivedInstance) -> FrameReader:
         attributes = self.attributes(tenant, item)
@@ -225,18 +251,26 @@ class RetrieveEndpoints:
             raise InvalidInput(msg)
         return numbers
 
-    @staticmethod
-    def _tenant(request: Request) -> str:
-        return str(getattr(request.state, "tenant", "default"))
 
-    @staticmethod
-    def _path(request: Request) -> tuple[str, str | None, str | None]:
-        found = request.path_params
-        check_uid(found["study"], "Study Instance UID")
-        for key, name in (("series", "Series Instance UID"), ("instance", "SOP Instance UID")):
-            if key in found:
-                check_uid(found[key], name)
-        return found["study"], found.get("series"), found.get("instance")
+def tenant_of(request: Request) -> str:
+    """Return the tenant that the credential belongs to."""
+    return str(getattr(request.state, "tenant", "default"))
+
+
+def path_of(request: Request) -> tuple[str, str | None, str | None]:
+    """Return study, series and instance of the request's path. Raises InvalidInput for what is no UID."""
+    found = request.path_params
+    check_uid(found["study"], "Study Instance UID")
+    for key, name in (("series", "Series Instance UID"), ("instance", "SOP Instance UID")):
+        if key in found:
+            check_uid(found[key], name)
+    return found["study"], found.get("series"), found.get("instance")
+
+
+def addressed(stored: bytes, base: str, group: SeriesMetadata, sop_uid: str) -> bytes:
+    """Return the JSON of an instance from its stored metadata, bulk data addresses made absolute."""
+    url = f"{base}/studies/{group.study_uid}/series/{group.series_uid}/instances/{sop_uid}"
+    return zlib.decompress(stored).replace(_BULK_KEY, _BULK_KEY + url.encode())
 
 
 def _ranges(request: Request) -> tuple[MediaType, ...]:

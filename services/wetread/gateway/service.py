@@ -13,7 +13,10 @@ from wetread.core.ports.archive import Archive
 from wetread.core.ports.database import Database
 from wetread.core.ports.objects import ObjectStore
 from wetread.core.service import Service
+from wetread.gateway.capabilities import CapabilitiesEndpoint
+from wetread.gateway.changefeed import ChangeFeedEndpoints
 from wetread.gateway.committer import Committer
+from wetread.gateway.deleting import DeleteEndpoint
 from wetread.gateway.endpoints import routes
 from wetread.gateway.ingest import GroupIngest
 from wetread.gateway.qido import SearchEndpoints
@@ -75,6 +78,9 @@ def gateway(
         SearchEndpoints(database, archive, settings),
         retrieve,
         RenderEndpoints(retrieve, settings),
+        CapabilitiesEndpoint(settings),
+        DeleteEndpoint(database, archive, ingest),
+        ChangeFeedEndpoints(database, archive, settings),
     )
 
     @asynccontextmanager

@@ -61,6 +61,8 @@ _NAMES: Final[Mapping[int, Column[Any]]] = {
     0x00080090: studies.c.referring_physician_folded,
 }
 _MODALITIES: Final = 0x00080061
+INDEXED: Final = frozenset(_COLUMNS) | frozenset(_NAMES) | {_MODALITIES}
+"""Attributes that a search narrows in SQL; any other is verified on the candidates."""
 _FRAGMENT_TAGS: Final = frozenset(int(tag, 16) for tag in INSTANCE_FRAGMENT)
 
 

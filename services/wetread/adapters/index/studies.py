@@ -8,7 +8,10 @@ from typing import Any, Final
 import orjson
 from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
+from wetread.adapters.index.audit import SqlAuditLog
+from wetread.adapters.index.changes import SqlChangeFeed, record
 from wetread.adapters.index.database import connection_of
+from wetread.adapters.index.removal import bury, dead, last_generation, was_removed
 from wetread.adapters.index.search import Searcher
 from wetread.adapters.index.tables import instances, object_marks, series, studies
 from wetread.core.dicom.attributes import folded, text
@@ -16,7 +19,7 @@ from wetread.core.dicom.facts import instance_facts_from_json
 from wetread.core.dicomweb.levels import INSTANCE_FRAGMENT, Level, fragment
 from wetread.core.dicomweb.match import normalised
 from wetread.core.dicomweb.query import Query
-from wetread.core.errors import NotFound
+from wetread.core.errors import Gone, NotFound
 from wetread.core.facts import SeriesFacts, Source, StudyFacts
 from wetread.core.ports.archive import (
     ArchivedInstance,
@@ -26,6 +29,7 @@ from wetread.core.ports.archive import (
     SeriesMetadata,
     StudyAddition,
 )
+from wetread.core.ports.changes import AuditEntry, Removal
 from wetread.core.ports.database import Transaction
 from wetread.core.ports.objects import ObjectRef
 from wetread.core.ports.studies import StoredInstance, StudySummary
@@ -45,7 +49,7 @@ _GROW_SERIES: Final = (
         series.c.study_uid == bindparam("study"),
         series.c.series_uid == bindparam("one"),
     )
-    .values(instance_count=series.c.instance_count + bindparam("more"), version=series.c.version + 1)
+    .values(instance_count=series.c.instance_count + bindparam("more"), version=bindparam("now"))
 )
 _ONE_STUDY: Final = (studies.c.tenant == bindparam("of"), studies.c.study_uid == bindparam("study"))
 _GROW_STUDY: Final = (
@@ -66,7 +70,7 @@ _INSERT_INSTANCES: Final = insert(instances)
 _MOVE_MARK: Final = update(object_marks).where(object_marks.c.stream == bindparam("of")).values(locator=bindparam("to"))
 
 
-class SqlArchive:
+class SqlArchive(SqlChangeFeed, SqlAuditLog):
     """Both sides of the index in one repository; every statement names the tenant."""
 
     def known(self, tx: Transaction, tenant: str, sop_uids: Sequence[str]) -> dict[str, KnownInstance]:
@@ -78,25 +82,56 @@ class SqlArchive:
             found.update({row[0]: KnownInstance(row[1], row[2], row[3]) for row in rows})
         return found
 
-    def add(self, tx: Transaction, tenant: str, entries: Sequence[IndexEntry]) -> list[StudyAddition]:
-        """Insert new instances; counters move in the same transaction."""
+    def add(
+        self, tx: Transaction, tenant: str, entries: Sequence[IndexEntry], *, at: float, replayed: bool = False
+    ) -> list[StudyAddition]:
+        """Insert new instances; counters and the change feed move in the same transaction."""
+        connection = connection_of(tx)
+        paths = [(entry.study_uid, entry.series_uid, entry.facts.sop_instance_uid) for entry in entries]
+        version = record(connection, tenant, paths, "create", at, once=replayed)
         by_study: dict[str, list[IndexEntry]] = {}
         for entry in entries:
             by_study.setdefault(entry.study_uid, []).append(entry)
-        additions = [self._add_to_study(connection_of(tx), tenant, uid, group) for uid, group in by_study.items()]
+        additions = [self._add_to_study(connection, tenant, uid, group, version) for uid, group in by_study.items()]
         if entries:
-            connection_of(tx).execute(_INSERT_INSTANCES, [_instance_row(tenant, entry) for entry in entries])
+            connection.execute(_INSERT_INSTANCES, [_instance_row(tenant, entry) for entry in entries])
         return additions
 
-    def _add_to_study(self, connection: Connection, tenant: str, uid: str, entries: list[IndexEntry]) -> StudyAddition:
+    def remove(self, tx: Transaction, tenant: str, removal: Removal, *, replayed: bool = False) -> int:
+        """Take instances out, leave tombstones, a change and an audit entry."""
+        count = bury(connection_of(tx), tenant, removal, once=replayed)
+        if count:
+            self.audit(
+                tx,
+                tenant,
+                AuditEntry(
+                    at=removal.at,
+                    actor=removal.by,
+                    action="delete",
+                    study_uid=removal.study_uid,
+                    series_uid=removal.series_uid or "",
+                    sop_uid=removal.sop_uid or "",
+                    outcome="done",
+                    request_id=removal.request_id,
+                ),
+            )
+        return count
+
+    def dead(self, tx: Transaction, tenant: str, records: Sequence[tuple[str, str]]) -> set[str]:
+        """Return which records were deleted."""
+        return dead(connection_of(tx), tenant, records)
+
+    def _add_to_study(
+        self, connection: Connection, tenant: str, uid: str, entries: list[IndexEntry], version: int
+    ) -> StudyAddition:
         by_series: dict[str, list[IndexEntry]] = {}
         for entry in entries:
             by_series.setdefault(entry.series_uid, []).append(entry)
         new_series = []
         for key, group in by_series.items():
-            where = {"of": tenant, "study": uid, "one": key, "more": len(group)}
+            where = {"of": tenant, "study": uid, "one": key, "more": len(group), "now": version}
             if connection.execute(_GROW_SERIES, where).rowcount == 0:
-                new_series.append(_series_row(tenant, group))
+                new_series.append(_series_row(tenant, group) | {"version": version})
         if new_series:
             connection.execute(_INSERT_SERIES, new_series)
         latest = max(entry.received_at for entry in entries)
@@ -106,11 +141,12 @@ class SqlArchive:
             {"of": tenant, "study": uid, "more": len(entries), "groups": len(new_series), "latest": latest},
         ).first()
         if grown is None:
-            counted = {"series_count": len(new_series), "instance_count": len(entries), "generation": 1}
+            generation = last_generation(connection, tenant, uid) + 1
+            counted = {"series_count": len(new_series), "instance_count": len(entries), "generation": generation}
             fresh = _study_row(tenant, entries[0]) | counted
             fresh |= {"modalities": _joined(modalities), "last_received_at": latest}
             connection.execute(_INSERT_STUDY, [fresh])
-            return StudyAddition(uid, 1, first=True, new_instances=len(entries))
+            return StudyAddition(uid, generation, first=True, new_instances=len(entries))
         known = set(grown[1].strip("\\").split("\\")) - {""}
         if not modalities <= known:
             connection.execute(_SET_MODALITIES, {"of": tenant, "study": uid, "found": _joined(modalities | known)})
@@ -171,7 +207,7 @@ class SqlArchive:
         )
         rows = connection_of(tx).execute(statement).all()
         if not rows:
-            raise _nothing(study_uid, series_uid, sop_uid)
+            raise _nothing(connection_of(tx), tenant, study_uid, series_uid, sop_uid)
         return [
             ArchivedInstance(
                 *row[:7],
@@ -206,7 +242,7 @@ class SqlArchive:
             if found:
                 result.append(SeriesMetadata(study_uid, uid, version, found))
         if not result:
-            raise _nothing(study_uid, series_uid, sop_uid)
+            raise _nothing(connection, tenant, study_uid, series_uid, sop_uid)
         return result
 
     def versions(self, tx: Transaction, tenant: str, study_uid: str, series_uid: str | None = None) -> list[int]:
@@ -218,7 +254,7 @@ class SqlArchive:
             connection_of(tx).execute(select(series.c.version).where(*where).order_by(series.c.series_uid)).scalars()
         )
         if not found:
-            raise _nothing(study_uid, series_uid, None)
+            raise _nothing(connection_of(tx), tenant, study_uid, series_uid, None)
         return found
 
     def facts(self, tx: Transaction, tenant: str, study_uid: str) -> StudyFacts:
@@ -328,8 +364,12 @@ def _no_study() -> NotFound:
     return NotFound(msg)
 
 
-def _nothing(study_uid: str, series_uid: str | None, sop_uid: str | None) -> NotFound:
-    level = "instance" if sop_uid else "series" if series_uid else "study" if study_uid else "entity"
+def _nothing(
+    connection: Connection, tenant: str, study_uid: str, series_uid: str | None, sop_uid: str | None
+) -> NotFound:
+    level = "instance" if sop_uid else "series" if series_uid else "study"
+    if was_removed(connection, tenant, study_uid, series_uid, sop_uid):
+        return Gone(f"this {level} was deleted")
     msg = f"no such {level}"
     return NotFound(msg)
 
@@ -377,7 +417,6 @@ def _series_row(tenant: str, entries: list[IndexEntry]) -> dict[str, Any]:
         "performed_time": text(data, "00400245"),
         "own_result": first.own_result,
         "instance_count": len(entries),
-        "version": 1,
         "received_at": first.received_at,
         "facts_json": orjson.dumps(first.series).decode(),
         "attributes_json": orjson.dumps(fragment(data, Level.SERIES)),

@@ -113,6 +113,60 @@ object_marks = Table(  # newest indexed record per writer and tenant of the obje
     Column("locator", String, nullable=False),
 )
 
+tombstones = Table(  # deleted records: answer 410, and keep a rebuild from bringing them back; never cleared
+    "tombstones",
+    metadata,
+    Column("tenant", String, nullable=False),
+    Column("locator", String, nullable=False),
+    Column("study_uid", String, nullable=False),
+    Column("series_uid", String, nullable=False),
+    Column("sop_uid", String, nullable=False),
+    Column("generation", Integer, nullable=False),  # of the study when it was deleted: a new copy counts on
+    Column("removed_at", Float, nullable=False),
+    PrimaryKeyConstraint("tenant", "locator"),
+    Index("tombstones_path", "tenant", "study_uid", "series_uid", "sop_uid"),
+    Index("tombstones_instance", "tenant", "sop_uid"),
+)
+
+change_counters = Table(  # newest sequence number of each tenant's change feed
+    "change_counters",
+    metadata,
+    Column("tenant", String, primary_key=True),
+    Column("last", Integer, nullable=False),
+)
+
+changes = Table(
+    "changes",
+    metadata,
+    Column("tenant", String, nullable=False),
+    Column("sequence", Integer, nullable=False),
+    Column("study_uid", String, nullable=False),
+    Column("series_uid", String, nullable=False),
+    Column("sop_uid", String, nullable=False),
+    Column("action", String, nullable=False),  # create, update, delete
+    Column("at", Float, nullable=False),
+    PrimaryKeyConstraint("tenant", "sequence"),
+    Index("changes_instance", "tenant", "sop_uid", "sequence"),
+)
+
+audit_log = Table(  # append-only; UIDs and names of credentials, no patient data
+    "audit_log",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=True),
+    Column("tenant", String, nullable=False),
+    Column("at", Float, nullable=False),
+    Column("actor", String, nullable=False),
+    Column("action", String, nullable=False),
+    Column("study_uid", String, nullable=False),
+    Column("series_uid", String, nullable=False, default=""),
+    Column("sop_uid", String, nullable=False, default=""),
+    Column("outcome", String, nullable=False),
+    Column("request_id", String, nullable=False, default=""),
+    Column("digest", String, nullable=False),  # over this entry and the digest of the tenant's entry before it
+    Index("audit_log_tenant", "tenant", "number"),
+    sqlite_autoincrement=True,
+)
+
 # --- work ----------------------------------------------------------------------------------------------------------
 
 tasks = Table(

@@ -66,6 +66,11 @@ def transfer_syntax(uid: str) -> TransferSyntax:
     return _KNOWN.get(uid) or TransferSyntax(uid)
 
 
+def known_syntaxes() -> tuple[TransferSyntax, ...]:
+    """Return everything in the table, in the order of PS3.6."""
+    return tuple(_KNOWN.values())
+
+
 def is_known(uid: str) -> bool:
     """Return whether frames of *uid* can be described by media type."""
     return uid in _KNOWN

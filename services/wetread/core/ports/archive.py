@@ -10,6 +10,7 @@ from wetread.core.dicom.attributes import Attributes
 from wetread.core.dicom.facts import SeriesHeader
 from wetread.core.dicomweb.query import Query
 from wetread.core.facts import InstanceFacts, Source
+from wetread.core.ports.changes import AuditLog, ChangeFeed, Removal
 from wetread.core.ports.database import Transaction
 from wetread.core.ports.objects import ObjectRef
 from wetread.core.ports.studies import StudyIndex
@@ -98,14 +99,29 @@ class SeriesMetadata:
     instances: tuple[tuple[str, bytes], ...]
 
 
-class Archive(StudyIndex, Protocol):
+class Archive(StudyIndex, ChangeFeed, AuditLog, Protocol):
     """Write and search side of the index."""
 
     def known(self, tx: Transaction, tenant: str, sop_uids: Sequence[str]) -> dict[str, KnownInstance]:
         """Return those of *sop_uids* that are indexed."""
 
-    def add(self, tx: Transaction, tenant: str, entries: Sequence[IndexEntry]) -> list[StudyAddition]:
-        """Insert instances that are not known yet; raise counters, generations and versions of what holds them."""
+    def add(
+        self, tx: Transaction, tenant: str, entries: Sequence[IndexEntry], *, at: float, replayed: bool = False
+    ) -> list[StudyAddition]:
+        """Insert instances that are not known yet; raise counters, generations and versions of what holds them.
+
+        The change feed tells them in the same transaction. ``at``: Unix seconds of the commit. ``replayed``: the feed
+        may have told them already.
+        """
+
+    def remove(self, tx: Transaction, tenant: str, removal: Removal, *, replayed: bool = False) -> int:
+        """Take instances out of the index for good and return how many were not removed before.
+
+        Their tombstones outlive ``clear``; the change feed and the audit log tell the removal.
+        """
+
+    def dead(self, tx: Transaction, tenant: str, records: Sequence[tuple[str, str]]) -> set[str]:
+        """Return the locators of those (SOP Instance UID, locator) records that were removed: not to be indexed."""
 
     def next_generation(self, tx: Transaction, tenant: str, study_uid: str) -> int:
         """Count a commit group that added nothing (the end of a transfer) and return the study's generation."""
@@ -117,7 +133,7 @@ class Archive(StudyIndex, Protocol):
         """Advance the marks to *locators* (the last ones of a group)."""
 
     def clear(self, tx: Transaction) -> None:
-        """Forget all studies, series, instances and marks (before a rebuild)."""
+        """Forget studies, series, instances and marks (before a rebuild); tombstones, changes and audit stay."""
 
     def search(
         self, tx: Transaction, tenant: str, query: Query, *, study_uid: str | None, series_uid: str | None

@@ -1,0 +1,92 @@
+"""What happened to stored instances, in order (change feed), who removed what (audit), and removals themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from wetread.core.ports.database import Transaction
+
+ChangeAction = Literal["create", "update", "delete"]
+ChangeState = Literal["current", "replaced", "deleted"]
+"""State of what the change brought, now: still there, superseded by a later change, or removed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One entry of a tenant's change feed. ``sequence`` is gapless from 1 in commit order; ``at``: Unix seconds."""
+
+    sequence: int
+    study_uid: str
+    series_uid: str
+    sop_uid: str
+    action: ChangeAction
+    at: float
+    state: ChangeState
+
+
+@dataclass(frozen=True, slots=True)
+class RemovedInstance:
+    """An instance that was removed, and the very record that held it: a later copy has another locator."""
+
+    series_uid: str
+    sop_uid: str
+    locator: str
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """A study, series or instance that was deleted. ``by``: name of the credential; ``at``: Unix seconds."""
+
+    study_uid: str
+    series_uid: str | None
+    sop_uid: str | None
+    instances: tuple[RemovedInstance, ...]
+    at: float
+    by: str
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """Who did what to what, when, with which outcome. UIDs only: no patient data."""
+
+    at: float
+    actor: str
+    action: str
+    study_uid: str
+    series_uid: str
+    sop_uid: str
+    outcome: str
+    request_id: str
+
+
+class ChangeFeed(Protocol):
+    """Read side of the change feed."""
+
+    def changes(
+        self,
+        tx: Transaction,
+        tenant: str,
+        *,
+        limit: int,
+        offset: int = 0,
+        after: int = 0,
+        since: float | None = None,
+        until: float | None = None,
+    ) -> list[Change]:
+        """Return changes in order: those behind sequence *after*, at or after *since* and before *until*."""
+
+    def latest_change(self, tx: Transaction, tenant: str) -> Change | None:
+        """Return the newest change."""
+
+
+class AuditLog(Protocol):
+    """Append-only, each entry chained to the one before by a digest."""
+
+    def audit(self, tx: Transaction, tenant: str, entry: AuditEntry) -> None:
+        """Append an entry in the transaction of what it tells."""
+
+    def audit_entries(self, tx: Transaction, tenant: str) -> Sequence[tuple[AuditEntry, str]]:
+        """Return the tenant's entries with their digests, oldest first."""
