@@ -103,4 +103,29 @@ def doctor(
     raise typer.Exit(run_doctor(url=url, live=live, as_json=json))
 
 
+rules = typer.Typer(name="rules", no_args_is_help=True, help="Workflow files: what they would do, and their tests.")
+
+
+@rules.callback()
+def _rules() -> None:
+    """Workflow files: what they would do, and their tests."""
+
+
+@rules.command("test")
+def rules_test(
+    folder: Annotated[Path | None, typer.Argument(help="Folder of workflow files (default: the active ones).")] = None,
+    dicom: Annotated[
+        Path | None, typer.Option(help="Folder of DICOM files; without it the cases in FOLDER/tests are run.")
+    ] = None,
+    at: Annotated[str | None, typer.Option(help="Arrival, such as 2026-03-01T02:00+01:00 (default: now).")] = None,
+    ae: Annotated[str, typer.Option(help="AE title of the sender, for rules that name source.ae.")] = "",
+    json: Annotated[bool, typer.Option("--json", help="One JSON object per study and line.")] = False,
+) -> None:
+    """Say which workflow matches each study of a folder and why, without a server; or run the rule cases."""
+    from wetread.commands.rules import run_rules_test
+
+    raise typer.Exit(run_rules_test(folder, dicom=dicom, at=at, ae=ae, as_json=json))
+
+
+app.add_typer(rules)
 app.add_typer(ffr)
