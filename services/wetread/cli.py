@@ -14,7 +14,7 @@ import typer
 from wetread.ffrct.commands import app as ffr
 
 if TYPE_CHECKING:
-    from wetread.commands.tasks import TaskClient
+    from wetread.client import Client
 
 app = typer.Typer(
     name="wetread",
@@ -186,10 +186,10 @@ def tasks_retry(
     raise typer.Exit(run_retry(_client(url, api_key), study, detector, reason=reason, as_json=json))
 
 
-def _client(url: str, api_key: str | None) -> TaskClient:
-    from wetread.commands.tasks import TaskClient
+def _client(url: str, api_key: str | None) -> Client:
+    from wetread.client import Client
 
-    return TaskClient(url, api_key)
+    return Client(url, api_key)
 
 
 app.add_typer(rules)

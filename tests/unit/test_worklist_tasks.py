@@ -18,6 +18,7 @@ from tests.worklist_app import InProcess, app_of
 from tests.worklist_world import World as Hospital
 from typer.testing import CliRunner
 
+from wetread import client
 from wetread.adapters.index.tasks import SqlTasks
 from wetread.cli import app as cli
 from wetread.commands import tasks as command
@@ -204,14 +205,14 @@ def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     with TestClient(app_of(hospital)) as web:
         transport = web._transport
 
-        class Wired(command.TaskClient):
+        class Wired(client.Client):
             def __init__(self, url: str, api_key: str | None) -> None:
                 super().__init__(url, api_key, transport=transport)
 
             def close(self) -> None:
                 """The transport is the test's."""
 
-        monkeypatch.setattr(command, "TaskClient", Wired)
+        monkeypatch.setattr(client, "Client", Wired)
 
         def invoke(*arguments: str) -> tuple[int, str, str]:
             result = CliRunner().invoke(cli, ["tasks", *arguments])
@@ -247,8 +248,8 @@ def test_no_server_is_exit_code_3(capsys: pytest.CaptureFixture[str]) -> None:
     def refuse(request: httpx.Request) -> httpx.Response:
         raise httpx.ConnectError("refused", request=request)
 
-    client = command.TaskClient("http://127.0.0.1:1", "key", transport=httpx.MockTransport(refuse))
-    assert command.run_list(client, state=None, limit=1, as_json=False) == 3
-    broken = command.TaskClient("http://x", None, transport=httpx.MockTransport(lambda _r: httpx.Response(502)))
+    silent = client.Client("http://127.0.0.1:1", "key", transport=httpx.MockTransport(refuse))
+    assert command.run_list(silent, state=None, limit=1, as_json=False) == 3
+    broken = client.Client("http://x", None, transport=httpx.MockTransport(lambda _r: httpx.Response(502)))
     assert command.run_list(broken, state=None, limit=1, as_json=False) == 3
     assert "does not answer" in capsys.readouterr().err

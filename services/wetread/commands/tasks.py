@@ -4,95 +4,67 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
-from typing import Any, Final
+from collections.abc import Callable, Iterator
 
-import httpx
-
-_SECONDS: Final = 30.0
-_OUTCOMES: Final = {409: 1}
-"""Exit code by HTTP status; other refusals are wrong input."""
+from wetread.client import Client, Task, TaskDetail
+from wetread.core.errors import Conflict, WetreadError
 
 
-class TaskClient:
-    """The task calls of one server. *transport*: another way to it than the network, for tests."""
-
-    def __init__(self, url: str, api_key: str | None, *, transport: httpx.BaseTransport | None = None) -> None:
-        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-        base = url.rstrip("/") + "/api/v1"
-        self._http = httpx.Client(base_url=base, headers=headers, timeout=_SECONDS, transport=transport)
-
-    def ask(self, method: str, path: str, **options: Any) -> httpx.Response:
-        """Return the answer. Raises httpx.TransportError."""
-        return self._http.request(method, path, **options)
-
-    def close(self) -> None:
-        """Close the connections."""
-        self._http.close()
-
-
-def run_list(client: TaskClient, *, state: str | None, limit: int, as_json: bool) -> int:
+def run_list(client: Client, *, state: str | None, limit: int, as_json: bool) -> int:
     """Print tasks, latest change first; ``dead`` is a state, too. Returns the exit code."""
-    query = {"limit": limit} | ({"state": state} if state else {})
-    body, code = _answer(client, "GET", "/tasks", as_json=as_json, params=query)
-    if body is not None:
-        rows = body["tasks"]
-        print("\n".join(map(_line, rows)) if rows and not as_json else json.dumps(body) if as_json else "no such tasks")
-    return code
+
+    def shown() -> str:
+        tasks = client.tasks(state, limit)
+        if as_json:
+            return json.dumps({"tasks": [task.model_dump(mode="json") for task in tasks]})
+        return "\n".join(map(_line, tasks)) or "no such tasks"
+
+    return _run(client, shown, as_json=as_json)
 
 
-def run_show(client: TaskClient, study_uid: str, detector: str, *, as_json: bool) -> int:
+def run_show(client: Client, study_uid: str, detector: str, *, as_json: bool) -> int:
     """Print one task with its events. Returns the exit code."""
-    return _one(client, "GET", f"/tasks/{study_uid}/{detector}", as_json=as_json)
+    return _run(client, lambda: _shown(client.task(study_uid, detector), as_json=as_json), as_json=as_json)
 
 
-def run_retry(client: TaskClient, study_uid: str, detector: str, *, reason: str, as_json: bool) -> int:
+def run_retry(client: Client, study_uid: str, detector: str, *, reason: str, as_json: bool) -> int:
     """Ask for another run. Returns the exit code: 1 when the task's state does not allow it."""
-    path = f"/tasks/{study_uid}/{detector}:retry"
-    return _one(client, "POST", path, as_json=as_json, json={"reason": reason})
+
+    def retried() -> str:
+        return _shown(client.retry_task(study_uid, detector, reason), as_json=as_json)
+
+    return _run(client, retried, as_json=as_json)
 
 
-def _one(client: TaskClient, method: str, path: str, *, as_json: bool, **options: Any) -> int:
-    body, code = _answer(client, method, path, as_json=as_json, **options)
-    if body is not None:
-        print(json.dumps(body) if as_json else "\n".join(_lines(body)))
-    return code
-
-
-def _answer(
-    client: TaskClient, method: str, path: str, *, as_json: bool, **options: Any
-) -> tuple[dict[str, Any] | None, int]:
-    """Return the body and exit code 0, or None and the code of what went wrong (which is printed)."""
+def _run(client: Client, shown: Callable[[], str], *, as_json: bool) -> int:
     try:
-        answer = client.ask(method, path, **options)
-    except httpx.TransportError:
-        print("wetread: the server does not answer", file=sys.stderr)
-        return None, 3
+        print(shown())
+    except WetreadError as error:
+        print(json.dumps(error.problem()) if as_json else f"wetread: {error.detail}", file=sys.stderr)
+        if isinstance(error, Conflict):
+            return 1
+        return 3 if error.http_status >= 500 else 2
     finally:
         client.close()
-    if answer.is_success:
-        return answer.json(), 0
-    try:
-        problem = answer.json()
-    except ValueError:
-        problem = {"title": "no answer of wetread", "status": answer.status_code}
-    said = problem.get("detail") or problem.get("title") or str(answer.status_code)
-    print(json.dumps(problem) if as_json else f"wetread: {said}", file=sys.stderr)
-    return None, 3 if answer.status_code >= 500 else _OUTCOMES.get(answer.status_code, 2)
+    return 0
 
 
-def _line(task: dict[str, Any]) -> str:
-    state = f"{task['state']}({task['reason']})" if task["reason"] else task["state"]
-    mark = " dead" if task["dead"] else " shadow" if task["shadow"] else ""
-    return f"{task['updated_at']}  {task['detector']} {task['version']}  {state}{mark}  {task['study_uid']}"
+def _shown(task: TaskDetail, *, as_json: bool) -> str:
+    return task.model_dump_json() if as_json else "\n".join(_lines(task))
 
 
-def _lines(task: dict[str, Any]) -> Iterator[str]:
+def _line(task: Task) -> str:
+    state = f"{task.state}({task.reason})" if task.reason else str(task.state)
+    mark = " dead" if task.dead else " shadow" if task.shadow else ""
+    return f"{task.updated_at.isoformat()}  {task.detector} {task.version}  {state}{mark}  {task.study_uid}"
+
+
+def _lines(task: TaskDetail) -> Iterator[str]:
     yield _line(task)
-    yield f"  {task['workflow'] or 'no workflow'}, {task['priority']}, due {task['due_at'] or '-'}"
-    yield f"  runs {task['runs']}, attempt {task['attempt']}, {task['progress']} %"
-    if task["detail"]:
-        yield f"  {task['detail']}"
-    for event in task["events"]:
-        parts = [event["type"], event["state"] or "", event["reason"] or "", event["text"]]
-        yield f"  {event['offset_s']:+10.3f} s  {'  '.join(part for part in parts if part)}"
+    yield f"  {task.workflow or 'no workflow'}, {task.priority}, due {task.due_at.isoformat() if task.due_at else '-'}"
+    yield f"  runs {task.runs}, attempt {task.attempt}, {task.progress} %"
+    if task.detail:
+        yield f"  {task.detail}"
+    for event in task.events:
+        parts = [event.type, str(event.state or ""), event.reason or "", event.text]
+        yield f"  {event.offset_s:+10.3f} s  {'  '.join(part for part in parts if part)}"
