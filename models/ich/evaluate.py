@@ -580,7 +580,7 @@ def readme(content: Mapping[str, Any]) -> str:
     lines += [
         "",
         f"Design gates missed: {missed}. Preview gates missed: {preview}.",
-        f"Shadow: {'yes' if content['shadow'] else 'no'}. The preview gates were set after the first evaluation: ADR 0803.",
+        f"Shadow: {'yes' if content['shadow'] else 'no'}. Preview gates were set after the first evaluation: ADR 0803.",
     ]
     lines += ["", "## Known failure modes", ""]
     lines += [f"- {text}" for text in content["known_failure_modes"]]

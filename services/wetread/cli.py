@@ -7,11 +7,14 @@ input; 3 a server could not be reached or started; 4 interrupted before the end.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from wetread.ffrct.commands import app as ffr
+
+if TYPE_CHECKING:
+    from wetread.client import Client
 
 app = typer.Typer(
     name="wetread",
@@ -125,4 +128,93 @@ def rebuild(
 
 
 app.add_typer(index)
+
+rules = typer.Typer(name="rules", no_args_is_help=True, help="Workflow files: what they would do, and their tests.")
+
+
+@rules.callback()
+def _rules() -> None:
+    """Workflow files: what they would do, and their tests."""
+
+
+@rules.command("test")
+def rules_test(
+    folder: Annotated[Path | None, typer.Argument(help="Folder of workflow files (default: the active ones).")] = None,
+    dicom: Annotated[
+        Path | None, typer.Option(help="Folder of DICOM files; without it the cases in FOLDER/tests are run.")
+    ] = None,
+    at: Annotated[str | None, typer.Option(help="Arrival, such as 2026-03-01T02:00+01:00 (default: now).")] = None,
+    ae: Annotated[str, typer.Option(help="AE title of the sender, for rules that name source.ae.")] = "",
+    json: Annotated[bool, typer.Option("--json", help="One JSON object per study and line.")] = False,
+) -> None:
+    """Say which workflow matches each study of a folder and why, without a server; or run the rule cases."""
+    from wetread.commands.rules import run_rules_test
+
+    raise typer.Exit(run_rules_test(folder, dicom=dicom, at=at, ae=ae, as_json=json))
+
+
+tasks = typer.Typer(name="tasks", no_args_is_help=True, help="AI tasks of a running server: look, and try again.")
+
+Url = Annotated[str, typer.Option(help="Base URL of the server.", envvar="WETREAD_URL")]
+Key = Annotated[str | None, typer.Option(envvar="WETREAD_API_KEY", help="API key of the server.")]
+Json = Annotated[bool, typer.Option("--json", help="The answer of the server as JSON.")]
+Limit = Annotated[int, typer.Option(min=1, max=1000, help="How many at most.")]
+Study = Annotated[str, typer.Argument(help="Study Instance UID.")]
+Detector = Annotated[str, typer.Argument(help="Detector, such as ich.")]
+_HERE = "http://127.0.0.1:8080"
+
+
+@tasks.command("list")
+def tasks_list(
+    url: Url = _HERE,
+    state: Annotated[str | None, typer.Option(help="Only this AI state, such as failed; or dead.")] = None,
+    limit: Limit = 100,
+    api_key: Key = None,
+    json: Json = False,
+) -> None:
+    """List tasks, latest change first."""
+    from wetread.commands.tasks import run_list
+
+    raise typer.Exit(run_list(_client(url, api_key), state=state, limit=limit, as_json=json))
+
+
+@tasks.command("dead")
+def tasks_dead(url: Url = _HERE, limit: Limit = 100, api_key: Key = None, json: Json = False) -> None:
+    """List what was given up after the last attempt."""
+    from wetread.commands.tasks import run_list
+
+    raise typer.Exit(run_list(_client(url, api_key), state="dead", limit=limit, as_json=json))
+
+
+@tasks.command("show")
+def tasks_show(study: Study, detector: Detector, url: Url = _HERE, api_key: Key = None, json: Json = False) -> None:
+    """Show one task with everything that happened to it."""
+    from wetread.commands.tasks import run_show
+
+    raise typer.Exit(run_show(_client(url, api_key), study, detector, as_json=json))
+
+
+@tasks.command("retry")
+def tasks_retry(
+    study: Study,
+    detector: Detector,
+    url: Url = _HERE,
+    reason: Annotated[str, typer.Option(help="Why, for the timeline of the study.")] = "",
+    api_key: Key = None,
+    json: Json = False,
+) -> None:
+    """Try again a task that failed, could not be processed or was cancelled."""
+    from wetread.commands.tasks import run_retry
+
+    raise typer.Exit(run_retry(_client(url, api_key), study, detector, reason=reason, as_json=json))
+
+
+def _client(url: str, api_key: str | None) -> Client:
+    from wetread.client import Client
+
+    return Client(url, api_key)
+
+
+app.add_typer(rules)
+app.add_typer(tasks)
 app.add_typer(ffr)

@@ -19,6 +19,7 @@ class EventType(StrEnum):
     TASK_FINISHED = "task.finished"
     TASK_FAILED = "task.failed"
     TASK_DEAD = "task.dead"
+    TASK_RETRIED = "task.retried"
     RESULT_READY = "result.ready"
     RESULT_SUPERSEDED = "result.superseded"
     FINDING_POSITIVE = "finding.positive"

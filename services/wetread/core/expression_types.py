@@ -139,6 +139,16 @@ TAGS: Final[dict[Kind, dict[str, str]]] = {
 }
 """DICOM keywords (PS3.6) that ``tag`` understands, with the field that holds them."""
 
+KEYWORDS: Final[dict[Kind, dict[str, str]]] = {
+    kind: {name: keyword for keyword, name in fields.items()} for kind, fields in TAGS.items()
+}
+"""The same by field: where a value came from, for explanations."""
+# Fields that are read from a header but are no attribute's plain value.
+KEYWORDS[Kind.STUDY]["age_years"] = "PatientAge"
+KEYWORDS[Kind.SERIES]["contrast"] = "ContrastBolusAgent"
+KEYWORDS[Kind.INSTANCE]["lossy"] = "LossyImageCompression"
+KEYWORDS[Kind.INSTANCE]["transfer_syntax_uid"] = "TransferSyntaxUID"
+
 NAMES: Final[dict[str, Type]] = {
     "study": Type(Kind.STUDY),
     "source": Type(Kind.SOURCE),

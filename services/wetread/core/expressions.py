@@ -18,6 +18,7 @@ from wetread.core.expression_types import (
     BOOL,
     ELEMENT,
     FIELDS,
+    KEYWORDS,
     NAMES,
     NUMBER,
     TEXT,
@@ -54,6 +55,8 @@ class Step:
     text: str
     value: Any
     parts: tuple[Step, ...] = ()
+    tag: str = ""
+    """Keyword of the DICOM attribute that an attribute of the name space was read from (PS3.6)."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the tree as a JSON value; Unknown is written ``"Unknown"`` under its own key."""
@@ -62,6 +65,8 @@ class Step:
             entry["unknown"] = True
         else:
             entry["value"] = _plain(self.value)
+        if self.tag:
+            entry["tag"] = self.tag
         if self.parts:
             entry["parts"] = [part.as_json() for part in self.parts]
         return entry
@@ -172,6 +177,14 @@ def _size(node: ast.AST) -> int:
     return sum(not isinstance(n, _UNCOUNTED) for n in ast.walk(node))
 
 
+def _keyword(node: ast.expr, scope: dict[str, Type]) -> str:
+    """Return the DICOM keyword behind ``s.description`` and its like, or nothing."""
+    if not isinstance(node, ast.Attribute) or not isinstance(node.value, ast.Name):
+        return ""
+    owner = scope.get(node.value.id) or NAMES.get(node.value.id)
+    return KEYWORDS.get(owner.kind, {}).get(node.attr, "") if owner else ""
+
+
 class _Compiler:
     """Turns checked nodes into (type, closure); with a recorder, closures note their values."""
 
@@ -192,9 +205,9 @@ class _Compiler:
             raise
         if self._recorder is None or isinstance(node, ast.Constant | ast.Tuple | ast.List | ast.Name):
             return kind, run
-        return kind, self._recorded(node, run, self._recorder)
+        return kind, self._recorded(node, run, self._recorder, _keyword(node, scope))
 
-    def _recorded(self, node: ast.expr, run: Run, recorder: _Recorder) -> Run:
+    def _recorded(self, node: ast.expr, run: Run, recorder: _Recorder, tag: str) -> Run:
         text = ast.get_source_segment(self._source, node) or ast.unparse(node)
 
         def traced(env: Env) -> Any:
@@ -203,7 +216,7 @@ class _Compiler:
                 value = run(env)
             finally:
                 parts = tuple(recorder.stack.pop())
-            recorder.stack[-1].append(Step(text, value, parts))
+            recorder.stack[-1].append(Step(text, value, parts, tag))
             return value
 
         return traced

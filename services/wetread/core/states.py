@@ -51,6 +51,9 @@ FINAL: Final = READ | {S.NOT_APPLICABLE, S.NOT_PROCESSABLE, S.FAILED, S.CANCELLE
 REASONED: Final = frozenset({S.NOT_APPLICABLE, S.NOT_PROCESSABLE, S.FAILED, S.CANCELLED})
 """States that must carry a reason."""
 
+RETRYABLE: Final = frozenset({S.NOT_PROCESSABLE, S.FAILED, S.CANCELLED})
+"""States without an answer that a person may ask to be tried again."""
+
 _OUTCOMES: Final = READ | {S.NOT_APPLICABLE, S.NOT_PROCESSABLE, S.FAILED, S.CANCELLED}
 
 TRANSITIONS: Final[dict[AiState | None, frozenset[AiState]]] = {

@@ -20,7 +20,7 @@ from wetread.core.expressions import Explanation
 from wetread.core.facts import StudyFacts
 from wetread.core.findings import ResultSet
 from wetread.core.identifiers import digest
-from wetread.core.ports.inference import DetectorRunner
+from wetread.core.ports.inference import DetectorChooser
 from wetread.core.ports.work import Task
 from wetread.core.priority import Priority
 from wetread.core.states import FINAL
@@ -133,7 +133,7 @@ def instances_digest(study: StudyFacts, sop_instance_uids: Sequence[str] | None 
 
 
 def plan_study(
-    facts: StudyFacts, evidence: Evidence, rules: Rules, runner: DetectorRunner, history: History, *, now: float
+    facts: StudyFacts, evidence: Evidence, rules: Rules, runner: DetectorChooser, history: History, *, now: float
 ) -> StudyPlan:
     """Return the plans for every detector of the rules."""
     study = source_study(facts)
@@ -152,7 +152,7 @@ class _Planner:
     timing: Timing
     whole: Judgement
     rules: Rules
-    runner: DetectorRunner
+    runner: DetectorChooser
     history: History
     now: float
 

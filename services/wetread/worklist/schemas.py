@@ -135,6 +135,81 @@ class ResultOut(RecordedResultOut):
     previous: RecordedResultOut | None = None
 
 
+class MomentOut(BaseModel):
+    """One event of a study. ``reason`` is the typed reason of a task's end, or why a study was raised.
+
+    ``offset_s``: seconds since the study's first images came. ``stages``: seconds from the receipt of the last byte
+    that led to this event (``received``) to each stage that the work has passed.
+    """
+
+    id: str
+    cursor: int
+    type: EventType
+    at: str
+    offset_s: float
+    detector: str | None
+    state: AiState | None
+    reason: str | None
+    text: str
+    shadow: bool
+    stamps: dict[str, str]
+    stages: dict[str, float]
+
+
+class TimelineOut(BaseModel):
+    """What happened to a study, oldest first; ``more``: older events than the limit allows were left out."""
+
+    study_uid: str
+    received_at: str
+    events: list[MomentOut]
+    more: bool
+    ruo: RuoStatement = RUO_STATEMENT
+
+
+class TaskRowOut(BaseModel):
+    """One detector on one study, as operators see it. ``dead``: given up after the last attempt."""
+
+    study_uid: str
+    detector: str
+    version: str
+    state: AiState
+    reason: str | None
+    detail: str
+    dead: bool
+    retryable: bool
+    shadow: bool
+    workflow: str
+    priority: Priority
+    due_at: str | None
+    attempt: int
+    runs: int
+    progress: int
+    workitem_uid: str | None
+    input_digest: str | None
+    result_key: str | None
+    updated_at: str
+
+
+class TasksOut(BaseModel):
+    """Tasks, latest change first."""
+
+    tasks: list[TaskRowOut]
+
+
+class TaskDetailOut(TaskRowOut):
+    """A task with what happened to it, oldest first."""
+
+    events: list[MomentOut]
+
+
+class RetryIn(BaseModel):
+    """Why another run is asked for; it stays in the study's timeline."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    reason: Annotated[str, Field(max_length=200)] = ""
+
+
 class FindingsOut(BaseModel):
     """One entry per detector, whatever became of it: pending and failed ones are listed, never left out."""
 

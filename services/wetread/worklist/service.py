@@ -8,7 +8,14 @@ from contextlib import asynccontextmanager
 from fastapi import APIRouter
 
 from wetread.core.service import Service
-from wetread.worklist import endpoints, event_endpoints, pages, subscription_endpoints
+from wetread.worklist import (
+    endpoints,
+    event_endpoints,
+    pages,
+    subscription_endpoints,
+    task_endpoints,
+    timeline,
+)
 from wetread.worklist.ports import WorklistPorts
 from wetread.worklist.tail import EventTail
 
@@ -27,6 +34,8 @@ def build(ports: WorklistPorts, *, also: Sequence[APIRouter] = ()) -> Service:
     router.include_router(endpoints.router(ports, tail), prefix=API_PREFIX)
     router.include_router(event_endpoints.router(ports, tail), prefix=API_PREFIX)
     router.include_router(subscription_endpoints.router(ports), prefix=API_PREFIX)
+    router.include_router(timeline.router(ports), prefix=API_PREFIX)
+    router.include_router(task_endpoints.router(ports), prefix=API_PREFIX)
     router.include_router(pages.router(ports))
     for part in also:
         router.include_router(part)

@@ -23,6 +23,7 @@ EVENT_WORDS = {
     EventType.TASK_FINISHED: "AI task finished",
     EventType.TASK_FAILED: "AI task failed",
     EventType.TASK_DEAD: "AI task given up",
+    EventType.TASK_RETRIED: "AI task retried by hand",
     EventType.RESULT_READY: "Result stored",
     EventType.RESULT_SUPERSEDED: "Result superseded",
     EventType.FINDING_POSITIVE: "Positive finding",

@@ -54,11 +54,21 @@ class SqlTasks:
         """Return all tasks of all tenants that have a run in flight."""
         return [_task(row) for row in connection_of(tx).execute(select(tasks).where(tasks.c.run_id.is_not(None)))]
 
-    def search(self, tx: Transaction, tenant: str, states: Sequence[AiState] = (), limit: int = 100) -> list[Task]:
+    def search(
+        self,
+        tx: Transaction,
+        tenant: str,
+        states: Sequence[AiState] = (),
+        *,
+        reason: str | None = None,
+        limit: int = 100,
+    ) -> list[Task]:
         """Return a tenant's tasks, latest change first."""
         query = select(tasks).where(tasks.c.tenant == tenant)
         if states:
             query = query.where(tasks.c.state.in_([str(state) for state in states]))
+        if reason is not None:
+            query = query.where(tasks.c.reason == reason)
         query = query.order_by(tasks.c.updated_at.desc(), tasks.c.study_uid, tasks.c.detector).limit(limit)
         return [_task(row) for row in connection_of(tx).execute(query)]
 

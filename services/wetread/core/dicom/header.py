@@ -215,9 +215,7 @@ class _Walk:
             else:
                 position = self._sequence(stack, level, position)
 
-    def _data_set(
-        self, stack: list[_Level], level: _Level, position: int
-    ) -> int:
+    def _data_set(self, stack: list[_Level], level: _Level, position: int) -> int:
         """Read elements until the data set ends or a sequence opens."""
         data, end, explicit = self._data, level.end, level.explicit
         elements = level.elements

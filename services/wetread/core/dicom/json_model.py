@@ -131,9 +131,7 @@ class _Converter:
         value = little_endian(bytes(self._data[start : start + length]), vr, little=self._little)
         return {"vr": vr, "InlineBinary": binascii.b2a_base64(value, newline=False).decode("ascii")}
 
-    def _entry(
-        self, vr: str, value: bytes, encodings: tuple[str, ...]
-    ) -> dict[str, Any]:
+    def _entry(self, vr: str, value: bytes, encodings: tuple[str, ...]) -> dict[str, Any]:
         if not value:
             return {"vr": vr}
         values: list[Any] | None

@@ -73,8 +73,8 @@ class RunOutcome:
     result: ResultSet
 
 
-class DetectorRunner(Protocol):
-    """Runs detectors in worker processes that can be killed."""
+class DetectorChooser(Protocol):
+    """What detectors say from headers alone: whether they apply, and which images they would read."""
 
     def detectors(self) -> Mapping[str, DetectorInfo]:
         """Return the installed detectors by name."""
@@ -84,6 +84,10 @@ class DetectorRunner(Protocol):
 
     def select(self, detector: str, study: StudyFacts) -> InputSet:
         """Ask the detector for its input. Raises NotApplicable or NotProcessable."""
+
+
+class DetectorRunner(DetectorChooser, Protocol):
+    """Runs detectors in worker processes that can be killed."""
 
     def result_key(self, request: RunRequest) -> str:
         """Return the identity of the run's result.

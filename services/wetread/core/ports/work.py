@@ -60,8 +60,16 @@ class TaskRepository(Protocol):
     def in_flight(self, tx: Transaction) -> list[Task]:
         """Return all tasks of all tenants that have a run in flight."""
 
-    def search(self, tx: Transaction, tenant: str, states: Sequence[AiState] = (), limit: int = 100) -> list[Task]:
-        """Return a tenant's tasks, latest change first (empty *states*: any)."""
+    def search(
+        self,
+        tx: Transaction,
+        tenant: str,
+        states: Sequence[AiState] = (),
+        *,
+        reason: str | None = None,
+        limit: int = 100,
+    ) -> list[Task]:
+        """Return a tenant's tasks, latest change first (empty *states*: any; no *reason*: any)."""
 
 
 class ResultRepository(Protocol):

@@ -128,8 +128,8 @@ function schedule() {
 
 const TYPES = [
   "study.received", "study.changed", "study.stable", "task.queued", "task.started", "task.finished", "task.failed",
-  "task.dead", "result.ready", "result.superseded", "finding.positive", "finding.retracted", "worklist.priority_changed",
-  "delivery.dead", "reset",
+  "task.dead", "task.retried", "result.ready", "result.superseded", "finding.positive", "finding.retracted",
+  "worklist.priority_changed", "delivery.dead", "reset",
 ];
 
 function follow() {

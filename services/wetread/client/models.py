@@ -1,0 +1,294 @@
+"""The answers of the provider API as values. Fields that a newer server adds are ignored."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from wetread.core.priority import Priority
+from wetread.core.states import FINAL, AiState, StudyAiState
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class Reason(_Answer):
+    """Why a study stands where it stands. ``source``: order, rule, ai or manual."""
+
+    source: str
+    text: str
+    priority: Priority
+    at: datetime
+    detector: str | None = None
+    finding_id: str | None = None
+
+
+class TaskState(_Answer):
+    """State of one detector on a listed study."""
+
+    detector: str
+    version: str
+    state: AiState
+    reason: str | None
+    shadow: bool
+    attempt: int
+    progress: int
+    due_at: datetime
+    updated_at: datetime
+
+
+class Ai(_Answer):
+    """The study's summary and one entry per detector."""
+
+    state: StudyAiState
+    tasks: tuple[TaskState, ...]
+
+
+class WorklistItem(_Answer):
+    """One study in reading order."""
+
+    study_uid: str
+    patient_id: str
+    modality: str
+    description: str
+    received_at: datetime
+    due_at: datetime
+    priority: Priority
+    reasons: tuple[Reason, ...]
+    ai: Ai
+
+
+class WorklistPage(_Answer):
+    """A page; ``next`` is the cursor of the following one, None on the last."""
+
+    items: tuple[WorklistItem, ...]
+    next: str | None
+    ruo: str
+
+
+class Measurement(_Answer):
+    """A number with its UCUM unit."""
+
+    code: str
+    meaning: str
+    value: float
+    unit: str
+
+
+class KeyImage(_Answer):
+    """The image that shows a finding best; ``frame`` counts from 1, ``plane`` from 0."""
+
+    sop_instance_uid: str
+    frame: int
+    plane: int
+
+
+class Finding(_Answer):
+    """One thing that a detector saw."""
+
+    finding_id: str
+    code: str
+    scheme: str
+    meaning: str
+    state: str
+    types: tuple[str, ...]
+    score: float | None
+    volume_ml: float | None
+    measurements: tuple[Measurement, ...]
+    key_image: KeyImage | None
+
+
+class Stored(_Answer):
+    """A series of result objects in the study."""
+
+    modality: str
+    series_uid: str
+
+
+class RecordedResult(_Answer):
+    """A result as it was recorded. Pending, failed and not applicable never mean negative."""
+
+    detector: str
+    version: str
+    state: AiState
+    reason: str | None
+    detail: str
+    score: float | None
+    threshold: float | None
+    shadow: bool
+    preliminary: bool
+    model_digest: str | None
+    quality: tuple[str, ...]
+    findings: tuple[Finding, ...]
+    stored: tuple[Stored, ...]
+    ruo: str
+
+
+class Result(RecordedResult):
+    """A detector's standing on a study. While a run is pending again, ``previous`` is the result before it."""
+
+    attempt: int
+    progress: int
+    updated_at: datetime | None
+    previous: RecordedResult | None = None
+
+
+class Findings(_Answer):
+    """One entry per detector, whatever became of it."""
+
+    study_uid: str
+    state: StudyAiState
+    results: tuple[Result, ...]
+    ruo: str
+
+    @property
+    def final(self) -> bool:
+        """Whether every detector that readers see has answered; rules that want nothing have answered, too."""
+        visible = [result for result in self.results if not result.shadow]
+        if not visible:
+            return self.state is not StudyAiState.PENDING
+        return all(result.state in FINAL for result in visible)
+
+
+class Manifest(_Answer):
+    """The study will be evaluated with this signal."""
+
+    study_uid: str
+    generation: int
+    signal: str
+
+
+class Moment(_Answer):
+    """One event of a study's timeline. ``stages``: seconds from the last received byte to each stage passed."""
+
+    id: str
+    cursor: int
+    type: str
+    at: datetime
+    offset_s: float
+    detector: str | None
+    state: AiState | None
+    reason: str | None
+    text: str
+    shadow: bool
+    stamps: dict[str, datetime]
+    stages: dict[str, float]
+
+
+class Timeline(_Answer):
+    """What happened to a study, oldest first; ``more``: older events were left out."""
+
+    study_uid: str
+    received_at: datetime
+    events: tuple[Moment, ...]
+    more: bool
+    ruo: str
+
+
+class Task(_Answer):
+    """One detector on one study, as operators see it. ``dead``: given up after the last attempt."""
+
+    study_uid: str
+    detector: str
+    version: str
+    state: AiState
+    reason: str | None
+    detail: str
+    dead: bool
+    retryable: bool
+    shadow: bool
+    workflow: str
+    priority: Priority
+    due_at: datetime | None
+    attempt: int
+    runs: int
+    progress: int
+    workitem_uid: str | None
+    input_digest: str | None
+    result_key: str | None
+    updated_at: datetime
+
+
+class Tasks(_Answer):
+    """Tasks, latest change first."""
+
+    tasks: tuple[Task, ...]
+
+
+class TaskDetail(Task):
+    """A task with what happened to it, oldest first."""
+
+    events: tuple[Moment, ...]
+
+
+class Event(_Answer):
+    """A CloudEvents 1.0 event; ``cursor`` is its place in the stream. De-duplicate by ``id``."""
+
+    id: str
+    type: str
+    source: str
+    subject: str
+    time: datetime
+    cursor: int
+    data: dict[str, Any]
+
+
+class Events(_Answer):
+    """Events after a cursor; ``next`` is the cursor to go on from."""
+
+    events: tuple[Event, ...]
+    next: int
+
+
+class Subscription(_Answer):
+    """A webhook receiver; no types means every type."""
+
+    id: str
+    url: str
+    types: tuple[str, ...]
+    include_patient: bool
+    active: bool
+    created_at: datetime
+
+
+class SubscriptionWithSecrets(Subscription):
+    """Shown once: the secrets cannot be read again."""
+
+    secrets: tuple[str, ...]
+
+
+class Subscriptions(_Answer):
+    """All subscriptions of the tenant."""
+
+    subscriptions: tuple[Subscription, ...]
+
+
+class Delivery(_Answer):
+    """What became of one event for one subscription."""
+
+    event_id: str
+    state: str
+    attempts: int
+    last_error: str
+    sent_at: datetime | None
+    next_attempt_at: datetime | None
+    updated_at: datetime
+
+
+class Deliveries(_Answer):
+    """Deliveries, newest first."""
+
+    deliveries: tuple[Delivery, ...]
+
+
+class TestDelivery(_Answer):
+    """Outcome of a signed sample."""
+
+    __test__ = False
+
+    delivered: bool
+    status: int | None
+    detail: str

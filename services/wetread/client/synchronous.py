@@ -1,0 +1,267 @@
+"""The client for plain code."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import Self, TypeVar
+
+import httpx
+
+from wetread.client import calls, models, workitem_calls
+from wetread.client.answers import checked, error_of, unreachable
+from wetread.client.stream import READ_SECONDS, STREAM_PATH, EventStream
+from wetread.client.workitem import DISCONTINUED, Claim, Code, Dataset, NewWorkitem, Performed, Workitem, discontinued
+from wetread.core.errors import WorkitemStateError
+from wetread.core.identifiers import random_uid
+from wetread.core.priority import Priority
+from wetread.core.states import StudyAiState
+from wetread.core.ups import UpsState
+
+Value = TypeVar("Value")
+
+
+class Client:
+    """A connection to one server; use it as a context manager. Threads may share it.
+
+    Every method raises the typed errors of ``wetread.core.errors``: those of the server, and Unavailable when it does
+    not answer. *transport*: another way to the server than the network. *pause*: how to wait before reconnecting.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        api_key: str | None = None,
+        *,
+        timeout_seconds: float = 30.0,
+        transport: httpx.BaseTransport | None = None,
+        pause: Callable[[float], None] = time.sleep,
+    ) -> None:
+        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self._timeout = timeout_seconds
+        self._pause = pause
+        self._http = httpx.Client(
+            base_url=url.rstrip("/"), headers=headers, timeout=timeout_seconds, transport=transport
+        )
+        self.workitems = Workitems(self)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def send(self, call: calls.Call[Value]) -> Value:
+        """Send a call and read its answer."""
+        try:
+            response = self._http.request(
+                call.method,
+                call.path,
+                params=call.params,
+                json=call.json,
+                headers=call.headers,
+                timeout=self._timeout + call.extra_seconds,
+            )
+        except httpx.TransportError as error:
+            raise unreachable(error) from error
+        return call.read(checked(response))
+
+    # --- worklist and studies --------------------------------------------------------------------------------------
+
+    def worklist_page(
+        self,
+        *,
+        priority: Priority | None = None,
+        modality: str | None = None,
+        state: StudyAiState | None = None,
+        text: str = "",
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> models.WorklistPage:
+        """Return one page of open studies in reading order."""
+        return self.send(
+            calls.worklist(priority=priority, modality=modality, state=state, text=text, limit=limit, cursor=cursor)
+        )
+
+    def worklist(
+        self,
+        *,
+        priority: Priority | None = None,
+        modality: str | None = None,
+        state: StudyAiState | None = None,
+        text: str = "",
+    ) -> Iterator[models.WorklistItem]:
+        """Yield all open studies in reading order, page by page."""
+        cursor: str | None = None
+        while True:
+            page = self.worklist_page(
+                priority=priority, modality=modality, state=state, text=text, limit=200, cursor=cursor
+            )
+            yield from page.items
+            cursor = page.next
+            if cursor is None:
+                return
+
+    def raise_study(self, study_uid: str, priority: Priority, reason: str) -> models.WorklistItem:
+        """Raise a study by hand; nothing ever lowers one."""
+        return self.send(calls.raise_study(study_uid, priority, reason))
+
+    def findings(self, study_uid: str, wait_seconds: float = 0.0) -> models.Findings:
+        """Return every detector's standing; waits up to *wait_seconds* until all are final."""
+        deadline = time.monotonic() + wait_seconds
+        while True:
+            remaining = deadline - time.monotonic()
+            answer = self.send(calls.findings(study_uid, max(0.0, remaining)))
+            if answer.final or time.monotonic() >= deadline:
+                return answer
+
+    def manifest(
+        self, study_uid: str, *, instances: int | None = None, sop_instance_uids: Iterable[str] | None = None
+    ) -> models.Manifest:
+        """Say what a study consists of: a count, or the UIDs."""
+        return self.send(calls.manifest(study_uid, instances=instances, sop_instance_uids=sop_instance_uids))
+
+    def timeline(self, study_uid: str, limit: int = 200) -> models.Timeline:
+        """Return what happened to a study."""
+        return self.send(calls.timeline(study_uid, limit))
+
+    def tasks(self, state: str | None = None, limit: int = 100) -> tuple[models.Task, ...]:
+        """Return AI tasks of all studies, latest change first; *state*: an AI state, or ``dead``."""
+        return self.send(calls.tasks(state, limit)).tasks
+
+    def task(self, study_uid: str, detector: str) -> models.TaskDetail:
+        """Return one task with its events."""
+        return self.send(calls.task(study_uid, detector))
+
+    def retry_task(self, study_uid: str, detector: str, reason: str = "") -> models.TaskDetail:
+        """Try again what ended without an answer. Raises Conflict when the task's state does not allow it."""
+        return self.send(calls.retry_task(study_uid, detector, reason))
+
+    # --- events and webhooks ---------------------------------------------------------------------------------------
+
+    def events(self, after: int = 0, types: Sequence[str] = (), limit: int = 100) -> models.Events:
+        """Return events after a cursor."""
+        return self.send(calls.events(after, types, limit))
+
+    def follow(self, after: int | None = None, types: Sequence[str] = ()) -> Iterator[models.Event]:
+        """Yield events as they happen, from now or after a cursor; reconnects and misses nothing. Never ends by itself.
+
+        Raises Gone when the server's stream is another one (new data), and the server's refusals.
+        """
+        stream = EventStream(after, types)
+        while True:
+            params, headers = stream.request()
+            try:
+                timeout = httpx.Timeout(self._timeout, read=READ_SECONDS)
+                with self._http.stream("GET", STREAM_PATH, params=params, headers=headers, timeout=timeout) as answer:
+                    if answer.is_success:
+                        for line in answer.iter_lines():
+                            event = stream.line(line)
+                            if event is not None:
+                                yield event
+                    elif answer.status_code < 500:
+                        answer.read()
+                        raise error_of(answer)
+            except httpx.TransportError:
+                pass  # the cursor is kept: the next connection goes on from it
+            self._pause(stream.retry_seconds)
+
+    def subscribe(
+        self, url: str, types: Sequence[str] = (), *, include_patient: bool = False, secrets: Sequence[str] = ()
+    ) -> models.SubscriptionWithSecrets:
+        """Subscribe a webhook receiver; the answer shows its secrets, no later one does."""
+        return self.send(calls.subscribe(url, types, include_patient=include_patient, secrets=secrets))
+
+    def subscriptions(self) -> tuple[models.Subscription, ...]:
+        """Return all subscriptions."""
+        return self.send(calls.subscriptions()).subscriptions
+
+    def subscription(self, subscription_id: str) -> models.Subscription:
+        """Return one subscription."""
+        return self.send(calls.subscription(subscription_id))
+
+    def unsubscribe(self, subscription_id: str) -> None:
+        """End a subscription."""
+        self.send(calls.unsubscribe(subscription_id))
+
+    def rotate_secret(self, subscription_id: str) -> models.SubscriptionWithSecrets:
+        """Make a new signing secret; the old one stays valid until the next rotation."""
+        return self.send(calls.rotate_secret(subscription_id))
+
+    def test_delivery(self, subscription_id: str) -> models.TestDelivery:
+        """Send a signed sample now."""
+        return self.send(calls.test_delivery(subscription_id))
+
+    def deliveries(
+        self, subscription_id: str, state: str | None = None, limit: int = 100
+    ) -> tuple[models.Delivery, ...]:
+        """Return the latest deliveries, newest first."""
+        return self.send(calls.deliveries(subscription_id, state, limit)).deliveries
+
+
+class Workitems:
+    """UPS-RS: the AI tasks and any other work as a standard worklist."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def create(self, new: NewWorkitem | Dataset, uid: str | None = None) -> str:
+        """Create a workitem and return its UID."""
+        return self._client.send(workitem_calls.create(new, uid or random_uid()))
+
+    def search(
+        self,
+        state: UpsState | None = None,
+        *,
+        keys: Mapping[str, str] | None = None,
+        everything: bool = False,
+        limit: int | None = None,
+        offset: int = 0,
+    ) -> list[Workitem]:
+        """Return the workitems that match, most urgent first; *keys*: keywords or tags with values."""
+        return self._client.send(
+            workitem_calls.search(state, keys=keys, everything=everything, limit=limit, offset=offset)
+        )
+
+    def get(self, uid: str) -> Workitem:
+        """Return one workitem."""
+        return self._client.send(workitem_calls.get(uid))
+
+    def claim(self, uid: str, transaction_uid: str | None = None) -> Claim:
+        """Take a workitem. Raises WorkitemStateError (C301) when somebody else was faster.
+
+        Claiming again with one's own Transaction UID succeeds: after a lost answer nobody knows which of the two it is.
+        """
+        claim = Claim(uid, transaction_uid or random_uid())
+        try:
+            self._client.send(workitem_calls.change_state(uid, UpsState.IN_PROGRESS, claim.transaction_uid))
+        except WorkitemStateError as error:
+            if not workitem_calls.is_own_claim(error):
+                raise
+        return claim
+
+    def update(self, item: Claim | str, changes: Dataset) -> None:
+        """Change attributes of a claimed workitem, or of a scheduled one by its UID."""
+        uid, key = (item.uid, item.transaction_uid) if isinstance(item, Claim) else (item, None)
+        self._client.send(workitem_calls.update(uid, changes, key))
+
+    def complete(self, claim: Claim, performed: Performed | Dataset) -> None:
+        """Say what was performed and end COMPLETED."""
+        self.update(claim, performed.dataset() if isinstance(performed, Performed) else performed)
+        self._client.send(workitem_calls.change_state(claim.uid, UpsState.COMPLETED, claim.transaction_uid))
+
+    def cancel(self, claim: Claim, reason: Code = DISCONTINUED, note: str = "") -> None:
+        """Give a claimed workitem up: CANCELED with a coded reason."""
+        self.update(claim, discontinued(reason, note))
+        self._client.send(workitem_calls.change_state(claim.uid, UpsState.CANCELED, claim.transaction_uid))
+
+    def request_cancel(self, uid: str, reason: str = "") -> None:
+        """Ask that a workitem be cancelled, whoever performs it."""
+        self._client.send(workitem_calls.request_cancel(uid, reason))
