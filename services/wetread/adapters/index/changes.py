@@ -12,6 +12,7 @@ from sqlalchemy import Connection, bindparam, insert, select, update
 
 from wetread.adapters.index.database import connection_of
 from wetread.adapters.index.tables import change_counters, changes
+from wetread.adapters.index.upsert import insert_row
 from wetread.core.ports.changes import Change, ChangeAction, ChangeState
 from wetread.core.ports.database import Transaction
 
@@ -76,8 +77,9 @@ def record(
         return last_sequence(connection, tenant)
     last = connection.execute(_COUNT, {"of": tenant, "more": len(paths)}).scalar()
     if last is None:
-        last = len(paths)
-        connection.execute(insert(change_counters).values(tenant=tenant, last=last))
+        # The first change of a tenant; another writer may be making the row, then this waits for it.
+        insert_row(connection, change_counters, {"tenant": tenant, "last": 0})
+        last = connection.execute(_COUNT, {"of": tenant, "more": len(paths)}).scalar_one()
     first = last - len(paths) + 1
     rows = [
         {
