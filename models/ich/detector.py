@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -126,7 +126,7 @@ class Detector(SingleNetworkDetector):
             key = None
         measures = [Measure("volume", round(millilitres, 3), "mL", "segmentation")]
         types: tuple[str, ...] = ()
-        side = ""
+        side: Literal["", "left", "right", "bilateral"] = ""
         if positive:
             counts = np.bincount(labels.ravel(), minlength=6)[1:]
             floor = max(1.0, 0.05 * counts.sum())
@@ -384,7 +384,7 @@ def _heatmap(cam: FloatArray, slabs: Slabs, volume: Volume) -> FloatArray:
     return out
 
 
-def _laterality(labels: LabelArray) -> str:
+def _laterality(labels: LabelArray) -> Literal["", "left", "right", "bilateral"]:
     """Side of the blood relative to the grid's middle; empty when it lies on both."""
     columns = np.nonzero(labels)[2]
     if columns.size == 0:

@@ -40,7 +40,7 @@ def test_the_card_names_the_evidence_it_rests_on(card):
     assert "phantom-trained" in card["title"]
     assert card["performance_on_patients"] == "unknown"
     assert card["seen_real_cases"]
-    assert Card.model_validate(card).operating_point().name == "sens90"
+    assert Card.model_validate(card).operating_point().name == "spec90"
 
 
 def test_every_metric_follows_from_the_committed_cases(card, evaluate):
@@ -53,8 +53,11 @@ def test_operating_points_follow_from_the_tuning_cases(card, evaluate):
     tuning = evaluate.read_rows(MODEL / "tuning.csv")
     assert {row["set"] for row in tuning} == {"tune"}
     assert evaluate.operating_points(tuning) == card["operating_points"]
-    assert [p["sensitivity"] >= s for p, s in zip(card["operating_points"], (0.90, 0.95), strict=True)] == [True, True]
-    refitted = evaluate.fit_case_model(tuning)
+    points = {point["name"]: point for point in card["operating_points"]}
+    assert points["spec90"]["specificity"] >= 0.90
+    assert points["sens90"]["sensitivity"] >= 0.90
+    assert points["sens95"]["sensitivity"] >= 0.95
+    refitted = evaluate.fit_case_model(evaluate.counted(tuning))
     assert {name: card["case_model"][name] for name in refitted} == pytest.approx(refitted, abs=1e-3)
 
 

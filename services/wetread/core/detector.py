@@ -134,7 +134,8 @@ class Observation:
     """Value of this observation's voxels in ``Result.mask``."""
     key_plane: int | None = None
     """Index of the plane that shows it best."""
-    laterality: str = ""
+    laterality: Literal["", "left", "right", "bilateral"] = ""
+    """Side of the patient; empty when the finding has none."""
     site: str = ""
 
 

@@ -32,7 +32,7 @@ from wetread.detection.folder import studies_of
 from wetread.detection.registry import InstalledDetector, load, read_folder
 from wetread.testing.contracts.purity import impurities
 
-_MIRRORED = {"L": "R", "R": "L"}
+_MIRRORED = {"left": "right", "right": "left"}
 
 
 class DetectorContract:
