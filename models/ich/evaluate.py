@@ -26,10 +26,12 @@ from ruamel.yaml import YAML
 
 HERE = Path(__file__).parent
 SETS = ("s0", "s1", "s2", "s3", "s4", "s5")
-FIELDS = tuple(
-    "set tier seed truth truth_ml truth_types strongest_logit found_ml score "
-    "dice baseline_ml thickness_mm noise_hu kernel shift_truth_mm shift_mm".split()
+# fmt: off
+FIELDS = (
+    "set", "tier", "seed", "truth", "truth_ml", "truth_types", "strongest_logit", "found_ml",
+    "score", "dice", "baseline_ml", "thickness_mm", "noise_hu", "kernel", "shift_truth_mm", "shift_mm",
 )
+# fmt: on
 BOOTSTRAPS = 2000
 OPERATING_FROM_ML = 1.0
 _PHANTOM_FIGURES = (

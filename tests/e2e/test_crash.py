@@ -14,7 +14,7 @@ import pytest
 from pydicom import dcmread
 from tests.e2e.conftest import PhantomStudies, Wetread, wait_for
 
-from wetread.commands.dicom_folder import FileInstance
+from wetread.commands.dicom_folder import FileInstance, FileStudy
 from wetread.commands.local_server import local_server, wait_ready
 from wetread.commands.send import Sender, multipart_body
 from wetread.registry import WEB, WORKER
@@ -33,8 +33,8 @@ def own_server(tmp_path: Path):
 
 
 @pytest.mark.timeout(240)
-def test_worker_killed_in_mid_inference(own_server: Wetread, phantoms: PhantomStudies) -> None:
-    study = phantoms.study(2_800_011, bleeds=(BleedType.IPH,), volume_ml=50.0)
+def test_worker_killed_in_mid_inference(own_server: Wetread, bleed: FileStudy) -> None:
+    study = bleed
     sender = Sender(own_server.url)
     sender.send(study)
     sender.close()
