@@ -92,7 +92,7 @@ class World:
         self.encoder = FakeEncoder()
         self.ingest = FakeIngest(self.studies)
         self.events = TableEvents()
-        self.rules = rules or Rules((workflow(),), policy or CompletenessPolicy())
+        self.rules = rules or Rules((workflow(),), policy or CompletenessPolicy(), early_settle_seconds=0.0)
         self.ports = Ports(
             database=self.database,
             clock=self.clock,

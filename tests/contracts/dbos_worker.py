@@ -69,7 +69,7 @@ def durable_world(folder: Path) -> World:
         workitems=world.workitems,
         results=SqlResults(world.clock),
     )
-    world.rules = Rules(world.rules.workflows, QUICK)
+    world.rules = Rules(world.rules.workflows, QUICK, early_settle_seconds=0.0)
     world.outbox = DurableOutbox(world.ports.events, world.reading, queue, world.clock)
     world.runner._clock = FakeClock()
     return world

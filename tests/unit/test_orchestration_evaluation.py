@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tests.orchestration_detectors import FakeRunner, result_of
 from tests.orchestration_fakes import STUDY, FakeClock
-from tests.orchestration_world import World
+from tests.orchestration_world import World, workflow
 
 from wetread.core.completeness import CompletenessPolicy, SourceMatch, SourcePolicy, StudyManifest, Timing
 from wetread.core.errors import ComputationFailed, NotProcessable, Unavailable, Unprocessable
@@ -16,6 +16,7 @@ from wetread.core.facts import Source
 from wetread.core.identifiers import derived_uid
 from wetread.core.priority import Priority
 from wetread.core.states import AiState
+from wetread.orchestration.ports import Rules
 
 
 @pytest.fixture
@@ -118,6 +119,18 @@ def test_the_result_key_does_not_depend_on_the_order(
     world.settle()
     assert world.current()[0].run.result_key == reference.current()[0].run.result_key
     reference.close()
+
+
+def test_a_study_in_several_requests_is_read_once(tmp_path: Path) -> None:
+    """The early run of the first requests waits a moment, and the rest of the study takes its place unstarted."""
+    world = World(tmp_path, rules=Rules((workflow(),), CompletenessPolicy(), early_settle_seconds=1.0))
+    world.deliver(range(1, 8), transfer_end=True)
+    world.advance(0.4)
+    world.deliver([8], transfer_end=True)
+    world.settle()
+    assert [len(run.instances) for run in world.runner.runs] == [8]
+    assert world.task().state is AiState.POSITIVE
+    world.close()
 
 
 def test_a_positive_is_told_before_its_report_and_at_once(world: World) -> None:

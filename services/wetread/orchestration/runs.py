@@ -198,6 +198,7 @@ class Runs:
         workflow = self._rules.workflow(task.workflow)
         name = workflow.detectors.get(task.detector) if workflow else None
         retries = workflow.model.tasks[name].retries if workflow and name else None
+        backoff = _BACKOFF_SECONDS[min(task.runs - 1, len(_BACKOFF_SECONDS) - 1)]
         self._ports.queue.enqueue(
             tx,
             workflow=RUN,
@@ -212,7 +213,7 @@ class Runs:
                 "flags": list(flags),
                 "stamps": dict(stamps),
             },
-            delay_seconds=_BACKOFF_SECONDS[min(task.runs - 1, len(_BACKOFF_SECONDS) - 1)] or None,
+            delay_seconds=max(backoff, self._rules.early_settle_seconds if task.early else 0.0) or None,
         )
 
     def request(self, task: Task, info: DetectorInfo, series_uid: str, input_digest: str, now: float) -> RunRequest:
