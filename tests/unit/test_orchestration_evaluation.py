@@ -127,6 +127,7 @@ def test_a_study_in_several_requests_is_read_once(tmp_path: Path) -> None:
     world.deliver(range(1, 8), transfer_end=True)
     world.advance(0.4)
     world.deliver([8], transfer_end=True)
+    world.evaluator.post_manifest("default", STUDY, StudyManifest(instances=8))
     world.settle()
     assert [len(run.instances) for run in world.runner.runs] == [8]
     assert world.task().state is AiState.POSITIVE

@@ -60,8 +60,8 @@ class Rules:
     completeness: CompletenessPolicy = field(default_factory=CompletenessPolicy)
     zone: tzinfo = UTC
     early_settle_seconds: float = 1.0
-    """An early run waits so long: a sender that cuts a study into several requests would otherwise have a run started on
-    its first part and killed by the next, which costs more than the wait (docs/performance.md)."""
+    """An early run waits so long. A sender that cuts a study into several requests and then says that it is complete
+    would otherwise have a run started on the first part and killed, which costs more (docs/performance.md)."""
 
     @property
     def digest(self) -> str:
