@@ -54,7 +54,7 @@ def test_readme_targets_and_commands_exist() -> None:
     from wetread.cli import app
 
     known = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
-    known |= {group.name for group in app.registered_groups}
+    known |= {group.typer_instance.info.name for group in app.registered_groups if group.typer_instance}
     for command in set(re.findall(r"^(?:\.venv/bin/)?wetread ([a-z]+)", readme, re.MULTILINE)):
         assert command in known, command
 

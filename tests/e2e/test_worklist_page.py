@@ -127,9 +127,14 @@ def test_the_keyboard_is_enough(page: Any) -> None:
 def test_raising_by_hand_on_the_study_page(page: Any, world: World) -> None:
     page.goto("/studies/1.2.3.7")
     page.wait_for_selector(".live.on")
-    page.select_option("#raise select", "stat")
-    page.fill("#raise-reason", "ward called")
-    page.click("#raise button")
+    # In one go: a live update between two steps draws the form anew.
+    page.evaluate(
+        """() => {
+            document.querySelector("#raise select").value = "stat";
+            document.querySelector("#raise-reason").value = "ward called";
+            document.querySelector("#raise button").click();
+        }"""
+    )
     page.wait_for_selector("#study.p-stat")
     assert "ward called" in page.text_content(".reasons")
     assert page.locator("#raise").count() == 0
