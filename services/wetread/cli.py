@@ -106,6 +106,27 @@ def doctor(
     raise typer.Exit(run_doctor(url=url, live=live, as_json=json))
 
 
+viewer = typer.Typer(name="viewer", no_args_is_help=True, help="The DICOM viewer (OHIF) under /viewer.")
+
+
+@viewer.callback()
+def _viewer() -> None:
+    """The DICOM viewer (OHIF) under /viewer."""
+
+
+@viewer.command()
+def install(
+    into: Annotated[Path | None, typer.Option(help="Folder (default: WETREAD_VIEWER).")] = None,
+) -> None:
+    """Fetch the prebuilt OHIF package through npm, check its digest, unpack it where `/viewer` serves it."""
+    from wetread.commands.viewer import run_install
+    from wetread.settings import Settings
+
+    raise typer.Exit(run_install(into or Settings().viewer))
+
+
+app.add_typer(viewer)
+
 index = typer.Typer(name="index", no_args_is_help=True, help="The study index of the data folder.")
 
 

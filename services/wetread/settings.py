@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import sys
 from pathlib import Path
 from typing import Final, Literal, Self
 
@@ -44,6 +45,10 @@ class Settings(BaseSettings):
     quiet_study: float = Field(default=10.0, gt=0, description="Silence after which a study counts as complete.")
     max_wait: float = Field(default=900.0, gt=0, description="Longest wait for completeness; then the run is forced.")
     inference_threads: int = Field(default=2, ge=1, description="Threads of one inference.")
+    viewer: Path = Field(
+        default=Path(sys.prefix) / "share" / "wetread" / "viewer",
+        description="Folder of the OHIF viewer, filled by `make viewer`; the default lies inside the Python environment.",
+    )
     webhook_allow_private: bool | None = Field(
         default=None,
         description="Allow webhooks to loopback and private addresses. Unset: only when bound to loopback.",

@@ -36,6 +36,7 @@ def worklist(house: House, build: Build) -> Service:
     """Reading order, provider API, events, pages and UPS-RS."""
     from wetread.adapters.index.worklist import SqlWorklist
     from wetread.bootstrap.house import installed_detectors
+    from wetread.worklist import viewer
     from wetread.worklist.ports import WorklistPorts
     from wetread.worklist.ups import UpsHooks, UpsService, UpsSettings
     from wetread.worklist.ups_endpoints import build_router
@@ -65,7 +66,7 @@ def worklist(house: House, build: Build) -> Service:
         detectors=lambda: detectors,
         stopping=house.stopping,
     )
-    service = build(ports, also=[workitems])
+    service = build(ports, also=[workitems, viewer.router(house.settings.viewer)])
 
     @asynccontextmanager
     async def lifespan() -> AsyncIterator[None]:
