@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from wetread.settings import Settings
+
 ROOT = Path(__file__).resolve().parent.parent
 
 # Every real server, tool or folder that a test may need, with how to see whether it is there. One list for all tests:
@@ -18,6 +20,7 @@ REAL: dict[str, Callable[[], bool]] = {
     "dicom3tools": lambda: shutil.which("dciodvfy") is not None,
     "dcmtk": lambda: shutil.which("dcmdump") is not None,
     "chromium": lambda: shutil.which("chromium") is not None,
+    "ohif": (Settings().viewer / "index.html").is_file,
     "torch": lambda: _importable("torch"),
 }
 

@@ -47,7 +47,7 @@ class Settings(BaseSettings):
     inference_threads: int = Field(default=2, ge=1, description="Threads of one inference.")
     viewer: Path = Field(
         default=Path(sys.prefix) / "share" / "wetread" / "viewer",
-        description="Folder of the OHIF viewer, filled by `make viewer`; the default lies inside the Python environment.",
+        description="Folder of the OHIF viewer, filled by `make viewer`; the default is inside the Python environment.",
     )
     webhook_allow_private: bool | None = Field(
         default=None,

@@ -135,7 +135,7 @@ def test_raising_by_hand_while_the_study_goes_on(page: Any, world: World) -> Non
     world.result(uid, "ich", AiState.NEGATIVE, score=0.1)
     world.event(EventType.RESULT_READY, uid, detector="ich", state="negative")
     page.wait_for_selector('.card .state:text-is("Negative")')
-    # The page was drawn anew under the hands of the person who types: nothing is lost, and the caret stands where it stood.
+    # The page was drawn anew under the hands of the person who types: nothing is lost, the caret stands where it was.
     page.keyboard.type("l")
     assert page.input_value("#raise-reason") == "ward called"
     assert page.input_value("#raise select") == "stat"

@@ -33,7 +33,7 @@ _SERVICE_WORKER: Final = re.compile(r"<script[^>]*init-service-worker[^>]*></scr
 _WORTH_COMPRESSING: Final = 4096
 
 
-class ViewerNotInstalled(Exception):
+class ViewerInstallError(Exception):
     """The viewer could not be fetched; the message says what to do."""
 
 
@@ -48,7 +48,7 @@ def run_install(folder: Path) -> int:
             archive = fetch(Path(scratch))
             check(archive)
             unpack(archive, folder)
-    except ViewerNotInstalled as error:
+    except ViewerInstallError as error:
         print(f"wetread: {error}", file=sys.stderr)
         return 2
     print("done: open a study from the reading list, or /viewer/")
@@ -56,26 +56,26 @@ def run_install(folder: Path) -> int:
 
 
 def fetch(scratch: Path) -> Path:
-    """Return the package's archive in *scratch*. Raises ViewerNotInstalled without npm or its registry."""
+    """Return the package's archive in *scratch*. Raises ViewerInstallError without npm or its registry."""
     npm = shutil.which("npm")
     if npm is None:
         msg = "npm is needed to fetch the viewer (Debian package npm); no other part of wetread needs it"
-        raise ViewerNotInstalled(msg)
+        raise ViewerInstallError(msg)
     command = [npm, "pack", "--silent", f"{PACKAGE}@{VERSION}"]
     done = subprocess.run(command, cwd=scratch, capture_output=True, text=True, check=False)  # noqa: S603
     archives = list(scratch.glob("*.tgz"))
     if done.returncode or len(archives) != 1:
         msg = f"npm could not fetch {PACKAGE} {VERSION}: {done.stderr.strip()[-300:]}"
-        raise ViewerNotInstalled(msg)
+        raise ViewerInstallError(msg)
     return archives[0]
 
 
 def check(archive: Path) -> None:
-    """Compare the archive with the pinned digest. Raises ViewerNotInstalled when it is another one."""
+    """Compare the archive with the pinned digest. Raises ViewerInstallError when it is another one."""
     digest = hashlib.sha512(archive.read_bytes()).digest()
     if f"sha512-{base64.b64encode(digest).decode()}" != INTEGRITY:
         msg = f"the archive of {PACKAGE} {VERSION} is not the one that this version of wetread was tested with"
-        raise ViewerNotInstalled(msg)
+        raise ViewerInstallError(msg)
 
 
 def unpack(archive: Path, folder: Path) -> None:
@@ -98,7 +98,7 @@ def relocate(built: Path) -> None:
     """Move the package below ``/viewer``: it is built for the root of a host, and says so in a few places of its files.
 
     Its service worker is left out: it would fetch code from elsewhere and answer from a cache after an upgrade. Raises
-    ViewerNotInstalled when the package is not built as expected.
+    ViewerInstallError when the package is not built as expected.
     """
     places = 0
     for path in [*built.glob("*.js"), *built.glob("*.css"), built / "index.html"]:
@@ -113,7 +113,7 @@ def relocate(built: Path) -> None:
         (built / name).unlink(missing_ok=True)
     if not places:
         msg = f"{PACKAGE} {VERSION} is not built as expected"
-        raise ViewerNotInstalled(msg)
+        raise ViewerInstallError(msg)
 
 
 def compress(built: Path) -> None:

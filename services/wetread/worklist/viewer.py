@@ -1,7 +1,7 @@
-"""A real viewer under ``/viewer``: the prebuilt OHIF package that ``make viewer`` fetches, served from our own origin.
+"""A real viewer under ``/viewer``: the prebuilt OHIF package, served from our own origin.
 
-Nothing of OHIF is part of this project: the folder is filled by :mod:`wetread.commands.viewer`. Without it the page says
-how to get it.
+Nothing of OHIF is part of this project: ``make viewer`` fills the folder (:mod:`wetread.commands.viewer`). Without it
+the page says how to get it.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import base64
 import hashlib
 import mimetypes
 import re
+import time
 from functools import lru_cache
 from pathlib import Path
 from typing import Final
@@ -43,7 +44,7 @@ def router(folder: Path) -> APIRouter:
     def file(request: Request, path: str) -> Response:
         index = folder / "index.html"
         if not index.is_file():
-            answer = page_answer("no_viewer.html", base_url=str(request.base_url))
+            answer = page_answer("no_viewer.html", now=time.time(), base_url=str(request.base_url))
             answer.status_code = 404
             return answer
         wanted = (folder / path).resolve()
@@ -79,16 +80,17 @@ def _file(path: Path, request: Request) -> FileResponse:
 def _page(index: Path, _changed: int) -> tuple[str, str]:
     """Return the viewer's page and the content security policy that fits it.
 
-    Its scripts are its own files and the inline ones of this very text; its array library and its decoders write functions
-    while they run, hence ``unsafe-eval``; decoders are WebAssembly in workers; pictures are
-    made in the page (blob, data); requests go to our origin only.
+    Its scripts are its own files and the inline ones of this very text; its array library and its decoders write
+    functions while they run, hence ``unsafe-eval``; decoders are WebAssembly in workers; pictures are made in the page
+    (blob, data); requests go to our origin only.
     """
     html = index.read_text(encoding="utf-8")
     hashes = sorted({f"'sha256-{_digest(script)}'" for script in _INLINE_SCRIPT.findall(html)})
     policy = (
         f"default-src 'none'; script-src 'self' 'unsafe-eval' {' '.join(hashes)}; worker-src 'self' blob:; "
         "style-src 'self' 'unsafe-inline'; img-src 'self' blob: data:; font-src 'self' data:; "
-        "connect-src 'self' blob: data:; manifest-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        "connect-src 'self' blob: data:; manifest-src 'self'; base-uri 'none'; form-action 'none'; "
+        "frame-ancestors 'none'"
     )
     return html, policy
 

@@ -2,8 +2,8 @@
 
 Viewer rule (workflow-and-results 8.4): OHIF draws a group whose tracking identifier names one of its tools and whose
 *first* NUM holds the coordinates; a group that only references a segment is not drawn; and it opens a report on the
-image of its first group. So a finding with a region gives, in front of all others, its outline with area and its longest
-diameter on the key image (TID 1501), and further down a volumetric group on its segment (TID 1411).
+image of its first group. So a finding with a region gives, in front of all others, its outline with area and its
+longest diameter on the key image (TID 1501), and further down a volumetric group on its segment (TID 1411).
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def drawn_groups(result: ResultSet, finding: Finding, view: ReferenceView, outli
 def description_group(
     result: ResultSet, finding: Finding, number: int, view: ReferenceView, segment: tuple[str, int] | None
 ) -> Group:
-    """Build the group that describes one finding. ``segment``: SOP instance UID of the segmentation and segment number."""
+    """Build the group that describes one finding. ``segment``: SOP instance UID and number of its segment."""
     run = result.run
     kind = _VolumeGroup if segment else _Group
     arguments: dict[str, Any] = {

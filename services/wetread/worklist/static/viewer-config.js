@@ -7,8 +7,15 @@ window.config = {
   routerBasename: "/viewer",
   extensions: [],
   modes: [],
-  // No tour over the images of an urgent study.
-  customizationService: { "ohif.tours": { $set: [] } },
+  customizationService: {
+    // No tour over the images of an urgent study.
+    "ohif.tours": { $set: [] },
+    // OHIF 3.13 gives up on a whole report when one of its groups has no coordinates (an outcome, a volume): give those
+    // an empty place, which it passes over.
+    onBeforeSRAddMeasurement: {
+      $set: ({ measurement }) => (measurement.coords?.length ? measurement : { ...measurement, coords: [{}] }),
+    },
+  },
   // A segmentation or report that was opened is shown, without asking again.
   disableConfirmationPrompts: true,
   showStudyList: true,
