@@ -6,6 +6,7 @@ input; 3 a server could not be reached or started; 4 interrupted before the end.
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -149,6 +150,43 @@ def rebuild(
 
 
 app.add_typer(index)
+
+audit = typer.Typer(
+    name="audit", invoke_without_command=True, help="Who accessed what: the audit trail of a data folder."
+)
+
+
+@audit.callback()
+def _audit(
+    context: typer.Context,
+    data: Annotated[Path | None, typer.Option(help="Data folder (default WETREAD_DATA).")] = None,
+    tenant: Annotated[str | None, typer.Option(help="Only this tenant (default: all).")] = None,
+    study: Annotated[str | None, typer.Option(help="Only this study or workitem, by UID.")] = None,
+    actor: Annotated[str | None, typer.Option(help="Only this credential, by name.")] = None,
+    since: Annotated[datetime | None, typer.Option(help="From this local time on.")] = None,
+    until: Annotated[datetime | None, typer.Option(help="Before this local time.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object per entry and line.")] = False,
+) -> None:
+    """Print the audit trail, oldest entry first; the server may be running."""
+    if context.invoked_subcommand is not None:
+        return
+    from wetread.commands.audit import run_audit
+
+    code = run_audit(data=data, tenant=tenant, study=study, actor=actor, since=since, until=until, as_json=json)
+    raise typer.Exit(code)
+
+
+@audit.command("verify")
+def audit_verify(
+    data: Annotated[Path | None, typer.Option(help="Data folder (default WETREAD_DATA).")] = None,
+) -> None:
+    """Check the chain of digests: exit code 1 when an entry was changed or taken out."""
+    from wetread.commands.audit import run_verify
+
+    raise typer.Exit(run_verify(data=data))
+
+
+app.add_typer(audit)
 
 rules = typer.Typer(name="rules", no_args_is_help=True, help="Workflow files: what they would do, and their tests.")
 

@@ -16,7 +16,7 @@ from pydicom.config import settings as pydicom_settings
 from sqlalchemy import text
 
 import wetread
-from wetread.adapters.auth.api_keys import ApiKeys
+from wetread.adapters.audit.trail import SqlAccessTrail
 from wetread.adapters.index.database import SqlDatabase, connection_of
 from wetread.adapters.index.deliveries import SqlDeliveries
 from wetread.adapters.index.events import SqlEventLog
@@ -40,6 +40,8 @@ from wetread.settings import Settings
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
+    from wetread.adapters.audit.journal import AccessJournal
+    from wetread.core.tenants import Tenants
     from wetread.detection.runner import ProcessDetectorRunner
     from wetread.gateway.ingest import GroupIngest
     from wetread.orchestration.ports import Rules
@@ -123,6 +125,7 @@ class House:
         self.tasks = SqlTasks()
         self.results = SqlResults(self.clock)
         self.workitems = SqlWorkitems(self.clock)
+        self.access_trail = SqlAccessTrail()
         networks = _PRIVATE_NETWORKS if settings.allow_private_webhooks else ()
         self.webhooks = HttpWebhookSender(
             self.clock, AddressPolicy(networks), user_agent=f"wetread/{wetread.__version__}"
@@ -141,7 +144,9 @@ class House:
             self.objects,
             DurableOutbox(self.events, self.order, self.queue, self.clock),
             settings=IngestSettings(
-                part_bytes=self.settings.max_part_bytes, request_bytes=self.settings.max_request_bytes
+                part_bytes=self.settings.max_part_bytes,
+                request_bytes=self.settings.max_request_bytes,
+                tenants=self.tenants,
             ),
         )
 
@@ -206,12 +211,33 @@ class House:
     def application(self, services: Sequence[Service]) -> ASGIApp:
         """Return the ASGI application over the HTTP faces of *services*."""
         from wetread.adapters.telemetry.metrics import Metrics
+        from wetread.bootstrap import audit
         from wetread.bootstrap.cors import CorsPolicy
+        from wetread.bootstrap.credentials import authenticator
+        from wetread.bootstrap.shell import Guards
         from wetread.bootstrap.web import build_app
 
-        keys = ApiKeys(self.settings.api_keys_file) if self.settings.api_keys_file else None
+        metrics = Metrics(self.database)
+        journal = self.access_journal(lost=metrics.audit_lost.inc)
+        trail = Service("audit", audit.router(self.database, self.access_trail), lifespan=journal.lifespan)
+        guards = Guards(authenticator(self.settings), journal, self.tenants)
         cors = CorsPolicy(self.settings.allowed_origins, self.settings.cross_origin_resource_policy)
-        return build_app(services, checks=self.checks(), metrics=Metrics(self.database), keys=keys, cors=cors)
+        return build_app([trail, *services], checks=self.checks(), metrics=metrics, guards=guards, cors=cors)
+
+    @cached_property
+    def tenants(self) -> Tenants:
+        """Limits of each tenant. Raises ConfigurationError."""
+        from wetread.bootstrap.tenants import load_tenants
+
+        return load_tenants(self.settings.tenants_file)
+
+    def access_journal(self, *, lost: Callable[[int], None] = lambda _count: None) -> AccessJournal:
+        """Return an audit journal for this process; whoever takes it opens and closes it (``lifespan``)."""
+        from wetread.adapters.audit.journal import AccessJournal
+
+        days = self.settings.audit_days
+        retention = days * 86_400 if days else None
+        return AccessJournal(self.index_database, self.access_trail, retention_seconds=retention, lost=lost)
 
     def checks(self) -> dict[str, Callable[[], None]]:
         """Return the readiness checks: database, room on disk, a living worker."""

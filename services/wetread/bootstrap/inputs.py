@@ -20,6 +20,7 @@ Build = Callable[..., Service]
 
 def gateway(house: House, build: Build) -> Service:
     """DICOMweb over the archive."""
+    from wetread.adapters.index.usage import SqlUsageMeter
     from wetread.gateway.settings import GatewaySettings
 
     return build(
@@ -29,6 +30,7 @@ def gateway(house: House, build: Build) -> Service:
         house.ingest,
         settings=GatewaySettings(public_base_url=house.settings.public_base_url or "", ingest=house.ingest.settings),
         scratch=house.settings.data / "scratch",
+        meter=SqlUsageMeter(),
     )
 
 

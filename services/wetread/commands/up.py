@@ -156,7 +156,7 @@ def run_up(*, host: str | None, port: int | None, data: Path | None) -> int:
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     print(f"wetread is at {supervisor.url}/ (DICOMweb {supervisor.url}/dicom-web), data in {settings.data}", flush=True)
-    if settings.api_keys_file is None:
+    if not settings.authentication:
         print("No authentication is configured, so only this machine can connect.", flush=True)
     print(RUO_SHORT, flush=True)
     try:

@@ -208,10 +208,11 @@ class GroupIngest:
                 fresh.append(candidate)
             else:
                 candidate.twin = part.sop_uid not in known
-                candidate.batch.outcomes[candidate.position] = self._duplicate(part, earlier)
+                candidate.batch.outcomes[candidate.position] = self._duplicate(candidate, earlier)
         return fresh
 
-    def _duplicate(self, part: Prepared, earlier: KnownInstance) -> InstanceOutcome:
+    def _duplicate(self, candidate: _Candidate, earlier: KnownInstance) -> InstanceOutcome:
+        part, tenant = candidate.part, candidate.batch.transfer.tenant
         assert part.facts is not None
         outcome = part.outcome
         if earlier.content_hash == part.facts.content_hash:
@@ -223,7 +224,7 @@ class GroupIngest:
                 warning_reason=None,
                 comment="this SOP Instance UID is stored under another study or series",
             )
-        if self.settings.duplicates == "keep_first":
+        if (self.settings.tenants.policy(tenant).duplicates or self.settings.duplicates) == "keep_first":
             return replace(
                 outcome,
                 warning_reason=reasons.WARNING_DISCARDED,

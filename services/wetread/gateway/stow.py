@@ -80,6 +80,8 @@ class StowEndpoint:
             store.abandon()
             raise
         outcomes = store.outcomes
+        # For the audit trail: the path may name no study.
+        request.state.studies = {outcome.study_instance_uid or "" for outcome in outcomes}
         base = base_url(request, self._settings)
         status = store_status(outcomes, too_large=store.too_large)
         return json_response(store_response(outcomes, base), status=status, headers=location(outcomes, base))
@@ -287,7 +289,7 @@ class _Store:
             await self._send(last=False)
         while self._sent:
             await self._settle()
-        await self._committer.budget.wait()
+        await self._committer.budget.wait(self._limits.back_pressure_seconds)
 
     async def _flush_full(self) -> None:
         if len(self._pending) >= self._limits.group_instances or self._pending_bytes >= self._limits.group_bytes // 2:
