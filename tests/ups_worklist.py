@@ -13,9 +13,9 @@ from typing import Any
 
 import httpx
 import uvicorn
+from tests.databases import database_at
 from websockets.sync.client import ClientConnection, connect
 
-from wetread.adapters.index.database import SqlDatabase
 from wetread.adapters.index.workitems import SqlWorkitems
 from wetread.adapters.telemetry.metrics import Metrics
 from wetread.bootstrap.shell import Guards
@@ -112,7 +112,7 @@ class Worklist:
     def __init__(self, folder: Path, settings: UpsSettings | None = None, hooks: UpsHooks | None = None,
                  allowed_aet: Any = any_aet, keys: Any = None) -> None:  # fmt: skip
         self.clock = Clock()
-        self.database = SqlDatabase(folder / "wetread.db", full_sync=False)
+        self.database = database_at(folder / "wetread.db")
         self.database.create_schema()
         self.repository = SqlWorkitems(self.clock)
         router = build_router(

@@ -188,6 +188,32 @@ def audit_verify(
 
 app.add_typer(audit)
 
+db = typer.Typer(name="db", no_args_is_help=True, help="The tables of the database (settings from WETREAD_*).")
+
+
+@db.callback()
+def _db() -> None:
+    """The tables of the database (settings from WETREAD_* variables)."""
+
+
+@db.command("migrate")
+def db_migrate() -> None:
+    """Create or migrate the tables; may run at any time, also twice at once."""
+    from wetread.commands.db import run_migrate
+
+    raise typer.Exit(run_migrate())
+
+
+@db.command("verify")
+def db_verify() -> None:
+    """Exit code 1 when the tables are older than this release."""
+    from wetread.commands.db import run_verify
+
+    raise typer.Exit(run_verify())
+
+
+app.add_typer(db)
+
 rules = typer.Typer(name="rules", no_args_is_help=True, help="Workflow files: what they would do, and their tests.")
 
 

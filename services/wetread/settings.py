@@ -6,7 +6,7 @@ import ipaddress
 import re
 import sys
 from pathlib import Path
-from typing import Final, Literal, Self
+from typing import Any, Final, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
@@ -35,6 +35,22 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="WETREAD_", frozen=True, extra="ignore")
 
     data: Path = Field(default=Path("wetread-data"), description="Folder of the embedded profile: database, segments.")
+    database_url: str | None = Field(
+        default=None,
+        repr=False,
+        description="URL of the database, postgresql://user:password@host/name. Unset: SQLite in the data folder.",
+    )
+    database_url_file: Path | None = Field(
+        default=None, description="File that holds the database URL (a mounted secret)."
+    )
+    migrate: bool = Field(
+        default=True, description="Create or migrate tables at start. Off: refuse to start on an older schema."
+    )
+    instance: str = Field(
+        default="",
+        pattern=r"^[a-z0-9]{0,16}$",
+        description="Name of this process among those that share a database: lower-case letters and digits.",
+    )
     host: str = Field(default="127.0.0.1", description="Address to bind. Without authentication loopback only.")
     port: int = Field(default=8080, ge=0, le=65535, description="Port to bind; 0 takes a free one.")
     public_base_url: str | None = Field(
@@ -118,6 +134,18 @@ class Settings(BaseSettings):
             raise ValueError(msg)
         return self
 
+    @model_validator(mode="before")
+    @classmethod
+    def _secret_files(cls, values: dict[str, Any]) -> dict[str, Any]:
+        path = values.get("database_url_file")
+        if path and not values.get("database_url"):
+            try:
+                values = values | {"database_url": Path(path).read_text("utf-8").strip()}
+            except OSError as error:
+                msg = f"the file of the database URL cannot be read: {error.strerror}"
+                raise ValueError(msg) from error
+        return values
+
     @model_validator(mode="after")
     def _loopback_without_credentials(self) -> Self:
         if not is_loopback(self.host) and not self.authentication:
@@ -134,9 +162,14 @@ class Settings(BaseSettings):
         return self.api_keys_file is not None or self.oidc_issuer is not None
 
     @property
-    def database_path(self) -> Path:
-        """The one SQLite file: index, events, work and durable queues."""
-        return self.data / "wetread.db"
+    def database(self) -> Path | str:
+        """The one database of index, events, work and durable queues: a SQLite file, or the URL of a shared one."""
+        return self.data / "wetread.db" if self.database_url is None else self.database_url
+
+    @property
+    def shared(self) -> bool:
+        """Whether several machines may share the database (cluster profile)."""
+        return self.database_url is not None and not self.database_url.startswith("sqlite")
 
     @property
     def allowed_origins(self) -> frozenset[str]:

@@ -49,7 +49,8 @@ if TYPE_CHECKING:
 
 _PRIVATE_NETWORKS: Final = ("127.0.0.0/8", "::1/128", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")
 _MINIMUM_FREE_BYTES: Final = 256 << 20
-_WORKER_EXECUTOR: Final = "worker"
+WORKER_EXECUTOR: Final = "worker"
+"""Executor of the embedded profile: a restart takes up what it left behind at once."""
 
 
 class SystemClock:
@@ -111,9 +112,9 @@ class House:
         self.settings = settings
         self.clock = SystemClock()
         self.stopping = threading.Event()
-        self.database = SqlDatabase(settings.database_path)
+        self.database = SqlDatabase(settings.database)
         # Rows of the ingest path can be rebuilt from synced segments, so their commits need no sync of their own.
-        self.index_database = SqlDatabase(settings.database_path, full_sync=False)
+        self.index_database = SqlDatabase(settings.database, full_sync=False)
         self.queue = DbosWorkQueue(self.database.url)
         self.archive = SqlArchive()
         self.objects = SegmentStore(settings.data / "segments", shard=shard)
@@ -185,10 +186,13 @@ class House:
         )
 
     def prepare(self) -> None:
-        """Create folders and tables (idempotent)."""
+        """Create folders and tables (idempotent), or make sure that the tables are there."""
         self.settings.data.mkdir(parents=True, exist_ok=True)
-        self.database.create_schema()
-        create_queue_schema(self.database.url)
+        if self.settings.migrate:
+            self.database.create_schema()
+            create_queue_schema(self.database.url)
+        else:
+            self.database.verify_schema()
 
     def close(self) -> None:
         """Close what was opened."""
@@ -240,8 +244,12 @@ class House:
         return AccessJournal(self.index_database, self.access_trail, retention_seconds=retention, lost=lost)
 
     def checks(self) -> dict[str, Callable[[], None]]:
-        """Return the readiness checks: database, room on disk, a living worker."""
-        return {"database": self._check_database, "disk": self._check_disk, "worker": self._check_worker}
+        """Return the readiness checks: database, room on disk, and in the embedded profile a living worker.
+
+        A pod of a cluster takes requests whether or not workers are up: the work waits in the queue.
+        """
+        checks = {"database": self._check_database, "disk": self._check_disk}
+        return checks if self.settings.shared else checks | {"worker": self._check_worker}
 
     def _check_database(self) -> None:
         with self.database.read() as tx:
@@ -257,7 +265,7 @@ class House:
     def _check_worker(self) -> None:
         query = text("SELECT max(lease_until) FROM executors WHERE id = :id")
         with self.database.read() as tx:
-            lease: Any = connection_of(tx).execute(query, {"id": _WORKER_EXECUTOR}).scalar()
+            lease: Any = connection_of(tx).execute(query, {"id": WORKER_EXECUTOR}).scalar()
         if lease is None or lease < self.clock.now():
             msg = "no worker process is running"
             raise Unavailable(msg)
@@ -268,7 +276,8 @@ def open_house(settings: Settings, names: Sequence[str]) -> Iterator[House]:
     """Open the adapters for the named services of this process and close them at the end."""
     # pydicom's warnings about odd values quote them: patient data must not reach a log.
     pydicom_settings.reading_validation_mode = IGNORE
-    house = House(settings, shard="worker" if set(names) & set(WORKER) else "web")
+    role = "worker" if set(names) & set(WORKER) else "web"
+    house = House(settings, shard=settings.instance or role)
     house.prepare()
     try:
         yield house

@@ -89,7 +89,7 @@ def orchestration(house: House, build: Build) -> Service:
     from wetread.adapters.index.decisions import SqlDecisions, SqlManifests, SqlQuietWatches, SqlRunInputs
     from wetread.adapters.index.executors import SqlExecutors
     from wetread.adapters.workqueue.dbos import DbosRunControl
-    from wetread.bootstrap.house import load_rules
+    from wetread.bootstrap.house import WORKER_EXECUTOR, load_rules
     from wetread.orchestration.ports import Ports
     from wetread.orchestration.service import Orchestration
 
@@ -121,6 +121,7 @@ def orchestration(house: House, build: Build) -> Service:
             load_rules(house.settings),
             house.database.url,
             workflows={"deliver": house.notifier.deliver},
+            executor_id=house.settings.instance or WORKER_EXECUTOR,
             drain_seconds=_DRAIN_SECONDS,
         )
     )

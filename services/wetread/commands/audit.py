@@ -62,10 +62,10 @@ def run_verify(*, data: Path | None) -> int:
 
 def _database(data: Path | None) -> SqlDatabase | None:
     settings = Settings() if data is None else Settings(data=data)
-    if not settings.database_path.is_file():
+    if isinstance(settings.database, Path) and not settings.database.is_file():
         print(f"wetread: there is no data folder {settings.data}", file=sys.stderr)
         return None
-    database = SqlDatabase(settings.database_path)
+    database = SqlDatabase(settings.database)
     database.create_schema()
     return database
 

@@ -5,6 +5,7 @@ Whoever holds the row commits next, so that numbers are gapless and become visib
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -81,6 +82,8 @@ def record(
         insert_row(connection, change_counters, {"tenant": tenant, "last": 0})
         last = connection.execute(_COUNT, {"of": tenant, "more": len(paths)}).scalar_one()
     first = last - len(paths) + 1
+    # Whole microseconds, as the feed shows them: asking from a time that was shown must find its change.
+    at = math.floor(at * 1e6) / 1e6
     rows = [
         {
             "tenant": tenant,

@@ -7,15 +7,15 @@ from sqlalchemy import (
     Column,
     Float,
     Index,
-    Integer,
     LargeBinary,
     MetaData,
     PrimaryKeyConstraint,
-    String,
     Table,
-    Text,
     UniqueConstraint,
 )
+
+from wetread.adapters.index.columns import Integer, Text
+from wetread.adapters.index.columns import ShortText as String
 
 metadata = MetaData()
 
