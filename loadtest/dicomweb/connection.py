@@ -28,11 +28,16 @@ class Connection:
     """One connection to a server on this machine."""
 
     def __init__(self, port: int, headers: str = "") -> None:
-        self._socket = socket.create_connection(("127.0.0.1", port), _TIMEOUT)
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._port = port
+        self._socket = self._open()
         self._lead = f"Host: 127.0.0.1:{port}\r\n{headers}"
         self._buffer = bytearray(_BLOCK)
         self._rest = b""
+
+    def _open(self) -> socket.socket:
+        opened = socket.create_connection(("127.0.0.1", self._port), _TIMEOUT)
+        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return opened
 
     def close(self) -> None:
         """Close the socket."""
@@ -58,8 +63,10 @@ class Connection:
             size = self._chunked(pieces if keep else None)
         elif status in (204, 304):
             size = 0
-        else:
+        elif "content-length" in headers:
             size = self._exactly(int(headers["content-length"]), pieces if keep else None)
+        else:
+            size = self._to_end(pieces if keep else None)
         return Answer(status, size, time.perf_counter() - started, headers, b"".join(pieces))
 
     def _send(self, pieces: list[bytes | memoryview]) -> None:
@@ -110,6 +117,20 @@ class Connection:
             if keep is not None:
                 keep.append(bytes(view[:count]))
             missing -= count
+        return size
+
+    def _to_end(self, keep: list[bytes] | None) -> int:
+        """Read a body that the end of the connection ends (RFC 9112 6.3) and connect anew."""
+        size = len(self._rest)
+        if keep is not None:
+            keep.append(self._rest)
+        self._rest = b""
+        while count := self._socket.recv_into(self._buffer):
+            size += count
+            if keep is not None:
+                keep.append(bytes(memoryview(self._buffer)[:count]))
+        self._socket.close()
+        self._socket = self._open()
         return size
 
     def _chunked(self, keep: list[bytes] | None) -> int:
