@@ -41,6 +41,7 @@ class SqlDatabase:
         self.url = f"sqlite:///{path}"
         self._full_sync = full_sync
         self._engine: Engine | None = None
+        self._reading: Engine | None = None
 
     @property
     def engine(self) -> Engine:
@@ -87,15 +88,16 @@ class SqlDatabase:
     @contextmanager
     def read(self) -> Iterator[SqlTransaction]:
         """Open a read-only snapshot."""
-        deferred = self.engine.execution_options(wetread_begin="DEFERRED")
-        with _translated(), deferred.connect() as connection, connection.begin():
+        if self._reading is None:
+            self._reading = self.engine.execution_options(wetread_begin="DEFERRED")
+        with _translated(), self._reading.connect() as connection, connection.begin():
             yield SqlTransaction(connection)
 
     def close(self) -> None:
         """Close all connections."""
         if self._engine is not None:
             self._engine.dispose()
-            self._engine = None
+            self._engine = self._reading = None
 
 
 @contextmanager
