@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from wetread.core.errors import Unavailable
@@ -45,7 +46,9 @@ class Committer:
             self._parser.shutdown()
             self._parser = None
 
-    def prepare(self, part: Part, transfer: Transfer, study_uid: str | None) -> asyncio.Future[Prepared]:
+    def prepare(
+        self, part: Part | Sequence[Part], transfer: Transfer, study_uid: str | None
+    ) -> asyncio.Future[Prepared]:
         """Parse a part beside the event loop."""
         if self._parser is None:
             msg = "the gateway is not ready to store"

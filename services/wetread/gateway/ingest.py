@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
+from wetread.core.dicom.header_memory import HeaderMemory
 from wetread.core.errors import NotFound, StorageFull, WetreadError
 from wetread.core.facts import Source
 from wetread.core.ports.archive import Archive, IndexEntry, KnownInstance
@@ -78,6 +79,7 @@ class GroupIngest:
         self.settings = settings or IngestSettings()
         self._clock = clock
         self._lock = threading.Lock()
+        self._memory = HeaderMemory(self.settings.header)
 
     def store(
         self,
@@ -107,8 +109,8 @@ class GroupIngest:
         self.commit([batch])
         return batch.outcomes
 
-    def prepare(self, part: Part, transfer: Transfer, *, study_uid: str | None = None) -> Prepared:
-        """Parse and validate one part of *transfer*."""
+    def prepare(self, part: Part | Sequence[Part], transfer: Transfer, *, study_uid: str | None = None) -> Prepared:
+        """Parse and validate one part of *transfer*, whole or in pieces."""
         return prepare(
             part,
             received_at=self._clock(),
@@ -116,6 +118,7 @@ class GroupIngest:
             study_uid=study_uid,
             own_result=transfer.own_result,
             limits=self.settings.header,
+            memory=self._memory,
         )
 
     def commit(self, batches: Sequence[Batch]) -> None:

@@ -273,7 +273,7 @@ class _Store:
             self._pending.append(Prepared(self._refusal))
             return
         self._pending_bytes += buffer.size
-        self._pending.append(self._committer.prepare(buffer.view(), self._transfer, self._study_uid))
+        self._pending.append(self._committer.prepare(buffer.pieces(), self._transfer, self._study_uid))
 
     def _drop_open_part(self) -> None:
         if self._buffer is not None:

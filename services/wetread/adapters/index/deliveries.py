@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from sqlalchemy import Row, and_, insert, select, update
+from sqlalchemy import Row, and_, bindparam, insert, select, update
 
 from wetread.adapters.index.database import connection_of
+from wetread.adapters.index.statement import DriverStatement
 from wetread.adapters.index.subscriptions import subscription_of
 from wetread.adapters.index.tables import deliveries, events, subscriptions
 from wetread.core.events import Event, EventType
@@ -16,6 +17,11 @@ from wetread.core.ports import Delivery, DeliveryState, Transaction, WorkQueue
 
 WORKFLOW: Final = "deliver"
 QUEUE: Final = "notify"
+
+_ANY_RECEIVER: Final = DriverStatement(
+    select(subscriptions.c.id).where(subscriptions.c.tenant == bindparam("of"), subscriptions.c.active).limit(1)
+)
+"""Of the ingest path: most tenants have none."""
 
 
 class SqlDeliveries:
@@ -29,6 +35,8 @@ class SqlDeliveries:
         if event.type is EventType.DELIVERY_DEAD or event.data.get("shadow"):
             return
         connection = connection_of(tx)
+        if _ANY_RECEIVER.first(connection, {"of": event.tenant}) is None:
+            return
         receivers = select(subscriptions).where(subscriptions.c.tenant == event.tenant, subscriptions.c.active)
         for receiver in [subscription_of(row) for row in connection.execute(receivers)]:
             if receiver.types and event.type not in receiver.types:
