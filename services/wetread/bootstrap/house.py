@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
     from wetread.adapters.audit.journal import AccessJournal
     from wetread.core.tenants import Tenants
+    from wetread.adapters.codecs.pool import CodecPool
     from wetread.detection.runner import ProcessDetectorRunner
     from wetread.gateway.ingest import GroupIngest
     from wetread.orchestration.ports import Rules
@@ -152,6 +153,13 @@ class House:
         )
 
     @cached_property
+    def codecs(self) -> CodecPool:
+        """The processes that decompress and compress pixel data; none runs before one is needed."""
+        from wetread.adapters.codecs.pool import CodecPool
+
+        return CodecPool()
+
+    @cached_property
     def runner(self) -> ProcessDetectorRunner:
         """The processes that run detectors."""
         from wetread.adapters.evidence.encoder import Encoder
@@ -196,6 +204,8 @@ class House:
 
     def close(self) -> None:
         """Close what was opened."""
+        if "codecs" in self.__dict__:
+            self.codecs.close()
         self.queue.close()
         self.objects.close()
         self.index_database.close()

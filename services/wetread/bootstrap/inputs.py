@@ -28,6 +28,7 @@ def gateway(house: House, build: Build) -> Service:
         house.archive,
         house.objects,
         house.ingest,
+        house.codecs,
         settings=GatewaySettings(public_base_url=house.settings.public_base_url or "", ingest=house.ingest.settings),
         scratch=house.settings.data / "scratch",
         meter=SqlUsageMeter(),

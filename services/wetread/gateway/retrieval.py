@@ -9,12 +9,14 @@ from functools import partial
 from typing import Any, Final
 
 import orjson
+from anyio import CapacityLimiter
 from anyio.to_thread import run_sync
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from wetread.core.dicom.header import Element, Header, read_header
 from wetread.core.dicom.json_model import little_endian
+from wetread.core.dicom.lossless import obstacle
 from wetread.core.dicomweb.media_types import DICOM, DICOM_JSON, OCTETS, MediaType, accepts, parse_accept
 from wetread.core.dicomweb.multipart import MultipartWriter
 from wetread.core.errors import InvalidInput, NotAcceptable, NotFound
@@ -23,12 +25,12 @@ from wetread.core.ports.archive import Archive, ArchivedInstance, SeriesMetadata
 from wetread.core.ports.database import Database
 from wetread.core.ports.objects import ObjectStore
 from wetread.gateway.archives import ZIP, ZipStream, zip_range
-from wetread.gateway.negotiation import NATIVE, STORED, Choice, choose_frames, choose_instance
-from wetread.gateway.pixels import FrameReader, Undecodable
+from wetread.gateway.negotiation import ENCODED, NATIVE, STORED, Choice, choose_frames, choose_instance
+from wetread.gateway.pixels import FrameReader
 from wetread.gateway.ranges import part_of, read_part
-from wetread.gateway.recode import to_explicit_little_endian
 from wetread.gateway.responses import DATA_HEADERS, base_url, data_response, etag_of, not_modified
 from wetread.gateway.settings import GatewaySettings
+from wetread.gateway.transcoding import Transcoder, Undecodable
 
 _FRAMES: Final = re.compile(r"[0-9]{1,9}(?:,[0-9]{1,9})*")
 _BULK_PATH: Final = re.compile(r"[0-9A-Fa-f]{8}(?:/[0-9]{1,6}/[0-9A-Fa-f]{8})*")
@@ -38,11 +40,21 @@ _BULK_KEY: Final = b'"BulkDataURI":"'
 class RetrieveEndpoints:
     """The retrieve resources."""
 
-    def __init__(self, database: Database, archive: Archive, objects: ObjectStore, settings: GatewaySettings) -> None:
+    def __init__(
+        self,
+        database: Database,
+        archive: Archive,
+        objects: ObjectStore,
+        transcoder: Transcoder,
+        settings: GatewaySettings,
+    ) -> None:
         self._database = database
         self._archive = archive
         self._objects = objects
+        self.transcoder = transcoder
         self._settings = settings
+        # Who waits for a codec waits here, not in the threads that everything else needs.
+        self.codec_turns = CapacityLimiter(settings.codec_processes * 2)
 
     async def instances(self, request: Request) -> Response:
         """``GET`` of a study, series or instance: PS3.10 files."""
@@ -51,11 +63,17 @@ class RetrieveEndpoints:
         ranges = _ranges(request)
         zipped = None if single else zip_range(ranges)
         ranges = (zipped,) if zipped is not None else ranges
-        plans = [choose_instance(ranges, item.transfer_syntax_uid, single=single, lossy=item.lossy) for item in found]
+        encodable = self.transcoder.targets
+        plans = [
+            choose_instance(ranges, item.transfer_syntax_uid, single=single, lossy=item.lossy, encodable=encodable)
+            for item in found
+        ]
         etag = etag_of([(item.sop_uid, item.content_hash) for item in found], plans, zipped is not None)
         same = not_modified(request, etag)
         if same is not None:
             return same
+        if any(plan[0].form == ENCODED for plan in plans):
+            await run_sync(self._check_encodable, request, found, plans)
         headers = {"ETag": etag, "Vary": "Accept", **DATA_HEADERS}
         if single and not plans[0][0].multipart:
             stored = plans[0][0]
@@ -65,22 +83,23 @@ class RetrieveEndpoints:
                 part = await read_part(request, found[0].ref.length, reading, typed)
                 if part is not None:
                     return part
-            body, choice = await run_sync(self._instance, found[0], plans[0])
+            body, choice = await self._instance(request, found[0], plans[0])
             return part_of(request, body, headers | {"Content-Type": choice.content_type})
         if zipped is not None:
             named = {"Content-Type": ZIP, "Content-Disposition": 'attachment; filename="dicom.zip"'}
-            first = await run_sync(self._instance, found[0], plans[0])
-            return StreamingResponse(self._members(found, plans, first[0]), headers=headers | named)
+            first = await self._instance(request, found[0], plans[0])
+            return StreamingResponse(self._members(request, found, plans, first[0]), headers=headers | named)
         writer = MultipartWriter(DICOM, boundary=etag.strip('"'))
-        first = await run_sync(self._instance, found[0], plans[0])
+        first = await self._instance(request, found[0], plans[0])
         headers["Content-Type"] = writer.content_type
         base = base_url(request, self._settings)
         if all(plan[0].form == STORED for plan in plans):
             headers["Content-Length"] = str(self._stored_length(writer.boundary, found, plans, base))
-        return StreamingResponse(self._parts(writer, found, plans, first, base), headers=headers)
+        return StreamingResponse(self._parts(request, writer, found, plans, first, base), headers=headers)
 
     async def _parts(
         self,
+        request: Request,
         writer: MultipartWriter,
         found: Sequence[ArchivedInstance],
         plans: Sequence[list[Choice]],
@@ -89,13 +108,13 @@ class RetrieveEndpoints:
     ) -> AsyncIterator[bytes]:
         """Yield the parts. An instance that cannot be read ends the connection without the final delimiter."""
         for number, (item, plan) in enumerate(zip(found, plans, strict=True)):
-            body, choice = first if number == 0 else await run_sync(self._instance, item, plan)
+            body, choice = first if number == 0 else await self._instance(request, item, plan)
             yield writer.begin(choice.content_type, len(body), _instance_url(base, item))
             yield body
         yield writer.end()
 
     async def _members(
-        self, found: Sequence[ArchivedInstance], plans: Sequence[list[Choice]], first: bytes
+        self, request: Request, found: Sequence[ArchivedInstance], plans: Sequence[list[Choice]], first: bytes
     ) -> AsyncIterator[bytes]:
         """Yield a zip archive. An instance that cannot be read ends the connection without the central directory."""
         archive = ZipStream()
@@ -104,7 +123,7 @@ class RetrieveEndpoints:
             if item.series_uid != current:
                 series, number, current = series + 1, 0, item.series_uid
             number += 1
-            body = first if (series, number) == (1, 1) else (await run_sync(self._instance, item, plan))[0]
+            body = first if (series, number) == (1, 1) else (await self._instance(request, item, plan))[0]
             yield await run_sync(archive.add, series, number, body)
         yield archive.end()
 
@@ -118,31 +137,43 @@ class RetrieveEndpoints:
             total += item.ref.length
         return total + len(writer.end())
 
-    def _instance(self, item: ArchivedInstance, plan: Sequence[Choice]) -> tuple[bytes, Choice]:
+    async def _instance(self, request: Request, item: ArchivedInstance, plan: Sequence[Choice]) -> tuple[bytes, Choice]:
         """Return the bytes of one instance in the first form of *plan* that is possible."""
-        stored = self._objects.read(item.ref)
         problem: Undecodable | None = None
         for choice in plan:
             if choice.form == STORED:
-                return stored, choice
+                return await run_sync(self._objects.read, item.ref), choice
+            converting = partial(self.transcoder.instance, tenant_of(request), item, choice.transfer_syntax)
             try:
-                return to_explicit_little_endian(stored), choice
+                return await run_sync(converting, limiter=self.codec_turns), choice
             except Undecodable as error:
                 problem = error
         assert problem is not None
         raise problem
 
+    def _check_encodable(
+        self, request: Request, found: Sequence[ArchivedInstance], plans: Sequence[list[Choice]]
+    ) -> None:
+        """Refuse before the first byte what a compressed syntax cannot carry. Raises NotAcceptable."""
+        for item, plan in zip(found, plans, strict=True):
+            if plan[0].form != ENCODED:
+                continue
+            problem = obstacle(self.attributes(tenant_of(request), item), plan[0].transfer_syntax)
+            if problem:
+                raise NotAcceptable(problem)
+
     async def frames(self, request: Request) -> Response:
         """``GET .../frames/{list}``: 1-based frame numbers, in the order asked for."""
         numbers = self.frame_numbers(request)
         (item,) = await run_sync(self.find, request)
-        plan = choose_frames(_ranges(request), item.transfer_syntax_uid, one=len(numbers) == 1, lossy=item.lossy)
+        plan = self._frame_plan(_ranges(request), item, one=len(numbers) == 1)
         etag = etag_of(item.content_hash, numbers, plan)
         same = not_modified(request, etag)
         if same is not None:
             return same
         reader = await run_sync(self.reader, request, item)
-        frames, choice = await run_sync(_read_frames, reader, numbers, plan)
+        limiter = None if plan[0].form == STORED else self.codec_turns
+        frames, choice = await run_sync(_read_frames, reader, numbers, plan, limiter=limiter)
         headers = {"ETag": etag, "Vary": "Accept", **DATA_HEADERS}
         if not choice.multipart:
             return part_of(request, frames[0], headers | {"Content-Type": choice.content_type})
@@ -206,7 +237,7 @@ class RetrieveEndpoints:
             raise NotFound(msg)
         tag, vr, start, length, _ = element
         if header.pixels is not None and header.pixels.fragments is not None and tag == header.pixels.tag:
-            plan = choose_frames(ranges, item.transfer_syntax_uid, one=False, lossy=item.lossy)
+            plan = self._frame_plan(ranges, item, one=False)
             reader = self._reader(tenant, item)
             frames, choice = _read_frames(reader, list(range(1, reader.count + 1)), plan)
             return frames, choice.content_type
@@ -215,6 +246,10 @@ class RetrieveEndpoints:
             raise NotAcceptable(msg)
         value = bytes(header.data[start : start + length])
         return [little_endian(value, vr, little=header.little_endian)], OCTETS
+
+    def _frame_plan(self, ranges: Sequence[MediaType], item: ArchivedInstance, *, one: bool) -> list[Choice]:
+        encodable = self.transcoder.targets
+        return choose_frames(ranges, item.transfer_syntax_uid, one=one, lossy=item.lossy, encodable=encodable)
 
     def find(self, request: Request) -> list[ArchivedInstance]:
         """Return the instances that the request's path names. Raises NotFound."""
@@ -227,7 +262,8 @@ class RetrieveEndpoints:
 
     def _reader(self, tenant: str, item: ArchivedInstance) -> FrameReader:
         attributes = self.attributes(tenant, item)
-        return FrameReader(self._objects, item, attributes, frame_bytes=self._settings.frame_bytes)
+        limit = self._settings.frame_bytes
+        return FrameReader(self._objects, self.transcoder, tenant, item, attributes, frame_bytes=limit)
 
     def attributes(self, tenant: str, item: ArchivedInstance) -> Mapping[str, Mapping[str, Any]]:
         """Return the stored metadata of one instance."""
@@ -290,6 +326,8 @@ def _read_frames(reader: FrameReader, numbers: Sequence[int], plan: Sequence[Cho
     problem: Undecodable | None = None
     for choice in plan:
         try:
+            if choice.form == ENCODED:
+                return [reader.encoded(number, choice.transfer_syntax) for number in numbers], choice
             read = reader.native if choice.form == NATIVE else reader.stored
             return [read(number) for number in numbers], choice
         except Undecodable as error:

@@ -13,6 +13,7 @@ from wetread.core.ports.archive import Archive
 from wetread.core.ports.database import Database
 from wetread.core.ports.objects import ObjectStore
 from wetread.core.ports.usage import UsageMeter
+from wetread.core.ports.pixels import FrameCodecs
 from wetread.core.service import Service
 from wetread.gateway.admission import Admission, Room
 from wetread.gateway.capabilities import CapabilitiesEndpoint
@@ -26,7 +27,9 @@ from wetread.gateway.rendered import RenderEndpoints
 from wetread.gateway.replay import recover
 from wetread.gateway.retrieval import RetrieveEndpoints
 from wetread.gateway.settings import GatewaySettings
+from wetread.gateway.singleflight import SingleFlight
 from wetread.gateway.stow import StowEndpoint
+from wetread.gateway.transcoding import Transcoder
 
 
 class GatewayPorts(Protocol):
@@ -41,6 +44,8 @@ class GatewayPorts(Protocol):
     @property
     def ingest(self) -> GroupIngest: ...
     @property
+    def codecs(self) -> FrameCodecs: ...
+    @property
     def gateway_settings(self) -> GatewaySettings: ...
     @property
     def scratch(self) -> Path | None: ...
@@ -53,6 +58,7 @@ def build(ports: GatewayPorts) -> Service:
         ports.archive,
         ports.objects,
         ports.ingest,
+        ports.codecs,
         settings=ports.gateway_settings,
         scratch=ports.scratch,
     )
@@ -63,6 +69,7 @@ def gateway(
     archive: Archive,
     objects: ObjectStore,
     ingest: GroupIngest,
+    codecs: FrameCodecs,
     *,
     settings: GatewaySettings | None = None,
     scratch: Path | None = None,
@@ -77,7 +84,8 @@ def gateway(
     """
     settings = settings or GatewaySettings()
     committer = Committer(ingest)
-    retrieve = RetrieveEndpoints(database, archive, objects, settings)
+    transcoder = Transcoder(codecs, objects, SingleFlight(settings.codec_cache_bytes))
+    retrieve = RetrieveEndpoints(database, archive, objects, transcoder, settings)
     router = routes(
         settings.base_path,
         Admission(

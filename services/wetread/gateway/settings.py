@@ -51,6 +51,9 @@ class GatewaySettings:
     url_bytes: int = 16 << 10
     frame_bytes: int = 1 << 30
     """Decoded size of one frame: checked before a decoder may allocate it."""
-    transcode_threads: int = 2
+    codec_processes: int = 2
+    """Processes that decompress and compress; started when first needed."""
+    codec_cache_bytes: int = 64 << 20
+    """Decompressed, transcoded and rendered frames that are kept for whoever asks next."""
     qido_empty_status: Literal[200, 204] = 200
     ingest: IngestSettings = field(default_factory=IngestSettings)
