@@ -31,13 +31,14 @@ from wetread.adapters.notify.webhook import HttpWebhookSender
 from wetread.adapters.objectstore.artifacts import FileArtifactStore
 from wetread.adapters.objectstore.segments import SegmentStore
 from wetread.adapters.workqueue.dbos import DbosWorkQueue, create_queue_schema
-from wetread.core.errors import StorageFull, Unavailable
+from wetread.core.errors import ConfigurationError, StorageFull, Unavailable
 from wetread.core.ports import DetectorInfo
 from wetread.core.service import Service
-from wetread.registry import SERVICES, WORKER
+from wetread.registry import DIMSE, EXTRAS, SERVICES, WORKER
 from wetread.settings import Settings
 
 if TYPE_CHECKING:
+    from prometheus_client.registry import Collector
     from starlette.types import ASGIApp
 
     from wetread.detection.runner import ProcessDetectorRunner
@@ -124,6 +125,8 @@ class House:
         self.results = SqlResults(self.clock)
         self.workitems = SqlWorkitems(self.clock)
         networks = _PRIVATE_NETWORKS if settings.allow_private_webhooks else ()
+        self.collectors: list[Collector] = []
+        """Metrics of services that count for themselves."""
         self.webhooks = HttpWebhookSender(
             self.clock, AddressPolicy(networks), user_agent=f"wetread/{wetread.__version__}"
         )
@@ -199,7 +202,13 @@ class House:
         built = []
         for name in names:
             module, _, function = SERVICES[name].partition(":")
-            build = getattr(import_module(module), function)
+            try:
+                build = getattr(import_module(module), function)
+            except ModuleNotFoundError as error:
+                if name not in EXTRAS or (error.name or "").partition(".")[0] == "wetread":
+                    raise
+                msg = f"the service {name} needs a package that is not installed: pip install 'wetread[{name}]'"
+                raise ConfigurationError(msg) from error
             built.append(getattr(inputs, name)(self, build))
         return built
 
@@ -211,7 +220,10 @@ class House:
 
         keys = ApiKeys(self.settings.api_keys_file) if self.settings.api_keys_file else None
         cors = CorsPolicy(self.settings.allowed_origins, self.settings.cross_origin_resource_policy)
-        return build_app(services, checks=self.checks(), metrics=Metrics(self.database), keys=keys, cors=cors)
+        metrics = Metrics(self.database)
+        for collector in self.collectors:
+            metrics.registry.register(collector)
+        return build_app(services, checks=self.checks(), metrics=metrics, keys=keys, cors=cors)
 
     def checks(self) -> dict[str, Callable[[], None]]:
         """Return the readiness checks: database, room on disk, a living worker."""
@@ -242,7 +254,8 @@ def open_house(settings: Settings, names: Sequence[str]) -> Iterator[House]:
     """Open the adapters for the named services of this process and close them at the end."""
     # pydicom's warnings about odd values quote them: patient data must not reach a log.
     pydicom_settings.reading_validation_mode = IGNORE
-    house = House(settings, shard="worker" if set(names) & set(WORKER) else "web")
+    shards = {"worker": WORKER, "dimse": DIMSE}
+    house = House(settings, shard=next((shard for shard, of in shards.items() if set(names) & set(of)), "web"))
     house.prepare()
     try:
         yield house
