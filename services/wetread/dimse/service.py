@@ -7,7 +7,7 @@ import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from anyio.to_thread import run_sync
 from fastapi import APIRouter
@@ -92,7 +92,7 @@ class Edge:
             max_pdu=self.settings.max_pdu,
             idle_seconds=self.settings.idle_seconds,
             handshake_seconds=self.settings.association_seconds,
-            connections=self.settings.max_associations * 2,
+            connections=self.settings.max_associations * 2 + 16,
             dataset=self._dataset,
         )
         contexts = [build_context(uid, _SYNTAXES) for uid in SERVICES]
@@ -142,13 +142,21 @@ class Edge:
         association.bind(evt.EVT_C_ECHO, self._echo)
         association.bind(evt.EVT_C_FIND, self._find)
         association.bind(evt.EVT_RELEASED, self._released)
-        association.bind(evt.EVT_ABORTED, self._store.audit)
-        association.bind(evt.EVT_CONN_CLOSE, self._store.audit)
+        association.bind(evt.EVT_CONN_CLOSE, self._closed)
         association.services = {C_MOVE: self._retrieve, C_GET: self._retrieve}
 
     def _echo(self, _event: Any) -> int:
         self.ports.meter.request("C-ECHO", 0, 0.0)
         return 0
+
+    def _closed(self, event: Any) -> None:
+        """However an association ended: its audit entry, and nothing of it stays."""
+        association: BoundedAssociation = event.assoc
+        association.dimse.discard()
+        self._store.audit(event)
+        if association.peer is None:
+            # pynetdicom would go on waiting for the request that cannot come any more.
+            association.dul.to_user_queue.put(cast("Any", None))
 
     def _released(self, event: Any) -> None:
         """The end of a transfer: only a release says that the sender was done, an abort does not."""
@@ -157,7 +165,6 @@ class Edge:
                 event.assoc.transfer.end()
             except Exception as error:
                 log.exception("the end of a transfer could not be told", exc_info=error)
-        self._store.audit(event)
 
 
 def build(ports: DimsePorts, settings: DimseSettings | None = None) -> Service:

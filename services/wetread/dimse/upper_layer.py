@@ -125,9 +125,20 @@ class BoundedDimse(DIMSEServiceProvider):
         if self.msg_queue.qsize() > _QUEUED_MESSAGES:
             self._give_up()
 
+    def discard(self) -> None:
+        """Give back what has arrived and nobody will ask for any more."""
+        half, self.message = self.message, None
+        waiting = [half.data_set] if half is not None else []
+        while not self.msg_queue.empty():
+            _, message = self.msg_queue.get(block=False)
+            waiting.append(getattr(message, "DataSet", None))
+        for data in waiting:
+            if isinstance(data, ReceivedDataset):
+                data.discard()
+
     def _give_up(self) -> None:
         log.warning("association aborted: not a DIMSE message")
-        self.message = None
+        self.discard()
         self.dul.event_queue.put("Evt19")
 
 
