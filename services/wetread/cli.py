@@ -35,11 +35,12 @@ def up(
     host: Annotated[str | None, typer.Option(help="Address to bind (default 127.0.0.1).")] = None,
     port: Annotated[int | None, typer.Option(help="Port to bind; 0 takes a free one (default 8080).")] = None,
     data: Annotated[Path | None, typer.Option(help="Data folder (default ./wetread-data).")] = None,
+    dimse_port: Annotated[int | None, typer.Option(help="Also listen for DICOM associations on this port.")] = None,
 ) -> None:
     """Run everything on this machine: a web process and a worker process, restarted when one dies."""
     from wetread.commands.up import run_up
 
-    raise typer.Exit(run_up(host=host, port=port, data=data))
+    raise typer.Exit(run_up(host=host, port=port, data=data, dimse_port=dimse_port))
 
 
 @app.command()

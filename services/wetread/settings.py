@@ -88,6 +88,29 @@ class Settings(BaseSettings):
     )
     max_part_bytes: int = Field(default=16 * 2**30, description="Largest single STOW part.")
     max_request_bytes: int = Field(default=64 * 2**30, description="Largest STOW request.")
+    dimse_port: int | None = Field(
+        default=None, ge=0, le=65535, description="DICOM port of the DIMSE edge; set: `wetread up` runs it too."
+    )
+    dimse_host: str = Field(
+        default="127.0.0.1", description="Address the DICOM port binds. Loopback only unless peers are configured."
+    )
+    dimse_http_port: int = Field(
+        default=0, ge=0, le=65535, description="Port of health and metrics of the DIMSE process of `wetread up`."
+    )
+    dimse_ae_title: str = Field(default="WETREAD", description="Our AE title.")
+    dimse_peers: Path | None = Field(
+        default=None, description="YAML file of the AEs that may associate, with addresses and tenant."
+    )
+    dimse_tls_certificate: Path | None = Field(default=None, description="PEM chain; set: the DICOM port speaks TLS.")
+    dimse_tls_key: Path | None = Field(default=None, description="PEM key of the certificate.")
+    dimse_tls_authorities: Path | None = Field(
+        default=None, description="PEM authorities; set: peers have to show a certificate that one of them signed."
+    )
+    dimse_max_associations: int = Field(default=32, ge=1, le=1000, description="DICOM associations at a time.")
+    dimse_max_pdu: int = Field(
+        default=131072, ge=4096, le=2**24, description="Largest DICOM PDU that peers may send, in bytes."
+    )
+    dimse_idle: float = Field(default=60.0, gt=0, description="Silence after which an association is aborted.")
     cors_origins: str = Field(
         default="", description="Web origins whose pages may read answers, such as https://viewer.example, by comma."
     )
@@ -153,6 +176,18 @@ class Settings(BaseSettings):
                 f"refusing to bind {self.host}: without authentication the server binds loopback only; "
                 "set WETREAD_API_KEYS_FILE or WETREAD_OIDC_ISSUER"
             )
+            raise ValueError(msg)
+        if not is_loopback(self.dimse_host) and self.dimse_peers is None:
+            msg = (
+                f"refusing to bind {self.dimse_host} for DICOM: without peers it binds loopback only; "
+                "set WETREAD_DIMSE_PEERS"
+            )
+            raise ValueError(msg)
+        if (self.dimse_tls_certificate is None) != (self.dimse_tls_key is None):
+            msg = "WETREAD_DIMSE_TLS_CERTIFICATE and WETREAD_DIMSE_TLS_KEY go together"
+            raise ValueError(msg)
+        if self.dimse_tls_authorities is not None and self.dimse_tls_certificate is None:
+            msg = "WETREAD_DIMSE_TLS_AUTHORITIES needs WETREAD_DIMSE_TLS_CERTIFICATE"
             raise ValueError(msg)
         return self
 

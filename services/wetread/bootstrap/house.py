@@ -31,13 +31,14 @@ from wetread.adapters.notify.webhook import HttpWebhookSender
 from wetread.adapters.objectstore.artifacts import FileArtifactStore
 from wetread.adapters.objectstore.segments import SegmentStore
 from wetread.adapters.workqueue.dbos import DbosWorkQueue, create_queue_schema
-from wetread.core.errors import StorageFull, Unavailable
+from wetread.core.errors import ConfigurationError, StorageFull, Unavailable
 from wetread.core.ports import DetectorInfo
 from wetread.core.service import Service
-from wetread.registry import SERVICES, WORKER
+from wetread.registry import DIMSE, EXTRAS, SERVICES, WORKER
 from wetread.settings import Settings
 
 if TYPE_CHECKING:
+    from prometheus_client.registry import Collector
     from starlette.types import ASGIApp
 
     from wetread.adapters.audit.journal import AccessJournal
@@ -129,6 +130,8 @@ class House:
         self.workitems = SqlWorkitems(self.clock)
         self.access_trail = SqlAccessTrail()
         networks = _PRIVATE_NETWORKS if settings.allow_private_webhooks else ()
+        self.collectors: list[Collector] = []
+        """Metrics of services that count for themselves."""
         self.webhooks = HttpWebhookSender(
             self.clock, AddressPolicy(networks), user_agent=f"wetread/{wetread.__version__}"
         )
@@ -218,7 +221,13 @@ class House:
         built = []
         for name in names:
             module, _, function = SERVICES[name].partition(":")
-            build = getattr(import_module(module), function)
+            try:
+                build = getattr(import_module(module), function)
+            except ModuleNotFoundError as error:
+                if name not in EXTRAS or (error.name or "").partition(".")[0] == "wetread":
+                    raise
+                msg = f"the service {name} needs a package that is not installed: pip install 'wetread[{name}]'"
+                raise ConfigurationError(msg) from error
             built.append(getattr(inputs, name)(self, build))
         return built
 
@@ -232,6 +241,8 @@ class House:
         from wetread.bootstrap.web import build_app
 
         metrics = Metrics(self.database)
+        for collector in self.collectors:
+            metrics.registry.register(collector)
         journal = self.access_journal(lost=metrics.audit_lost.inc)
         trail = Service("audit", audit.router(self.database, self.access_trail), lifespan=journal.lifespan)
         guards = Guards(authenticator(self.settings), journal, self.tenants)
@@ -286,7 +297,8 @@ def open_house(settings: Settings, names: Sequence[str]) -> Iterator[House]:
     """Open the adapters for the named services of this process and close them at the end."""
     # pydicom's warnings about odd values quote them: patient data must not reach a log.
     pydicom_settings.reading_validation_mode = IGNORE
-    role = "worker" if set(names) & set(WORKER) else "web"
+    roles = {"worker": WORKER, "dimse": DIMSE}
+    role = next((role for role, of in roles.items() if set(names) & set(of)), "web")
     house = House(settings, shard=settings.instance or role)
     house.prepare()
     try:

@@ -35,6 +35,50 @@ def gateway(house: House, build: Build) -> Service:
     )
 
 
+def dimse(house: House, build: Build) -> Service:
+    """The DICOM network edge over the same ingest and index as the gateway."""
+    from wetread.adapters.index.dicom_sends import SqlResultSends
+    from wetread.adapters.telemetry.dimse import DimseMetrics
+    from wetread.dimse.ports import DimsePorts
+    from wetread.dimse.settings import DEFAULT_PORT, DimseSettings, TlsFiles
+    from wetread.gateway.intake import GroupIntake
+    from wetread.gateway.recode import to_explicit_little_endian
+
+    settings = house.settings
+    tls = None
+    if settings.dimse_tls_certificate is not None and settings.dimse_tls_key is not None:
+        tls = TlsFiles(settings.dimse_tls_certificate, settings.dimse_tls_key, settings.dimse_tls_authorities)
+    meter = DimseMetrics()
+    house.collectors += meter.collectors
+    ports = DimsePorts(
+        database=house.index_database,
+        durable=house.database,
+        archive=house.archive,
+        objects=house.objects,
+        intake=GroupIntake(house.index_database, house.archive, house.objects, house.ingest),
+        events=house.events,
+        sends=SqlResultSends(),
+        decompress=to_explicit_little_endian,
+        clock=house.clock,
+        meter=meter,
+    )
+    return build(
+        ports,
+        DimseSettings(
+            ae_title=settings.dimse_ae_title,
+            host=settings.dimse_host,
+            port=DEFAULT_PORT if settings.dimse_port is None else settings.dimse_port,
+            peers=settings.dimse_peers,
+            tls=tls,
+            scratch=settings.data / "scratch",
+            max_associations=settings.dimse_max_associations,
+            max_pdu=settings.dimse_max_pdu,
+            idle_seconds=settings.dimse_idle,
+            object_bytes=settings.max_part_bytes,
+        ),
+    )
+
+
 def worklist(house: House, build: Build) -> Service:
     """Reading order, provider API, events, pages and UPS-RS."""
     from wetread.adapters.index.worklist import SqlWorklist

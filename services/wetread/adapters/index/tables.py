@@ -409,3 +409,31 @@ deliveries = Table(
     Index("deliveries_state", "state", "next_attempt_at"),
     Index("deliveries_subscription", "tenant", "subscription_id", "state", "updated_at"),
 )
+
+# --- results sent to DICOM destinations ----------------------------------------------------------------------------
+
+dicom_sends = Table(
+    "dicom_sends",
+    metadata,
+    Column("tenant", String, nullable=False),
+    Column("destination", String, nullable=False),  # AE title
+    Column("event_id", String, nullable=False),
+    Column("study_uid", String, nullable=False),
+    Column("series_json", Text, nullable=False),
+    Column("state", String, nullable=False),  # pending, sent, dead
+    Column("attempts", Integer, nullable=False, default=0),
+    Column("due_at", Float, nullable=False),
+    Column("last_error", String, nullable=False, default=""),
+    Column("updated_at", Float, nullable=False),
+    PrimaryKeyConstraint("tenant", "destination", "event_id"),
+    Index("dicom_sends_due", "state", "tenant", "destination", "due_at"),
+)
+
+dicom_send_cursors = Table(  # how far each destination has seen the events
+    "dicom_send_cursors",
+    metadata,
+    Column("tenant", String, nullable=False),
+    Column("destination", String, nullable=False),
+    Column("cursor", Integer, nullable=False),
+    PrimaryKeyConstraint("tenant", "destination"),
+)

@@ -42,6 +42,12 @@ _QUERIES: Final[tuple[tuple[str, str, tuple[str, ...], str], ...]] = (
         "SELECT state, count(*) FROM deliveries GROUP BY 1",
     ),
     (
+        "wetread_dicom_sends",
+        "Results on their way to DICOM destinations by state.",
+        ("state",),
+        "SELECT state, count(*) FROM dicom_sends GROUP BY 1",
+    ),
+    (
         "wetread_queue_depth",
         "Durable workflows waiting or running, by queue and status.",
         ("queue", "status"),
