@@ -19,6 +19,8 @@ REAL: dict[str, Callable[[], bool]] = {
     "dcmtk": lambda: shutil.which("dcmdump") is not None,
     "chromium": lambda: shutil.which("chromium") is not None,
     "torch": lambda: _importable("torch"),
+    "openslide": lambda: all(_importable(name) for name in ("openslide", "simplejpeg", "pyarrow")),
+    "ray": lambda: _importable("ray"),
 }
 
 
