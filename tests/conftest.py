@@ -26,6 +26,8 @@ REAL: dict[str, Callable[[], bool]] = {
     "ohif": (Settings().viewer / "index.html").is_file,
     "torch": lambda: _importable("torch"),
     "postgres": lambda: _postgres_is_here(),  # noqa: PLW0108 - defined below
+    "openslide": lambda: all(_importable(name) for name in ("openslide", "simplejpeg", "pyarrow")),
+    "ray": lambda: _importable("ray"),
 }
 
 
