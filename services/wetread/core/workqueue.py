@@ -17,6 +17,8 @@ EVALUATE: Final = "evaluate_study"
 QUIET: Final = "study_quiet"
 RUN: Final = "run_task"
 COMPOSE: Final = "compose_results"
+OPERATE: Final = "operate_task"
+"""What a person or an outside performer asks of a task, carried out by the orchestration."""
 
 
 @dataclass(frozen=True, slots=True)

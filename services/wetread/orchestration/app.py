@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, Final
 
 from dbos import DBOS, DBOSConfig, DBOSPortableJSONSerializer
@@ -22,6 +23,7 @@ from wetread.core.workqueue import (
     COMPOSE,
     EVALUATE,
     MAX_RECOVERY_ATTEMPTS,
+    OPERATE,
     QUEUES,
     QUIET,
     RUN,
@@ -29,6 +31,7 @@ from wetread.core.workqueue import (
 from wetread.orchestration.compose import Composition
 from wetread.orchestration.evaluate import Evaluation, Evaluator
 from wetread.orchestration.execute import Execution, failure
+from wetread.orchestration.operations import Afterwards, Operations
 
 _log = logging.getLogger(__name__)
 
@@ -126,12 +129,17 @@ class DurableApplication:
 
 
 def register_orchestration(
-    application: DurableApplication, evaluator: Evaluator, execution: Execution, composition: Composition
+    application: DurableApplication,
+    evaluator: Evaluator,
+    execution: Execution,
+    composition: Composition,
+    operations: Operations,
 ) -> None:
-    """Register the four workflows of the orchestration."""
+    """Register the durable workflows of the orchestration."""
     _register_control(application, evaluator)
     application.register(RUN, _run_task(execution))
     application.register(COMPOSE, _compose_results(composition))
+    application.register(OPERATE, _operate_task(operations))
 
 
 def _register_control(application: DurableApplication, evaluator: Evaluator) -> None:
@@ -194,10 +202,23 @@ def _run_task(execution: Execution) -> Durable:
     return run_task
 
 
+def _operate_task(operations: Operations) -> Durable:
+    def operate_task(tenant: str, study_uid: str, detector: str, verb: str, text: str, reason: str) -> str:
+        def perform() -> dict[str, Any]:
+            return asdict(operations.perform(tenant, study_uid, detector, verb, text, reason))
+
+        done = DBOS.run_step(_retried("perform"), perform)
+        afterwards = Afterwards(done["outcome"], tuple(done["cancel"]), tuple(done["expedite"]))
+        DBOS.run_step(_retried("finish"), lambda: operations.finish(afterwards))
+        return afterwards.outcome
+
+    return operate_task
+
+
 def _compose_results(composition: Composition) -> Durable:
-    def compose_results(tenant: str, result_key: str, stamps: dict[str, float]) -> str:
+    def compose_results(tenant: str, result_key: str, stamps: dict[str, float], again: bool = False) -> str:
         try:
-            stored = DBOS.run_step(_retried("store"), composition.store, tenant, result_key)
+            stored = DBOS.run_step(_retried("store"), composition.store, tenant, result_key, again=again)
         except Exception as error:
             detail = f"{type(error).__name__}: {error}" if isinstance(error, WetreadError) else type(error).__name__
             _log.warning("report failed", extra={"result": result_key[:12], "error": type(error).__name__})

@@ -21,6 +21,7 @@ from wetread.orchestration.loops import (
     Outcomes,
     Periodic,
 )
+from wetread.orchestration.operations import Operations
 from wetread.orchestration.ports import Ports, Rules
 
 
@@ -51,7 +52,8 @@ def build(orchestration: Orchestration) -> Service:
             executor_id=orchestration.executor_id,
             max_recovery_attempts=orchestration.max_recovery_attempts,
         )
-        register_orchestration(application, evaluator, execution, composition)
+        operations = Operations(ports, rules, evaluator)
+        register_orchestration(application, evaluator, execution, composition, operations)
         for name, function in orchestration.workflows.items():
             application.register_step(name, function)
         leases = Leases(ports, orchestration.executor_id, application.take_over)

@@ -18,6 +18,7 @@ from wetread.core.ports.orchestration import DeadWork
 from wetread.core.priority import queue_number
 from wetread.core.workqueue import APPLICATION, APPLICATION_VERSION, QUEUES
 
+_WAITING: Final = frozenset({"ENQUEUED", "DELAYED"})
 _ENDED: Final = frozenset({"SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"})
 
 
@@ -87,6 +88,12 @@ class DbosRunControl:
         alive = {status.workflow_id for status in self._statuses(workflow_ids) if status.status not in _ENDED}
         for workflow_id in alive:
             self._queue.client.cancel_workflow(workflow_id)
+
+    def move(self, workflow_ids: Sequence[str], queue: str) -> None:
+        """Move those that still wait to another queue; DBOS keeps their number (docs/adr/0301)."""
+        waiting = [s.workflow_id for s in self._statuses(workflow_ids) if s.status in _WAITING]
+        if waiting:
+            self._queue.client.resume_workflows(waiting, queue_name=queue)
 
     def end_states(self, workflow_ids: Sequence[str]) -> Mapping[str, str]:
         """Return the end states of those that have ended."""

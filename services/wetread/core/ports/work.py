@@ -57,6 +57,9 @@ class TaskRepository(Protocol):
     def by_run(self, tx: Transaction, run_id: str) -> Task | None:
         """Return the task whose run in flight has this id, or None (superseded, cancelled or unknown)."""
 
+    def by_workitem(self, tx: Transaction, tenant: str, workitem_uid: str) -> Task | None:
+        """Return the task that a workitem stands for now, or None."""
+
     def in_flight(self, tx: Transaction) -> list[Task]:
         """Return all tasks of all tenants that have a run in flight."""
 
