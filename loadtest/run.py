@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-SHORT = ("turnaround",)
+SHORT = ("turnaround", "event_latency", "rules")
 
 
 def machine() -> str:

@@ -16,5 +16,7 @@ SERVICES: Final[dict[str, str]] = {
 WEB: Final = ("gateway", "worklist", "ffrct")
 """Services of the web process of ``wetread up``."""
 
-WORKER: Final = ("orchestration", "triage", "detection")
-"""Services of the worker process of ``wetread up``: numeric work never shares the web process's GIL."""
+WORKER: Final = ("detection", "triage", "orchestration")
+"""Services of the worker process of ``wetread up``: numeric work never shares the web process's GIL.
+
+They end in reverse: the orchestration drains while the detectors that its runs need still live."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from wetread.core.service import Service
@@ -103,6 +103,7 @@ def orchestration(house: House, build: Build) -> Service:
     )
     from wetread.adapters.index.executors import SqlExecutors
     from wetread.adapters.workqueue.dbos import DbosRunControl
+    from wetread.adapters.workqueue.signals import queue_signal
     from wetread.bootstrap.house import load_rules
     from wetread.orchestration.ports import Ports
     from wetread.orchestration.service import Orchestration
@@ -137,6 +138,7 @@ def orchestration(house: House, build: Build) -> Service:
             house.database.url,
             workflows={"deliver": house.notifier.deliver},
             drain_seconds=_DRAIN_SECONDS,
+            signals=partial(queue_signal, house.database.url),
         )
     )
 

@@ -41,6 +41,12 @@ QUEUES: Final[dict[str, Lane]] = {
 """Lanes of the embedded profile, which runs them all in one worker process."""
 
 
+LONG_LANES: Final = tuple(name for name in QUEUES if name.startswith("detector."))
+"""Lanes whose work takes long: a stopping process takes none of it any more."""
+SHORT_LANES: Final = ("control", "evidence", "notify")
+"""Lanes of what follows from running work: a stopping process still does it, so that no report waits for the next."""
+
+
 def detector_lane(priority: Priority) -> str:
     """Return the lane of a detector run: STAT work has workers of its own, and so has batch work."""
     if priority is Priority.STAT:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Final
@@ -22,15 +23,18 @@ from wetread.core.workqueue import (
     APPLICATION_VERSION,
     COMPOSE,
     EVALUATE,
+    LONG_LANES,
     MAX_RECOVERY_ATTEMPTS,
     OPERATE,
     QUEUES,
     QUIET,
     RUN,
+    SHORT_LANES,
 )
 from wetread.orchestration.compose import Composition
 from wetread.orchestration.evaluate import Evaluation, Evaluator
 from wetread.orchestration.execute import Execution, failure
+from wetread.orchestration.lanes import Lanes, Signals, listen_to_none, running_lanes, unfinished
 from wetread.orchestration.operations import Afterwards, Operations
 
 _log = logging.getLogger(__name__)
@@ -38,6 +42,7 @@ _log = logging.getLogger(__name__)
 Durable = Callable[..., Any]
 _TIMEOUT_GRACE_SECONDS: Final = 10.0
 """The runner ends a run itself; the step's own limit is the net below it."""
+_DRAIN_LOOK_SECONDS: Final = 0.05
 
 
 def _transient(error: BaseException) -> bool:
@@ -66,10 +71,11 @@ class DurableApplication:
         executor_id: str,
         queues: Sequence[str] = tuple(QUEUES),
         max_recovery_attempts: int = MAX_RECOVERY_ATTEMPTS,
+        signals: Signals | None = None,
     ) -> None:
         self._url = url
         self._executor_id = executor_id
-        self._queues = tuple(queues)
+        self._lanes = Lanes(queues, signals)
         self._max_recovery_attempts = max_recovery_attempts
         self._workflows: dict[str, Durable] = {}
         self._launched = False
@@ -109,15 +115,26 @@ class DurableApplication:
         DBOS(config=config)
         for name, function in self._workflows.items():
             DBOS.workflow(name=name, max_recovery_attempts=self._max_recovery_attempts)(function)
-        DBOS.listen_queues(self._queues)
+        listen_to_none()
         DBOS.launch()
         self._launched = True
+        self._lanes.start()
 
     def destroy(self, *, drain_seconds: int = 0) -> None:
-        """Stop taking work, wait for running workflows up to *drain_seconds*, close. What is left stays recoverable."""
-        if self._launched:
-            self._launched = False
-            DBOS.destroy(destroy_registry=True, workflow_completion_timeout_sec=drain_seconds)
+        """Stop in two steps of together *drain_seconds*, close. What is left stays recoverable.
+
+        First no new inference, but what follows from running one (its report, its notification) is still taken; once
+        those lanes are empty too, none.
+        """
+        if not self._launched:
+            return
+        self._launched = False
+        deadline = time.monotonic() + drain_seconds
+        self._lanes.stop(LONG_LANES)
+        while time.monotonic() < deadline and (running_lanes(LONG_LANES) or unfinished(SHORT_LANES)):
+            time.sleep(_DRAIN_LOOK_SECONDS)
+        self._lanes.stop()
+        DBOS.destroy(destroy_registry=True)
 
     def take_over(self, executor_ids: Sequence[str]) -> int:
         """Hand the unfinished work of dead executors back to its queues; returns how much there was.

@@ -109,3 +109,10 @@ class WorkQueue(Protocol):
         delay_seconds: float | None = None,
     ) -> None:
         """Enqueue in the given transaction. The same id again is ignored."""
+
+
+class QueueSignal(Protocol):
+    """Tells a worker that the queue may have changed; a lost signal costs time, never work."""
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for a change, at most so long; True: there may be one. Raises Unavailable."""
