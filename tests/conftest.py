@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from wetread.settings import Settings
+
 if TYPE_CHECKING:
     from wetread.testing.servers.postgres import Postgres
 

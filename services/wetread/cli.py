@@ -247,6 +247,7 @@ Json = Annotated[bool, typer.Option("--json", help="The answer of the server as 
 Limit = Annotated[int, typer.Option(min=1, max=1000, help="How many at most.")]
 Study = Annotated[str, typer.Argument(help="Study Instance UID.")]
 Detector = Annotated[str, typer.Argument(help="Detector, such as ich.")]
+Reason = Annotated[str, typer.Option(help="Why, for the timeline of the study.")]
 _HERE = "http://127.0.0.1:8080"
 
 
@@ -285,7 +286,7 @@ def tasks_retry(
     study: Study,
     detector: Detector,
     url: Url = _HERE,
-    reason: Annotated[str, typer.Option(help="Why, for the timeline of the study.")] = "",
+    reason: Reason = "",
     api_key: Key = None,
     json: Json = False,
 ) -> None:
@@ -293,6 +294,101 @@ def tasks_retry(
     from wetread.commands.tasks import run_retry
 
     raise typer.Exit(run_retry(_client(url, api_key), study, detector, reason=reason, as_json=json))
+
+
+@tasks.command("cancel")
+def tasks_cancel(
+    study: Study,
+    detector: Detector,
+    url: Url = _HERE,
+    reason: Reason = "",
+    api_key: Key = None,
+    json: Json = False,
+) -> None:
+    """Call a waiting or running task off; only a retry starts it again."""
+    _operate("cancel", study, detector, url, reason, api_key, as_json=json)
+
+
+@tasks.command("discard")
+def tasks_discard(
+    study: Study,
+    detector: Detector,
+    url: Url = _HERE,
+    reason: Reason = "",
+    api_key: Key = None,
+    json: Json = False,
+) -> None:
+    """Take a failed task off the dead letters: seen, still failed, never negative."""
+    _operate("discard", study, detector, url, reason, api_key, as_json=json)
+
+
+@tasks.command("rerun")
+def tasks_rerun(
+    study: Study,
+    detector: Detector,
+    url: Url = _HERE,
+    reason: Reason = "",
+    api_key: Key = None,
+    json: Json = False,
+) -> None:
+    """Run again with the model, the parameters and the rules of today."""
+    _operate("rerun", study, detector, url, reason, api_key, as_json=json)
+
+
+@tasks.command("re-encode")
+def tasks_reencode(
+    study: Study,
+    detector: Detector,
+    url: Url = _HERE,
+    reason: Reason = "",
+    api_key: Key = None,
+    json: Json = False,
+) -> None:
+    """Write the DICOM objects of a result again."""
+    _operate("re-encode", study, detector, url, reason, api_key, as_json=json)
+
+
+@tasks.command("re-evaluate")
+def tasks_reevaluate(study: Study, url: Url = _HERE, api_key: Key = None, json: Json = False) -> None:
+    """Evaluate the rules of today on a study, without reading anything twice."""
+    from wetread.commands.tasks import run_reevaluate
+
+    raise typer.Exit(run_reevaluate(_client(url, api_key), study, as_json=json))
+
+
+@tasks.command("re-notify")
+def tasks_renotify(
+    after: Annotated[int, typer.Option("--from", min=0, help="Cursor: events after it are delivered again.")],
+    url: Url = _HERE,
+    api_key: Key = None,
+    json: Json = False,
+) -> None:
+    """Deliver the events after a cursor to the webhooks again."""
+    from wetread.commands.tasks import run_renotify
+
+    raise typer.Exit(run_renotify(_client(url, api_key), after, as_json=json))
+
+
+@app.command()
+def explain(
+    study: Study,
+    url: Url = _HERE,
+    every: Annotated[bool, typer.Option("--all", help="Every decision, not only the latest.")] = False,
+    api_key: Key = None,
+    json: Json = False,
+) -> None:
+    """Say why a study was decided on as it was, replayed from the recorded facts, beside the rules of today."""
+    from wetread.commands.explain import run_explain
+
+    raise typer.Exit(run_explain(_client(url, api_key), study, every=every, as_json=json))
+
+
+def _operate(
+    verb: str, study: str, detector: str, url: str, reason: str, api_key: str | None, *, as_json: bool
+) -> None:
+    from wetread.commands.tasks import run_operate
+
+    raise typer.Exit(run_operate(_client(url, api_key), verb, study, detector, reason=reason, as_json=as_json))
 
 
 def _client(url: str, api_key: str | None) -> Client:

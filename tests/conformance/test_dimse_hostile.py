@@ -230,12 +230,7 @@ def test_an_instance_beyond_the_limit_is_a700_and_the_association_goes_on(world:
         file = tmp_path / f"{data.SOPInstanceUID}.dcm"
         file.write_bytes(
             instance(
-                **{
-                    "SOPInstanceUID": data.SOPInstanceUID,
-                    "Rows": data.Rows,
-                    "Columns": data.Columns,
-                    "PixelData": data.PixelData,
-                }
+                SOPInstanceUID=data.SOPInstanceUID, Rows=data.Rows, Columns=data.Columns, PixelData=data.PixelData
             )
         )
         statuses.append(association.send_c_store(file).Status)

@@ -42,8 +42,8 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
     from wetread.adapters.audit.journal import AccessJournal
-    from wetread.core.tenants import Tenants
     from wetread.adapters.codecs.pool import CodecPool
+    from wetread.core.tenants import Tenants
     from wetread.detection.runner import ProcessDetectorRunner
     from wetread.gateway.ingest import GroupIngest
     from wetread.orchestration.ports import Rules

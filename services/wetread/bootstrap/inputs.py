@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from wetread.core.service import Service
@@ -81,17 +82,27 @@ def dimse(house: House, build: Build) -> Service:
 
 def worklist(house: House, build: Build) -> Service:
     """Reading order, provider API, events, pages and UPS-RS."""
+    from wetread.adapters.index.decisions import SqlDecisions, SqlRuleSets
     from wetread.adapters.index.worklist import SqlWorklist
-    from wetread.bootstrap.house import installed_detectors
+    from wetread.bootstrap.house import installed_detectors, load_rules
+    from wetread.orchestration.endpoints import router as operations
+    from wetread.orchestration.explain import Explainer
+    from wetread.orchestration.requests import Renotification, Requests
     from wetread.worklist import viewer
-    from wetread.worklist.ports import WorklistPorts
+    from wetread.worklist.ports import WorklistPorts, tenant_of
     from wetread.worklist.ups import UpsHooks, UpsService, UpsSettings
     from wetread.worklist.ups_endpoints import build_router
     from wetread.worklist.ups_upkeep import upkeep
 
     detectors = installed_detectors(house.settings)
-    # A run takes seconds: once started it is not called off (C313); a waiting task is, by the state machine itself.
-    hooks = UpsHooks(on_cancel_requested=lambda _tx, _tenant, _uid: False)
+    requests = Requests(house.database, house.tasks, house.events, house.queue, house.clock)
+    renotification = Renotification(house.database, house.events, house.deliveries, house.clock)
+    hooks = UpsHooks(on_cancel_requested=requests.cancel_requested, on_state_changed=requests.workitem_changed)
+
+    @cache
+    def explainer() -> Explainer:
+        return Explainer(house.database, SqlDecisions(), SqlRuleSets(), load_rules(house.settings).workflows)
+
     policy = UpsSettings(public_base_url=house.settings.public_base_url)
     workitems = build_router(
         database=house.database, repository=house.workitems, clock=house.clock, settings=policy, hooks=hooks
@@ -113,7 +124,8 @@ def worklist(house: House, build: Build) -> Service:
         detectors=lambda: detectors,
         stopping=house.stopping,
     )
-    service = build(ports, also=[workitems, viewer.router(house.settings.viewer)])
+    pages = viewer.router(house.settings.viewer)
+    service = build(ports, also=[workitems, operations(requests, renotification, explainer, tenant_of), pages])
 
     @asynccontextmanager
     async def lifespan() -> AsyncIterator[None]:
@@ -131,9 +143,16 @@ def ffrct(_house: House, build: Build) -> Service:
 def orchestration(house: House, build: Build) -> Service:
     """Durable workflows; carries triage's deliveries as one of them."""
     from wetread.adapters.evidence.encoder import Encoder
-    from wetread.adapters.index.decisions import SqlDecisions, SqlManifests, SqlQuietWatches, SqlRunInputs
+    from wetread.adapters.index.decisions import (
+        SqlDecisions,
+        SqlManifests,
+        SqlQuietWatches,
+        SqlRuleSets,
+        SqlRunInputs,
+    )
     from wetread.adapters.index.executors import SqlExecutors
     from wetread.adapters.workqueue.dbos import DbosRunControl
+    from wetread.adapters.workqueue.signals import queue_signal
     from wetread.bootstrap.house import WORKER_EXECUTOR, load_rules
     from wetread.orchestration.ports import Ports
     from wetread.orchestration.service import Orchestration
@@ -148,6 +167,7 @@ def orchestration(house: House, build: Build) -> Service:
         tasks=house.tasks,
         results=house.results,
         decisions=SqlDecisions(),
+        rule_sets=SqlRuleSets(),
         inputs=SqlRunInputs(),
         manifests=SqlManifests(),
         watches=SqlQuietWatches(),
@@ -168,6 +188,7 @@ def orchestration(house: House, build: Build) -> Service:
             workflows={"deliver": house.notifier.deliver},
             executor_id=house.settings.instance or WORKER_EXECUTOR,
             drain_seconds=_DRAIN_SECONDS,
+            signals=partial(queue_signal, house.database.url),
         )
     )
 

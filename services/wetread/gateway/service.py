@@ -12,8 +12,8 @@ from anyio.to_thread import run_sync
 from wetread.core.ports.archive import Archive
 from wetread.core.ports.database import Database
 from wetread.core.ports.objects import ObjectStore
-from wetread.core.ports.usage import UsageMeter
 from wetread.core.ports.pixels import FrameCodecs
+from wetread.core.ports.usage import UsageMeter
 from wetread.core.service import Service
 from wetread.gateway.admission import Admission, Room
 from wetread.gateway.capabilities import CapabilitiesEndpoint
