@@ -28,7 +28,7 @@ ABORT, ACCEPT, REJECT, P_DATA = 0x07, 0x02, 0x03, 0x04
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     folder = tmp_path_factory.mktemp("edge")
     with edge(
-        folder, idle_seconds=1.0, association_seconds=1.0, max_associations=3, object_bytes=100_000, spool_bytes=20_000
+        folder, idle_seconds=0.6, association_seconds=0.6, max_associations=3, object_bytes=100_000, spool_bytes=20_000
     ) as running:
         yield running
 
@@ -229,9 +229,7 @@ def test_an_instance_beyond_the_limit_is_a700_and_the_association_goes_on(world:
     for data in (large, spooled, small):
         file = tmp_path / f"{data.SOPInstanceUID}.dcm"
         file.write_bytes(
-            instance(
-                SOPInstanceUID=data.SOPInstanceUID, Rows=data.Rows, Columns=data.Columns, PixelData=data.PixelData
-            )
+            instance(SOPInstanceUID=data.SOPInstanceUID, Rows=data.Rows, Columns=data.Columns, PixelData=data.PixelData)
         )
         statuses.append(association.send_c_store(file).Status)
     association.release()

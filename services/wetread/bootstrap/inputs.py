@@ -40,10 +40,10 @@ def dimse(house: House, build: Build) -> Service:
     """The DICOM network edge over the same ingest and index as the gateway."""
     from wetread.adapters.index.dicom_sends import SqlResultSends
     from wetread.adapters.telemetry.dimse import DimseMetrics
+    from wetread.core.dicom.transfer_syntax import EXPLICIT_LE
     from wetread.dimse.ports import DimsePorts
     from wetread.dimse.settings import DEFAULT_PORT, DimseSettings, TlsFiles
     from wetread.gateway.intake import GroupIntake
-    from wetread.gateway.recode import to_explicit_little_endian
 
     settings = house.settings
     tls = None
@@ -59,7 +59,7 @@ def dimse(house: House, build: Build) -> Service:
         intake=GroupIntake(house.index_database, house.archive, house.objects, house.ingest),
         events=house.events,
         sends=SqlResultSends(),
-        decompress=to_explicit_little_endian,
+        decompress=lambda stored: house.codecs.transcode(stored, EXPLICIT_LE),
         clock=house.clock,
         meter=meter,
     )

@@ -38,11 +38,22 @@ class Caller:
         except (OSError, RuntimeError, ValueError) as error:
             msg = "the destination cannot be reached"
             raise Unavailable(msg) from error
+        try:
+            with self._established(association):
+                yield association
+        finally:
+            # pynetdicom leaves a socket open whose peer is gone.
+            transport = association.dul.socket
+            if transport is not None and transport.socket is not None:
+                transport.socket.close()
+
+    @contextmanager
+    def _established(self, association: Association) -> Iterator[None]:
         if not association.is_established:
             msg = "the destination rejected the association" if association.is_rejected else "the destination is away"
             raise Unavailable(msg)
         try:
-            yield association
+            yield
         except BaseException:
             association.abort()
             raise

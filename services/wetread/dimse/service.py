@@ -36,7 +36,7 @@ from wetread.dimse.retrieve import (
 from wetread.dimse.settings import DimseSettings
 from wetread.dimse.store import StoreService
 from wetread.dimse.tls import client_context, server_context
-from wetread.dimse.upper_layer import BoundedAssociation, DicomServer, Limits, configure
+from wetread.dimse.upper_layer import BoundedAssociation, BoundedDimse, DicomServer, Limits, configure
 
 log = logging.getLogger(__name__)
 
@@ -152,7 +152,7 @@ class Edge:
     def _closed(self, event: Any) -> None:
         """However an association ended: its audit entry, and nothing of it stays."""
         association: BoundedAssociation = event.assoc
-        association.dimse.discard()
+        cast("BoundedDimse", association.dimse).discard()
         self._store.audit(event)
         if association.peer is None:
             # pynetdicom would go on waiting for the request that cannot come any more.

@@ -6,6 +6,7 @@ blocks; a message collects in memory without limit; an undecodable command kills
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import socket
 import ssl
@@ -93,6 +94,13 @@ class BoundedSocket(AssociationSocket):
         view.release()
         del received[at:]
         return received
+
+    def _shutdown_socket(self) -> None:
+        """Close; pynetdicom leaves a socket open whose peer is gone."""
+        connection = cast("socket.socket", self.socket)
+        with contextlib.suppress(OSError):
+            connection.shutdown(socket.SHUT_RDWR)
+        connection.close()
 
 
 class _Command(BytesIO):

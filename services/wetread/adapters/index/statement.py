@@ -77,7 +77,7 @@ class DriverStatement:
             assert isinstance(compiled, SQLCompiler)
             order = tuple(compiled.positiontup) if compiled.positional and compiled.positiontup else None
             fixed = {name: value for name, value in compiled.params.items() if value is not None}
-            fixed |= {column.key: column.default.arg for column in compiled.insert_prefetch}
+            fixed |= {column.key: column.default.arg for column in compiled.insert_prefetch}  # type: ignore[union-attr]
             known = self._compiled[key] = (str(compiled), order, fixed)
         return known
 
