@@ -199,7 +199,8 @@ class SegmentStore:
         if newest:
             path = directory / f"{self._shard}-{newest:08d}.seg"
             size = path.stat().st_size
-            sound = sound_length(path)
+            # A full one is not read: nothing is appended to it, and a reader steps over a torn tail.
+            sound = sound_length(path) if size < self._segment_bytes else None
             # A damaged record with intact ones behind it is corruption, not a torn tail: nothing is cut, the file is
             # left to the scrub and writing goes on in a new one.
             if sound is not None and sound < self._segment_bytes:
