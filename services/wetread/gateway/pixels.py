@@ -6,8 +6,9 @@ One frame is read and decoded at a time; the decoded size is checked before a de
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
@@ -81,10 +82,18 @@ def describe(data: Attributes) -> PixelDescription:
 
 
 class FrameReader:
-    """Reads and decodes frames of one instance. ``frame_bytes``: cap on a decoded frame."""
+    """Reads and decodes frames of one instance. ``frame_bytes``: cap on a decoded frame.
+
+    ``attributes`` gives the instance's metadata; it is asked only when frames have to be understood.
+    """
 
     def __init__(
-        self, objects: ObjectStore, instance: ArchivedInstance, attributes: Attributes, *, frame_bytes: int = 1 << 30
+        self,
+        objects: ObjectStore,
+        instance: ArchivedInstance,
+        attributes: Callable[[], Attributes],
+        *,
+        frame_bytes: int = 1 << 30,
     ) -> None:
         self._objects = objects
         self._instance = instance
@@ -112,7 +121,8 @@ class FrameReader:
     def native(self, number: int) -> bytes:
         """Return frame *number* as uncompressed little endian values (Explicit VR Little Endian)."""
         if not self.table.encapsulated:
-            return little_endian(self.stored(number), self.description.vr, little=self.syntax.little_endian)
+            frame = self.stored(number)
+            return frame if self.syntax.little_endian else little_endian(frame, self.description.vr, little=False)
         description = self.description
         samples, found = self._decode(number)
         planar = int(found.get("planar_configuration", 0) or 0)
@@ -136,10 +146,10 @@ class FrameReader:
             raise Undecodable(msg) from error
         return values, str(found.get("photometric_interpretation", description.photometric))
 
-    @property
+    @cached_property
     def description(self) -> PixelDescription:
         """Pixel description, checked against the cap. Raises NotFound, PayloadTooLarge."""
-        description = describe(self._attributes)
+        description = describe(self._attributes())
         if description.frame_bytes > self._cap:
             msg = "a decoded frame would exceed the limit of this server"
             raise PayloadTooLarge(msg)

@@ -178,9 +178,7 @@ def _accepted(
         description=orjson.dumps(description),
         chunks=chunks,
         size=sum(len(chunk) for chunk in chunks),
-        facts=instance_facts(
-            attributes, content_hash=digest, transfer_syntax_uid=header.transfer_syntax_uid
-        ),
+        facts=instance_facts(attributes, content_hash=digest, transfer_syntax_uid=header.transfer_syntax_uid),
         series=series_header(attributes),
         series_uid=text(attributes, "0020000E"),
         age_years=age_years(attributes),

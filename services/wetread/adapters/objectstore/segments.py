@@ -97,8 +97,8 @@ class SegmentStore:
         whole = start == 0 and (length is None or length >= ref.length)
         wanted = ref.length - start if length is None else min(length, ref.length - start)
         if whole:
-            data = self._reader(path).read(offset, ref.length + record.TAIL_SIZE)
-            payload, tail = data[: ref.length], data[ref.length :]
+            reader = self._reader(path)
+            payload, tail = reader.read(offset, ref.length), reader.read(offset + ref.length, record.TAIL_SIZE)
             if len(payload) != ref.length or not record.tail_matches(tail, payload_crc=zlib.crc32(payload)):
                 msg = "a stored instance does not match its checksum"
                 raise CorruptRecord(msg)
