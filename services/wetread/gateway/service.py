@@ -87,7 +87,7 @@ def gateway(
     @asynccontextmanager
     async def lifespan() -> AsyncIterator[None]:
         await run_sync(recover, database, archive, objects, ingest)
-        # What start-up made stays: a full collection would look at all of it again, for 60 ms in the middle of requests.
+        # What start-up made stays: a full collection would look at all of it again, for 60 ms amid requests.
         gc.collect()
         gc.freeze()
         committer.open()
