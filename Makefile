@@ -5,6 +5,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 BENCH  ?=
 ARGS   ?=
+WORKERS ?= 2
 
 .PHONY: help demo test check format bench test-slow install install-dev install-torch peers schemas viewer clean
 
@@ -36,7 +37,7 @@ demo: $(VENV)/.installed ## Send phantom studies over HTTP, print the reads
 	$(BIN)/wetread demo $(ARGS)
 
 test: $(VENV)/.installed-dev ## All tests that fit into ten minutes on two cores
-	$(BIN)/python -m pytest -m 'not slow' $(ARGS)
+	$(BIN)/python -m pytest -m 'not slow' --numprocesses $(WORKERS) --dist loadfile $(ARGS)
 
 test-slow: $(VENV)/.installed-dev ## The long ones: chaos, fuzzing
 	$(BIN)/python -m pytest -m slow --timeout 3600 $(ARGS)

@@ -140,8 +140,7 @@ def _parse(pieces: Sequence[Part], limits: HeaderLimits | None, memory: HeaderMe
             head = b"".join([head, *pieces[1:]])[:_HEAD_BYTES]
         plain = memory.read(head, size)
         if plain is not None:
-            json = b"{" + b",".join(plain.json) + b"}"
-            return _Parsed(pieces, plain.header, plain.attributes, json, plain.clean)
+            return _Parsed(pieces, plain.header, plain.attributes, plain.json, plain.clean)
     whole = pieces[0] if len(pieces) == 1 else b"".join(pieces)
     header = read_header(whole, limits)
     attributes, clean = to_json(header)
