@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 from pathlib import Path
 from typing import Any
@@ -31,12 +32,15 @@ def back(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def comparable(data: dict[str, Any]) -> dict[str, Any]:
-    """Leave out what may differ: the character set, pixel data, and DS that JSON has rounded."""
+    """Leave out what may differ: the character set, pixel data, and the padding of binary values of odd length."""
+
+    def of(entry: dict[str, Any], name: str, value: Any) -> Any:
+        if name == "InlineBinary" and isinstance(value, str):
+            return base64.b64decode(value).rstrip(b"\0")
+        return [comparable(item) for item in value] if entry["vr"] == "SQ" and name == "Value" else value
+
     return {
-        key: {
-            name: [comparable(item) for item in value] if entry["vr"] == "SQ" and name == "Value" else value
-            for name, value in entry.items()
-        }
+        key: {name: of(entry, name, value) for name, value in entry.items()}
         for key, entry in data.items()
         if key not in ("00080005", "7FE00010", "7FE00008", "7FE00009")
     }
@@ -74,7 +78,7 @@ def test_real_headers_survive_json_and_xml(shared: Path) -> None:
     for name, data in headers(shared):
         assert comparable(back(data)) == comparable(data), name
         again = from_xml(to_xml(data))
-        if any(int(key[:4], 16) & 1 for key in again) or "\ufffd" in str(again):
+        if any(int(key[:4], 16) & 1 for key in data) or "\ufffd" in str(again):
             continue  # private blocks may move; XML cannot say control characters
         assert without_empty_parts(back(again)) == without_empty_parts(data), name
         compared += 1
