@@ -6,7 +6,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check
 BENCH  ?=
 ARGS   ?=
 
-.PHONY: help demo test check format bench test-slow install install-dev install-torch peers schemas clean
+.PHONY: help demo test check format bench test-slow install install-dev install-torch peers schemas viewer clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -57,6 +57,9 @@ schemas: $(VENV)/.installed-dev ## Write the generated JSON Schemas and the Open
 
 bench: $(VENV)/.installed-dev ## Benchmarks: make bench, or make bench BENCH=turnaround
 	$(BIN)/python loadtest/run.py $(BENCH) $(ARGS)
+
+viewer: $(VENV)/.installed ## Fetch the prebuilt OHIF viewer (needs npm); served under /viewer
+	$(BIN)/wetread viewer install
 
 peers: ## Install the Debian packages of optional peers (says which; needs root)
 	.ci/install-peers

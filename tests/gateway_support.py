@@ -16,6 +16,7 @@ import numpy as np
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 from starlette.testclient import TestClient
+from tests.databases import database_at
 
 from wetread.adapters.codecs.pool import CodecPool
 from wetread.adapters.index.database import SqlDatabase
@@ -75,7 +76,7 @@ class Parts:
 
 def build(folder: Path, *, settings: GatewaySettings | None = None, objects: Any = None) -> Parts:
     settings = settings or GatewaySettings()
-    database = SqlDatabase(folder / "index.db", full_sync=False)
+    database = database_at(folder / "index.db")
     database.create_schema()
     objects = objects or SegmentStore(folder / "objects")
     outbox, archive = RecordingOutbox(), SqlArchive()

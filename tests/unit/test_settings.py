@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
-from wetread.adapters.auth.api_keys import ApiKeys
-from wetread.core.errors import ConfigurationError, NotAuthenticated
 from wetread.settings import Settings, is_loopback
 
 
@@ -33,22 +30,24 @@ def test_environment_round_trip(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     assert Settings() == settings
 
 
-def write_keys(path: Path, *lines: str) -> Path:
-    path.write_text("\n".join(lines), encoding="utf-8")
-    return path
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"oidc_issuer": "http://idp.example", "oidc_audience": "w"}, "https URL"),
+        ({"oidc_issuer": "https://idp.example/?x=1", "oidc_audience": "w"}, "https URL"),
+        ({"oidc_issuer": "https://idp.example"}, "go together"),
+        ({"oidc_audience": "w"}, "go together"),
+        ({"oidc_algorithms": "none"}, "algorithms are"),
+        ({"oidc_algorithms": "RS256,HS256"}, "algorithms are"),
+        ({"oidc_algorithms": " , "}, "algorithms are"),
+    ],
+)
+def test_settings_of_the_issuer_that_would_weaken_it_are_refused(values: dict[str, str], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        Settings(**values)
 
 
-def test_api_key_gives_the_tenant(tmp_path: Path) -> None:
-    hashed = hashlib.sha256(b"sesame").hexdigest()
-    keys = ApiKeys(write_keys(tmp_path / "keys", "# comment", "", f"{hashed} north pacs-1  # trailing"))
-    assert keys.authenticate("Bearer sesame").tenant == "north"
-    for wrong in (None, "", "Bearer", "Bearer open", "Basic sesame", hashed, f"Bearer {hashed}"):
-        with pytest.raises(NotAuthenticated):
-            keys.authenticate(wrong)
-
-
-def test_a_malformed_key_file_names_the_line_but_not_its_content(tmp_path: Path) -> None:
-    path = write_keys(tmp_path / "keys", "# ok", "secret-in-clear north x")
-    with pytest.raises(ConfigurationError, match="keys:2") as caught:
-        ApiKeys(path)
-    assert "secret" not in str(caught.value)
+def test_an_issuer_allows_other_addresses_than_loopback() -> None:
+    settings = Settings(host="0.0.0.0", oidc_issuer="https://idp.example/realms/x", oidc_audience="wetread")
+    assert settings.authentication
+    assert Settings(oidc_issuer="http://127.0.0.1:1", oidc_audience="w").oidc_issuer

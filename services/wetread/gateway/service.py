@@ -13,7 +13,9 @@ from wetread.core.ports.archive import Archive
 from wetread.core.ports.database import Database
 from wetread.core.ports.objects import ObjectStore
 from wetread.core.ports.pixels import FrameCodecs
+from wetread.core.ports.usage import UsageMeter
 from wetread.core.service import Service
+from wetread.gateway.admission import Admission, Room
 from wetread.gateway.capabilities import CapabilitiesEndpoint
 from wetread.gateway.changefeed import ChangeFeedEndpoints
 from wetread.gateway.committer import Committer
@@ -71,8 +73,12 @@ def gateway(
     *,
     settings: GatewaySettings | None = None,
     scratch: Path | None = None,
+    meter: UsageMeter | None = None,
 ) -> Service:
-    """Wire the gateway. ``scratch``: folder for parts that do not fit into memory (None: all stay in memory).
+    """Wire the gateway.
+
+    ``scratch``: folder for parts that do not fit into memory (None: all stay in memory). ``meter``: measures tenants
+    with a storage quota (None: there are no quotas).
 
     Its lifespan indexes what a crash left behind, then opens the store path.
     """
@@ -82,7 +88,12 @@ def gateway(
     retrieve = RetrieveEndpoints(database, archive, objects, transcoder, settings)
     router = routes(
         settings.base_path,
-        StowEndpoint(committer, settings, scratch),
+        Admission(
+            StowEndpoint(committer, settings, scratch),
+            committer.budget,
+            settings.ingest,
+            Room(database, meter) if meter else None,
+        ),
         SearchEndpoints(database, archive, settings),
         retrieve,
         RenderEndpoints(retrieve, settings),

@@ -13,6 +13,7 @@ from wetread.adapters.index.changes import SqlChangeFeed, record
 from wetread.adapters.index.database import connection_of
 from wetread.adapters.index.removal import bury, dead, last_generation, was_removed
 from wetread.adapters.index.search import Searcher
+from wetread.adapters.index.statement import DriverStatement
 from wetread.adapters.index.tables import instances, object_marks, series, studies
 from wetread.core.dicom.attributes import folded, text
 from wetread.core.dicom.facts import instance_facts_from_json
@@ -38,11 +39,16 @@ _IN_LIMIT: Final = 500
 """Values per IN list: SQLite allows 32,766 variables, planners like fewer."""
 
 
-# Statements of the ingest path, built once: building them anew costs more than running them.
+# Statements of the ingest path.
+_KNOWN_ONE: Final = DriverStatement(
+    select(instances.c.study_uid, instances.c.series_uid, instances.c.content_hash).where(
+        instances.c.tenant == bindparam("of"), instances.c.sop_uid == bindparam("uid")
+    )
+)
 _KNOWN: Final = select(
     instances.c.sop_uid, instances.c.study_uid, instances.c.series_uid, instances.c.content_hash
 ).where(instances.c.tenant == bindparam("of"), instances.c.sop_uid.in_(bindparam("uids", expanding=True)))
-_GROW_SERIES: Final = (
+_GROW_SERIES: Final = DriverStatement(
     update(series)
     .where(
         series.c.tenant == bindparam("of"),
@@ -52,7 +58,7 @@ _GROW_SERIES: Final = (
     .values(instance_count=series.c.instance_count + bindparam("more"), version=bindparam("now"))
 )
 _ONE_STUDY: Final = (studies.c.tenant == bindparam("of"), studies.c.study_uid == bindparam("study"))
-_GROW_STUDY: Final = (
+_GROW_STUDY: Final = DriverStatement(
     update(studies)
     .where(*_ONE_STUDY)
     .values(
@@ -66,8 +72,10 @@ _GROW_STUDY: Final = (
 _SET_MODALITIES: Final = update(studies).where(*_ONE_STUDY).values(modalities=bindparam("found"))
 _INSERT_STUDY: Final = insert(studies)
 _INSERT_SERIES: Final = insert(series)
-_INSERT_INSTANCES: Final = insert(instances)
-_MOVE_MARK: Final = update(object_marks).where(object_marks.c.stream == bindparam("of")).values(locator=bindparam("to"))
+_INSERT_INSTANCES: Final = DriverStatement(insert(instances))
+_MOVE_MARK: Final = DriverStatement(
+    update(object_marks).where(object_marks.c.stream == bindparam("of")).values(locator=bindparam("to"))
+)
 
 
 class SqlArchive(SqlChangeFeed, SqlAuditLog):
@@ -76,6 +84,9 @@ class SqlArchive(SqlChangeFeed, SqlAuditLog):
     def known(self, tx: Transaction, tenant: str, sop_uids: Sequence[str]) -> dict[str, KnownInstance]:
         """Return the identity of those instances that are indexed."""
         connection = connection_of(tx)
+        if len(sop_uids) == 1:
+            row = _KNOWN_ONE.first(connection, {"of": tenant, "uid": sop_uids[0]})
+            return {} if row is None else {sop_uids[0]: KnownInstance(row[0], row[1], row[2])}
         found: dict[str, KnownInstance] = {}
         for chunk in _chunks(sop_uids):
             rows = connection.execute(_KNOWN, {"of": tenant, "uids": chunk})
@@ -94,7 +105,7 @@ class SqlArchive(SqlChangeFeed, SqlAuditLog):
             by_study.setdefault(entry.study_uid, []).append(entry)
         additions = [self._add_to_study(connection, tenant, uid, group, version) for uid, group in by_study.items()]
         if entries:
-            connection.execute(_INSERT_INSTANCES, [_instance_row(tenant, entry) for entry in entries])
+            _INSERT_INSTANCES.many(connection, [_instance_row(tenant, entry) for entry in entries])
         return additions
 
     def remove(self, tx: Transaction, tenant: str, removal: Removal, *, replayed: bool = False) -> int:
@@ -130,16 +141,15 @@ class SqlArchive(SqlChangeFeed, SqlAuditLog):
         new_series = []
         for key, group in by_series.items():
             where = {"of": tenant, "study": uid, "one": key, "more": len(group), "now": version}
-            if connection.execute(_GROW_SERIES, where).rowcount == 0:
+            if _GROW_SERIES.count(connection, where) == 0:
                 new_series.append(_series_row(tenant, group) | {"version": version})
         if new_series:
             connection.execute(_INSERT_SERIES, new_series)
         latest = max(entry.received_at for entry in entries)
         modalities = {entry.series.modality for entry in entries if entry.series.modality}
-        grown = connection.execute(
-            _GROW_STUDY,
-            {"of": tenant, "study": uid, "more": len(entries), "groups": len(new_series), "latest": latest},
-        ).first()
+        grown = _GROW_STUDY.first(
+            connection, {"of": tenant, "study": uid, "more": len(entries), "groups": len(new_series), "latest": latest}
+        )
         if grown is None:
             generation = last_generation(connection, tenant, uid) + 1
             counted = {"series_count": len(new_series), "instance_count": len(entries), "generation": generation}
@@ -171,7 +181,7 @@ class SqlArchive(SqlChangeFeed, SqlAuditLog):
         connection = connection_of(tx)
         newest = {_stream_of(locator): locator for locator in locators}
         for stream, locator in newest.items():
-            if connection.execute(_MOVE_MARK, {"of": stream, "to": locator}).rowcount == 0:
+            if _MOVE_MARK.count(connection, {"of": stream, "to": locator}) == 0:
                 connection.execute(insert(object_marks).values(stream=stream, locator=locator))
 
     def clear(self, tx: Transaction) -> None:
