@@ -162,7 +162,9 @@ class RetrieveEndpoints:
             raise NotAcceptable(msg)
         base = base_url(request, self._settings)
         body, versions = await run_sync(self._metadata, request, base)
-        return data_response(request, body, etag=etag_of(versions, base, sorted(request.path_params.items())))
+        return data_response(
+            request, body, etag=etag_of(tenant_of(request), versions, base, sorted(request.path_params.items()))
+        )
 
     def _metadata(self, request: Request, base: str) -> tuple[bytes, list[tuple[str, int]]]:
         path = path_of(request)
