@@ -158,8 +158,11 @@ class World:
     url: str
     north: Hospital = field(init=False)
     south: Hospital = field(init=False)
+    nobody: httpx.Client = field(init=False)
+    """A client without a credential of its own."""
 
     def __post_init__(self) -> None:
+        self.nobody = httpx.Client(base_url=self.url, timeout=20)
         self.north, self.south = Hospital(self, "north"), Hospital(self, "south")
 
 
@@ -182,8 +185,8 @@ def two_hospitals(folder: Path, **settings: Any) -> Iterator[World]:
         port = server.servers[0].sockets[0].getsockname()[1]
         world = World(house, app, f"http://127.0.0.1:{port}")
         yield world
-        world.north.http.close()
-        world.south.http.close()
+        for client in (world.north.http, world.south.http, world.nobody):
+            client.close()
     finally:
         house.stopping.set()
         server.should_exit = True
