@@ -205,7 +205,7 @@ class RetrieveEndpoints:
         base = base_url(request, self._settings)
         coding = "gzip" if takes_gzip(request) and not as_xml else ""
         body, versions = await run_sync(self._metadata, request, base, coding)
-        version = versions, base, sorted(request.path_params.items())
+        version = tenant_of(request), versions, base, sorted(request.path_params.items())
         if as_xml:
             return await run_sync(lambda: xml_response(request, orjson.loads(body), version=version))
         return data_response(request, body, etag=etag_of(*version), coding=coding)
