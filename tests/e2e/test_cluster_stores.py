@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import httpx
@@ -13,22 +10,16 @@ from tests.e2e.conftest import Wetread
 from tests.s3_buckets import fresh_bucket
 
 from wetread.adapters.objectstore.s3 import S3ObjectStore
+from wetread.commands.db import run_verify
 from wetread.commands.dicom_folder import FileStudy
+from wetread.commands.index import run_rebuild
 from wetread.commands.local_server import local_server
 from wetread.commands.send import Sender
+from wetread.commands.storage import run_prefetch
 from wetread.testing.servers.moto import S3Server
 from wetread.testing.servers.postgres import Postgres
 
 pytestmark = [pytest.mark.server("postgres"), pytest.mark.server("moto")]
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "wetread", *arguments],
-        env=os.environ | {"PYTHONPATH": str(ROOT / "services")}, capture_output=True, text=True, timeout=60,
-        check=False,
-    )  # fmt: skip
 
 
 def test_a_study_is_read_on_postgres_and_s3(
@@ -37,6 +28,7 @@ def test_a_study_is_read_on_postgres_and_s3(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     bleed: FileStudy,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     bucket = fresh_bucket(s3_server, monkeypatch, prefix="site")
     monkeypatch.setenv("WETREAD_DATABASE_URL", postgres_server.prepared())
@@ -67,10 +59,8 @@ def test_a_study_is_read_on_postgres_and_s3(
     assert left <= {"lock", "cache"}, "no instance and no row is on this machine"
     assert len(list(S3ObjectStore(bucket, writer="look").scan())) >= len(bleed.instances) + 3
 
-    verified = command("index", "rebuild", "--verify")
-    assert verified.returncode == 0, verified.stdout + verified.stderr
-    assert " 0 differ" in verified.stdout
-    prefetched = command("storage", "prefetch", bleed.study_uid)
-    assert prefetched.returncode == 0, prefetched.stderr
-    assert "0 objects moved" in prefetched.stdout
-    assert command("db", "verify").returncode == 0
+    assert run_rebuild(data=None, verify=True) == 0
+    assert " 0 differ" in capsys.readouterr().out
+    assert run_prefetch([bleed.study_uid], tenant="default", priors=False) == 0
+    assert "0 objects moved" in capsys.readouterr().out
+    assert run_verify() == 0
