@@ -24,6 +24,8 @@ from pynetdicom import AE, _config
 from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dimse_messages import DIMSEMessage
+from pynetdicom.dul import DULServiceProvider
+from pynetdicom.fsm import InvalidEventError
 from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.transport import AssociationSocket, RequestHandler, ThreadedAssociationServer
 
@@ -150,12 +152,30 @@ class BoundedDimse(DIMSEServiceProvider):
         self.dul.event_queue.put("Evt19")
 
 
+class BoundedDul(DULServiceProvider):
+    """The upper layer's thread. Events that the state machine has no place for end the association, not the thread."""
+
+    def run_reactor(self) -> None:
+        """Run until the connection ends."""
+        try:
+            super().run_reactor()
+        except InvalidEventError:
+            # A response to a request that came before the peer broke the rules: there is nobody to send it to.
+            self.assoc.is_aborted = True
+            self.assoc.is_established = False
+            self.assoc._kill = True  # noqa: SLF001 - as pynetdicom does for other errors of this thread
+            cast("AssociationSocket", self.socket).close()
+
+
 class BoundedAssociation(Association):
     """An accepted association. ``peer`` is set when it has been admitted, ``transfer`` by its first C-STORE."""
 
     def __init__(self, ae: AE, limits: Limits) -> None:
         super().__init__(ae, "acceptor")
-        self.dimse = BoundedDimse(self, limits)
+        self.dul = BoundedDul(self)
+        self.acse_timeout = ae.acse_timeout
+        self.network_timeout = ae.network_timeout
+        self.dimse: BoundedDimse = BoundedDimse(self, limits)
         self.certificate: str | None = None
         self.peer: Any = None
         self.transfer: Any = None
