@@ -143,6 +143,7 @@ class Edge:
         association.bind(evt.EVT_C_FIND, self._find)
         association.bind(evt.EVT_RELEASED, self._released)
         association.bind(evt.EVT_CONN_CLOSE, self._closed)
+        association.ended = self._store.ended
         association.services = {C_MOVE: self._retrieve, C_GET: self._retrieve}
 
     def _echo(self, _event: Any) -> int:
@@ -150,12 +151,9 @@ class Edge:
         return 0
 
     def _closed(self, event: Any) -> None:
-        """However an association ended: its audit entry, and nothing of it stays."""
+        """End an association that was closed before its request: pynetdicom would go on waiting for that."""
         association: BoundedAssociation = event.assoc
-        association.dimse.discard()
-        self._store.audit(event)
         if association.peer is None:
-            # pynetdicom would go on waiting for the request that cannot come any more.
             association.dul.to_user_queue.put(cast("Any", None))
 
     def _released(self, event: Any) -> None:

@@ -185,8 +185,18 @@ class BoundedAssociation(Association):
         self.transfer: Any = None
         self.stored: Counter[str] = Counter()
         """Instances stored by study, for the audit log."""
+        self.ended: Callable[[BoundedAssociation], None] = lambda _self: None
+        """Called at the end of the association's thread."""
         self.services: dict[type, Callable[[Any, Any, Any], None]] = {}
         """Services of our own, by request: called with association, request and presentation context."""
+
+    def run_reactor(self) -> None:
+        """Serve until the association has ended, however it does."""
+        try:
+            super().run_reactor()
+        finally:
+            self.dimse.discard()
+            self.ended(self)
 
     def _serve_request(self, msg: Any, context_id: int) -> None:
         service = self.services.get(type(msg))
