@@ -322,3 +322,71 @@ def test_audit_names_who_and_which_study(world: Running) -> None:
     assert {entry.action for entry in entries} >= {"store", "query", "retrieve"}
     assert ("ae:CT1", "1.2.3") in {(entry.actor, entry.study_uid) for entry in entries if entry.action == "retrieve"}
     assert not any("Doe" in str(entry) or "P1" in str(entry) for entry in entries)
+
+
+def test_logs_and_metrics_hold_nothing_of_a_patient_or_peer(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    marked = {"PatientName": "Zzyzx^Quentin", "PatientID": "MARK-77", "StudyInstanceUID": "1.2.99.77"}
+    caplog.set_level("DEBUG")
+    with edge(tmp_path) as running:
+        send(running, tmp_path, dataset(SOPInstanceUID="1.2.99.78", **marked))
+        find(running, tmp_path / "f", "QueryRetrieveLevel=STUDY", "PatientName=Zzyzx*", "StudyInstanceUID")
+        file = tmp_path / "other.dcm"
+        file.write_bytes(instance(SOPInstanceUID="1.2.99.78", **marked | {"PatientID": "MARK-78"}))
+        running.dcmtk("storescu", file, calling="MARKEDAE")
+        running.dcmtk(
+            "getscu", "-S", "-od", tmp_path, "-k", "QueryRetrieveLevel=STUDY", "-k", "StudyInstanceUID=1.2.99.77"
+        )
+        running.dcmtk("echoscu", called="MARKEDAE")
+    said = " ".join(str(vars(record)) + record.getMessage() for record in caplog.records if record.levelname != "DEBUG")
+    assert "C-STORE refused with 0111" in said
+    assert "rejected" in said
+    for secret in ("Zzyzx", "zzyzx", "MARK-7", "1.2.99.7", "MARKEDAE"):
+        assert secret not in said
+
+
+@pytest.mark.slow
+def test_up_runs_the_edge_beside_the_gateway_and_ends_it(tmp_path: Path) -> None:
+    """What a modality stores is found over DICOMweb; SIGTERM ends all three processes."""
+    import os
+    import re
+    import signal
+    import sys
+
+    import httpx
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    services = Path(__file__).resolve().parents[2] / "services"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "wetread", "up", "--port", "0", "--data", tmp_path / "d", "--dimse-port", str(port)],
+        env=os.environ | {"PYTHONPATH": str(services)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        url = re.search(r"http://\S+?:\d+", process.stdout.readline())
+        assert url is not None
+        file = tmp_path / "one.dcm"
+        file.write_bytes(instance(SOPInstanceUID="1.2.3.4"))
+        deadline = time.monotonic() + 60
+        command = ["storescu", "-aec", "WETREAD", "127.0.0.1", str(port), file]
+        while subprocess.run(command, capture_output=True, check=False).returncode and time.monotonic() < deadline:
+            time.sleep(0.2)
+        while time.monotonic() < deadline:
+            try:
+                found = httpx.get(f"{url[0]}/dicom-web/instances", timeout=5).json()
+                break
+            except httpx.TransportError:
+                time.sleep(0.2)
+        assert [one["00080018"]["Value"] for one in found] == [["1.2.3.4"]]
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+        with socket.socket() as probe:
+            assert probe.connect_ex(("127.0.0.1", port)) != 0
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()

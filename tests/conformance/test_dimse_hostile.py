@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
 import time
@@ -297,3 +298,23 @@ def test_received_dataset_is_whole_or_refused(tmp_path: Path, data: list[bytes],
         assert bytes(received.view(b"LEAD")) == b"LEAD" + whole
     received.discard()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+@settings(max_examples=1500, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    cut=st.integers(0, 400),
+    noise=st.binary(max_size=40),
+    at=st.integers(0, 400),
+    after=st.sampled_from([b"", b"\x05\0\0\0\0\4\0\0\0\0", b"\x07\0\0\0\0\4\0\0\0\0"]),
+)
+def test_mutated_conversations_end_alone(world: Running, cut: int, noise: bytes, at: int, after: bytes) -> None:
+    spoken = associate_rq(CT) + pdv(3, store_command()) + pdv(2, bytes(60)) + after
+    at = min(at, len(spoken))
+    with connect(world) as connection, contextlib.suppress(OSError):
+        connection.sendall((spoken[:at] + noise + spoken[at + len(noise) :])[: len(spoken) - cut % len(spoken)])
+        connection.shutdown(socket.SHUT_WR)
+        while connection.recv(4096):
+            pass
+    if cut % 100 == 0:
+        alive(world)

@@ -31,18 +31,20 @@ def openssl(*arguments: object) -> None:
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with an authority, a server, two clients of the authority and a stranger."""
     folder = tmp_path_factory.mktemp("certificates")
-    key = ("-newkey", "rsa:2048", "-nodes", "-days", "2")
+    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
     ca = folder / "ca"
-    openssl("req", "-x509", *key, "-subj", "/CN=authority", "-keyout", f"{ca}.key", "-out", f"{ca}.pem")
+    openssl("req", "-x509", *key, "-days", "2", "-subj", "/CN=authority", "-keyout", f"{ca}.key", "-out", f"{ca}.pem")
     for name in ("server", "client", "other"):
         at = folder / name
         names = folder / f"{name}.names"
         names.write_text("subjectAltName=IP:127.0.0.1\n")
-        openssl("req", *key[:3], "-subj", f"/CN={name}", "-keyout", f"{at}.key", "-out", f"{at}.csr")
+        openssl("req", *key, "-subj", f"/CN={name}", "-keyout", f"{at}.key", "-out", f"{at}.csr")
         signing = ("-CA", f"{ca}.pem", "-CAkey", f"{ca}.key", "-CAcreateserial", "-days", "2", "-extfile", names)
         openssl("x509", "-req", "-in", f"{at}.csr", "-out", f"{at}.pem", *signing)
     stranger = folder / "stranger"
-    openssl("req", "-x509", *key, "-subj", "/CN=x", "-keyout", f"{stranger}.key", "-out", f"{stranger}.pem")
+    openssl(
+        "req", "-x509", *key, "-days", "2", "-subj", "/CN=x", "-keyout", f"{stranger}.key", "-out", f"{stranger}.pem"
+    )
     return folder
 
 

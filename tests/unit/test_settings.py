@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
+from wetread.bootstrap.house import open_house
+from wetread.core.errors import ConfigurationError
 from wetread.settings import Settings, is_loopback
 
 
@@ -51,3 +54,27 @@ def test_an_issuer_allows_other_addresses_than_loopback() -> None:
     settings = Settings(host="0.0.0.0", oidc_issuer="https://idp.example/realms/x", oidc_audience="wetread")
     assert settings.authentication
     assert Settings(oidc_issuer="http://127.0.0.1:1", oidc_audience="w").oidc_issuer
+
+
+def test_the_dicom_port_binds_loopback_without_peers(tmp_path: Path) -> None:
+    with pytest.raises(ValidationError, match="DIMSE_PEERS"):
+        Settings(dimse_host="0.0.0.0")
+    assert Settings(dimse_host="0.0.0.0", dimse_peers=tmp_path / "peers.yaml").dimse_host == "0.0.0.0"
+
+
+@pytest.mark.parametrize("given", [("certificate",), ("key",), ("authorities",)])
+def test_tls_files_go_together(given: tuple[str, ...], tmp_path: Path) -> None:
+    with pytest.raises(ValidationError, match="DIMSE_TLS"):
+        Settings(**{f"dimse_tls_{name}": tmp_path / name for name in given})
+
+
+def test_a_service_whose_extra_is_missing_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The base install does not bring pynetdicom."""
+    monkeypatch.setitem(sys.modules, "pynetdicom", None)
+    for name in [name for name in sys.modules if name.startswith("wetread.dimse.")]:
+        monkeypatch.delitem(sys.modules, name)
+    with (
+        open_house(Settings(data=tmp_path), ["dimse"]) as house,
+        pytest.raises(ConfigurationError, match=r"pip install 'wetread\[dimse\]'"),
+    ):
+        house.services(["dimse"])

@@ -36,7 +36,7 @@ from wetread.dimse.retrieve import (
 from wetread.dimse.settings import DimseSettings
 from wetread.dimse.store import StoreService
 from wetread.dimse.tls import client_context, server_context
-from wetread.dimse.upper_layer import BoundedAssociation, BoundedDimse, DicomServer, Limits, configure
+from wetread.dimse.upper_layer import BoundedAssociation, DicomServer, Limits, configure
 
 log = logging.getLogger(__name__)
 
@@ -143,6 +143,7 @@ class Edge:
         association.bind(evt.EVT_C_FIND, self._find)
         association.bind(evt.EVT_RELEASED, self._released)
         association.bind(evt.EVT_CONN_CLOSE, self._closed)
+        association.ended = self._store.ended
         association.services = {C_MOVE: self._retrieve, C_GET: self._retrieve}
 
     def _echo(self, _event: Any) -> int:
@@ -150,12 +151,9 @@ class Edge:
         return 0
 
     def _closed(self, event: Any) -> None:
-        """However an association ended: its audit entry, and nothing of it stays."""
+        """End an association that was closed before its request: pynetdicom would go on waiting for that."""
         association: BoundedAssociation = event.assoc
-        cast("BoundedDimse", association.dimse).discard()
-        self._store.audit(event)
         if association.peer is None:
-            # pynetdicom would go on waiting for the request that cannot come any more.
             association.dul.to_user_queue.put(cast("Any", None))
 
     def _released(self, event: Any) -> None:

@@ -8,7 +8,6 @@ from wetread.core.ports.ingest import InstanceOutcome
 
 SUCCESS: Final = 0x0000
 PENDING: Final = 0xFF00
-PENDING_UNSUPPORTED_KEYS: Final = 0xFF01
 CANCELLED: Final = 0xFE00
 WARNING_SUBOPERATIONS: Final = 0xB000
 PROCESSING_FAILURE: Final = 0x0110

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from pydicom.dataset import Dataset
@@ -48,11 +47,9 @@ class StoreService:
             answer.ErrorComment = comment
         return answer
 
-    def audit(self, event: Any) -> None:
-        """Write down what an association stored, once, however it ended."""
-        association: BoundedAssociation = event.assoc
-        stored, association.stored = association.stored, Counter()
-        for study_uid, count in stored.items():
+    def ended(self, association: BoundedAssociation) -> None:
+        """Write down what an association stored, however it ended."""
+        for study_uid, count in association.stored.items():
             self._auditor.record(association.peer, "store", study_uid, f"{count} instances")
 
     def _store(self, event: Any, received: ReceivedDataset) -> tuple[int, str]:

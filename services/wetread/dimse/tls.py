@@ -16,6 +16,7 @@ _TLS_1_2_CIPHERS: Final = "ECDHE+AESGCM:DHE+AESGCM"
 def server_context(files: TlsFiles) -> ssl.SSLContext:
     """Return the context of the listener. Raises ConfigurationError for files that cannot be used."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    _restrict(context)
     _load(context, files)
     if files.authorities is not None:
         context.verify_mode = ssl.CERT_REQUIRED
@@ -23,19 +24,24 @@ def server_context(files: TlsFiles) -> ssl.SSLContext:
 
 
 def client_context(files: TlsFiles | None) -> ssl.SSLContext:
-    """Return the context for associations that we request: the peer's name is checked, ours shown when we have one."""
-    context = ssl.create_default_context()
-    if files is None:
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.set_ciphers(_TLS_1_2_CIPHERS)
-        return context
-    _load(context, files)
+    """Return the context for associations that we request: the peer's name is checked, ours shown.
+
+    Configured authorities are the only ones trusted; without them those of the system are.
+    """
+    own_authorities = files is not None and files.authorities is not None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if own_authorities else ssl.create_default_context()
+    _restrict(context)
+    if files is not None:
+        _load(context, files)
     return context
 
 
-def _load(context: ssl.SSLContext, files: TlsFiles) -> None:
+def _restrict(context: ssl.SSLContext) -> None:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers(_TLS_1_2_CIPHERS)
+
+
+def _load(context: ssl.SSLContext, files: TlsFiles) -> None:
     try:
         context.load_cert_chain(files.certificate, files.key)
         if files.authorities is not None:
