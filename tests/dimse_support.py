@@ -10,17 +10,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.gateway_support import Parts
+from tests.gateway_support import CODECS, Parts
 from tests.gateway_support import build as build_gateway
 
 from wetread.adapters.index.dicom_sends import SqlResultSends
 from wetread.bootstrap.house import SystemClock
+from wetread.core.dicom.transfer_syntax import EXPLICIT_LE
 from wetread.core.events import Event
 from wetread.dimse.ports import DimsePorts
 from wetread.dimse.service import Edge
 from wetread.dimse.settings import DimseSettings
 from wetread.gateway.intake import GroupIntake
-from wetread.gateway.recode import to_explicit_little_endian
 
 
 @dataclass
@@ -88,7 +88,7 @@ def ports(parts: Parts, meter: Counts, events: Events) -> DimsePorts:
         intake=GroupIntake(parts.database, parts.archive, parts.objects, parts.ingest),
         events=events,
         sends=SqlResultSends(),
-        decompress=to_explicit_little_endian,
+        decompress=lambda stored: CODECS.transcode(stored, EXPLICIT_LE),
         clock=SystemClock(),
         meter=meter,
     )

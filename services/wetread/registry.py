@@ -23,5 +23,7 @@ DIMSE: Final = ("dimse",)
 EXTRAS: Final = DIMSE
 """Services whose packages are an extra of the same name, not in the base install."""
 
-WORKER: Final = ("orchestration", "triage", "detection")
-"""Services of the worker process of ``wetread up``: numeric work never shares the web process's GIL."""
+WORKER: Final = ("detection", "triage", "orchestration")
+"""Services of the worker process of ``wetread up``: numeric work never shares the web process's GIL.
+
+They end in reverse: the orchestration drains while the detectors that its runs need still live."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from wetread.core.service import Service
@@ -20,6 +21,7 @@ Build = Callable[..., Service]
 
 def gateway(house: House, build: Build) -> Service:
     """DICOMweb over the archive."""
+    from wetread.adapters.index.usage import SqlUsageMeter
     from wetread.gateway.settings import GatewaySettings
 
     return build(
@@ -27,8 +29,10 @@ def gateway(house: House, build: Build) -> Service:
         house.archive,
         house.objects,
         house.ingest,
+        house.codecs,
         settings=GatewaySettings(public_base_url=house.settings.public_base_url or "", ingest=house.ingest.settings),
         scratch=house.settings.data / "scratch",
+        meter=SqlUsageMeter(),
     )
 
 
@@ -36,10 +40,10 @@ def dimse(house: House, build: Build) -> Service:
     """The DICOM network edge over the same ingest and index as the gateway."""
     from wetread.adapters.index.dicom_sends import SqlResultSends
     from wetread.adapters.telemetry.dimse import DimseMetrics
+    from wetread.core.dicom.transfer_syntax import EXPLICIT_LE
     from wetread.dimse.ports import DimsePorts
     from wetread.dimse.settings import DEFAULT_PORT, DimseSettings, TlsFiles
     from wetread.gateway.intake import GroupIntake
-    from wetread.gateway.recode import to_explicit_little_endian
 
     settings = house.settings
     tls = None
@@ -55,7 +59,7 @@ def dimse(house: House, build: Build) -> Service:
         intake=GroupIntake(house.index_database, house.archive, house.objects, house.ingest),
         events=house.events,
         sends=SqlResultSends(),
-        decompress=to_explicit_little_endian,
+        decompress=lambda stored: house.codecs.transcode(stored, EXPLICIT_LE),
         clock=house.clock,
         meter=meter,
     )
@@ -78,16 +82,27 @@ def dimse(house: House, build: Build) -> Service:
 
 def worklist(house: House, build: Build) -> Service:
     """Reading order, provider API, events, pages and UPS-RS."""
+    from wetread.adapters.index.decisions import SqlDecisions, SqlRuleSets
     from wetread.adapters.index.worklist import SqlWorklist
-    from wetread.bootstrap.house import installed_detectors
-    from wetread.worklist.ports import WorklistPorts
+    from wetread.bootstrap.house import installed_detectors, load_rules
+    from wetread.orchestration.endpoints import router as operations
+    from wetread.orchestration.explain import Explainer
+    from wetread.orchestration.requests import Renotification, Requests
+    from wetread.worklist import viewer
+    from wetread.worklist.ports import WorklistPorts, tenant_of
     from wetread.worklist.ups import UpsHooks, UpsService, UpsSettings
     from wetread.worklist.ups_endpoints import build_router
     from wetread.worklist.ups_upkeep import upkeep
 
     detectors = installed_detectors(house.settings)
-    # A run takes seconds: once started it is not called off (C313); a waiting task is, by the state machine itself.
-    hooks = UpsHooks(on_cancel_requested=lambda _tx, _tenant, _uid: False)
+    requests = Requests(house.database, house.tasks, house.events, house.queue, house.clock)
+    renotification = Renotification(house.database, house.events, house.deliveries, house.clock)
+    hooks = UpsHooks(on_cancel_requested=requests.cancel_requested, on_state_changed=requests.workitem_changed)
+
+    @cache
+    def explainer() -> Explainer:
+        return Explainer(house.database, SqlDecisions(), SqlRuleSets(), load_rules(house.settings).workflows)
+
     policy = UpsSettings(public_base_url=house.settings.public_base_url)
     workitems = build_router(
         database=house.database, repository=house.workitems, clock=house.clock, settings=policy, hooks=hooks
@@ -109,7 +124,8 @@ def worklist(house: House, build: Build) -> Service:
         detectors=lambda: detectors,
         stopping=house.stopping,
     )
-    service = build(ports, also=[workitems])
+    pages = viewer.router(house.settings.viewer)
+    service = build(ports, also=[workitems, operations(requests, renotification, explainer, tenant_of), pages])
 
     @asynccontextmanager
     async def lifespan() -> AsyncIterator[None]:
@@ -127,10 +143,17 @@ def ffrct(_house: House, build: Build) -> Service:
 def orchestration(house: House, build: Build) -> Service:
     """Durable workflows; carries triage's deliveries as one of them."""
     from wetread.adapters.evidence.encoder import Encoder
-    from wetread.adapters.index.decisions import SqlDecisions, SqlManifests, SqlQuietWatches, SqlRunInputs
+    from wetread.adapters.index.decisions import (
+        SqlDecisions,
+        SqlManifests,
+        SqlQuietWatches,
+        SqlRuleSets,
+        SqlRunInputs,
+    )
     from wetread.adapters.index.executors import SqlExecutors
     from wetread.adapters.workqueue.dbos import DbosRunControl
-    from wetread.bootstrap.house import load_rules
+    from wetread.adapters.workqueue.signals import queue_signal
+    from wetread.bootstrap.house import WORKER_EXECUTOR, load_rules
     from wetread.orchestration.ports import Ports
     from wetread.orchestration.service import Orchestration
 
@@ -144,6 +167,7 @@ def orchestration(house: House, build: Build) -> Service:
         tasks=house.tasks,
         results=house.results,
         decisions=SqlDecisions(),
+        rule_sets=SqlRuleSets(),
         inputs=SqlRunInputs(),
         manifests=SqlManifests(),
         watches=SqlQuietWatches(),
@@ -162,7 +186,9 @@ def orchestration(house: House, build: Build) -> Service:
             load_rules(house.settings),
             house.database.url,
             workflows={"deliver": house.notifier.deliver},
+            executor_id=house.settings.instance or WORKER_EXECUTOR,
             drain_seconds=_DRAIN_SECONDS,
+            signals=partial(queue_signal, house.database.url),
         )
     )
 

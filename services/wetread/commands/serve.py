@@ -53,13 +53,15 @@ def run_serve(names: Sequence[str], *, fd: int | None) -> int:
 def _serve_http(app: ASGIApp, settings: Settings, fd: int | None, stopping: threading.Event) -> int:
     import uvicorn
 
+    from wetread.bootstrap.http_protocol import GuardedHttpProtocol
+
     config = uvicorn.Config(
         app,
         host=settings.host,
         port=settings.port,
         fd=fd,
         loop="uvloop",
-        http="httptools",
+        http=GuardedHttpProtocol,
         ws="websockets-sansio",
         ws_ping_interval=30,
         access_log=False,  # query strings hold patient data

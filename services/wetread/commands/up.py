@@ -163,7 +163,7 @@ def run_up(*, host: str | None, port: int | None, data: Path | None, dimse_port:
     print(f"wetread is at {supervisor.url}/ (DICOMweb {supervisor.url}/dicom-web), data in {settings.data}", flush=True)
     if settings.dimse_port is not None:
         print(f"DICOM at {settings.dimse_ae_title}@{settings.dimse_host}:{settings.dimse_port}", flush=True)
-    if settings.api_keys_file is None:
+    if not settings.authentication:
         print("No authentication is configured, so only this machine can connect.", flush=True)
     print(RUO_SHORT, flush=True)
     try:

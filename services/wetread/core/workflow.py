@@ -129,6 +129,12 @@ class Workflow:
         """Its name."""
         return self.model.workflow
 
+    @property
+    def expressions(self) -> tuple[Expression, ...]:
+        """Every compiled condition."""
+        rules = (condition for condition, _ in self.triage)
+        return (self.when, *([self.stat_if] if self.stat_if else []), *self.conditions.values(), *rules)
+
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the typed content: the identity of a rule version."""

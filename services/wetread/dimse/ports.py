@@ -32,7 +32,7 @@ class Meter(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class DimsePorts:
-    """``database``: of the index. ``decompress``: a PS3.10 file as Explicit VR Little Endian, raises NotAcceptable.
+    """``database``: of the index. ``decompress``: a PS3.10 file as Explicit VR Little Endian, raises NotProcessable.
 
     ``durable``: the database with synced commits, for what cannot be rebuilt from stored instances.
     """

@@ -17,7 +17,7 @@ from pynetdicom.presentation import PresentationContext, build_context
 
 from wetread.core.dicom.header import read_header
 from wetread.core.dicom.transfer_syntax import EXPLICIT_LE, IMPLICIT_LE
-from wetread.core.errors import NotAcceptable, Unavailable
+from wetread.core.errors import NotAcceptable, NotProcessable, Unavailable
 from wetread.core.ports.archive import ArchivedInstance
 from wetread.dimse import statuses
 
@@ -60,7 +60,7 @@ class Sender:
         accepted = self._contexts.get(item.sop_class_uid, {})
         try:
             syntax, file = self._form(item.transfer_syntax_uid, stored, accepted)
-        except NotAcceptable:
+        except (NotAcceptable, NotProcessable):
             return _NO_CONTEXT
         data = memoryview(file)[read_header(file).dataset_start :]
         self._message_id = self._message_id % 0xFFFF + 1

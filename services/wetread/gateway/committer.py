@@ -9,11 +9,14 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from wetread.core.errors import Unavailable
 from wetread.gateway.ingest import Batch, GroupIngest, Transfer
 from wetread.gateway.prepare import Part, Prepared
+
+_RETRY_SECONDS = 2.0
 
 
 class Committer:
@@ -43,7 +46,9 @@ class Committer:
             self._parser.shutdown()
             self._parser = None
 
-    def prepare(self, part: Part, transfer: Transfer, study_uid: str | None) -> asyncio.Future[Prepared]:
+    def prepare(
+        self, part: Part | Sequence[Part], transfer: Transfer, study_uid: str | None
+    ) -> asyncio.Future[Prepared]:
         """Parse a part beside the event loop."""
         if self._parser is None:
             msg = "the gateway is not ready to store"
@@ -125,9 +130,16 @@ class InFlight:
                 if not future.done():
                     future.set_result(None)
 
-    async def wait(self) -> None:
-        """Wait until a new part may begin."""
-        while self.bytes >= self._limit:
-            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiting.append(future)
-            await future
+    async def wait(self, seconds: float) -> None:
+        """Wait until a new part may begin. Raises Unavailable when that takes longer than *seconds*."""
+        if self.bytes < self._limit:
+            return
+        try:
+            async with asyncio.timeout(seconds):
+                while self.bytes >= self._limit:
+                    future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+                    self._waiting.append(future)
+                    await future
+        except TimeoutError as error:
+            msg = "more is coming in than can be stored"
+            raise Unavailable(msg, retry_after=_RETRY_SECONDS) from error

@@ -80,6 +80,8 @@ class StowEndpoint:
             store.abandon()
             raise
         outcomes = store.outcomes
+        # For the audit trail: the path may name no study.
+        request.state.studies = {outcome.study_instance_uid or "" for outcome in outcomes}
         base = base_url(request, self._settings)
         status = store_status(outcomes, too_large=store.too_large)
         return json_response(store_response(outcomes, base), status=status, headers=location(outcomes, base))
@@ -271,7 +273,7 @@ class _Store:
             self._pending.append(Prepared(self._refusal))
             return
         self._pending_bytes += buffer.size
-        self._pending.append(self._committer.prepare(buffer.view(), self._transfer, self._study_uid))
+        self._pending.append(self._committer.prepare(buffer.pieces(), self._transfer, self._study_uid))
 
     def _drop_open_part(self) -> None:
         if self._buffer is not None:
@@ -287,7 +289,7 @@ class _Store:
             await self._send(last=False)
         while self._sent:
             await self._settle()
-        await self._committer.budget.wait()
+        await self._committer.budget.wait(self._limits.back_pressure_seconds)
 
     async def _flush_full(self) -> None:
         if len(self._pending) >= self._limits.group_instances or self._pending_bytes >= self._limits.group_bytes // 2:

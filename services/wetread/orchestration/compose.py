@@ -34,8 +34,10 @@ class Composition:
         self._conclusions = Conclusions(ports, rules)
         self._announce = Announcer(ports.events, ports.clock)
 
-    def store(self, tenant: str, result_key: str) -> list[dict[str, object]]:
-        """Encode and store; returns the stored series as JSON. A result whose report is stored is not encoded again.
+    def store(self, tenant: str, result_key: str, *, again: bool = False) -> list[dict[str, object]]:
+        """Encode and store; returns the stored series as JSON.
+
+        A result whose report is stored is not encoded *again* unless asked for: the same bytes under the same UIDs.
 
         Raises Unavailable (try again) or ComputationFailed.
         """
@@ -45,7 +47,7 @@ class Composition:
                 msg = "crashed"
                 raise ComputationFailed(msg, "the result is gone")
             result, stored = known
-            if stored:
+            if stored and not again:
                 return [s.model_dump(mode="json") for s in stored]
             images = SourceImages(self._ports.objects, self._located(tx, result))
         objects = self._ports.encoder.encode(self._evidence(result, images))

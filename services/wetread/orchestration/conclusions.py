@@ -23,6 +23,7 @@ from wetread.orchestration import workitems
 from wetread.orchestration.announce import Announcer, Stamps
 from wetread.orchestration.namespace import namespace, results_of, source_study
 from wetread.orchestration.ports import Ports, Rules
+from wetread.orchestration.requests import Requests
 
 _POSITIVE = frozenset({AiState.POSITIVE, AiState.PRELIMINARY_POSITIVE})
 
@@ -34,6 +35,7 @@ class Conclusions:
         self._ports = ports
         self._rules = rules
         self._announce = Announcer(ports.events, ports.clock)
+        self._requests = Requests(ports.database, ports.tasks, ports.events, ports.queue, ports.clock)
 
     def conclude(
         self, tx: Transaction, task: Task, result: ResultSet, stamps: Stamps, *, flags: Iterable[str] = ()
@@ -94,6 +96,12 @@ class Conclusions:
         self.end_workitem(tx, changed, ())
         self._wake_dependants(tx, changed)
 
+    def reapply(self, tx: Transaction, task: Task) -> None:
+        """Raise the study by today's rules for a positive result that stands; nobody is told again."""
+        result = self._current(tx, task)
+        if result is not None and not task.shadow and _positives(result):
+            self._raise(tx, task, result, self._consequences(tx, task))
+
     def stored(
         self, tx: Transaction, tenant: str, result_key: str, stored: tuple[StoredSeries, ...], stamps: Stamps
     ) -> None:
@@ -130,6 +138,14 @@ class Conclusions:
             else workitems.canceled(ending, task.reason or str(task.state), task.detail)
         )
         self.finish_workitem(tx, task, completed=completed, attributes=attributes)
+
+    def update_workitem(self, tx: Transaction, task: Task, attributes: workitems.Json) -> None:
+        """Change a workitem that waits or runs; one that somebody else has ended stays as it is."""
+        assert task.workitem_uid is not None
+        try:
+            self._ports.workitems.update(tx, task.tenant, task.workitem_uid, attributes)
+        except WorkitemStateError:
+            return
 
     def finish_workitem(self, tx: Transaction, task: Task, *, completed: bool, attributes: workitems.Json) -> None:
         """End a workitem; one that somebody else has ended stays as it is."""
@@ -208,7 +224,8 @@ class Conclusions:
                 detector=task.detector,
                 finding_id=finding.finding_id if finding else None,
             )
-            self._ports.reading.raise_to(tx, task.tenant, task.study_uid, reason)
+            if self._ports.reading.raise_to(tx, task.tenant, task.study_uid, reason):
+                self._requests.expedite(tx, task.tenant, task.study_uid)
 
     def _report(self, tx: Transaction, task: Task, result: ResultSet, stamps: Stamps) -> None:
         """Queue the report; when it is there already (an early result was promoted), end the workitem now."""

@@ -16,7 +16,6 @@ from wetread.core.completeness import Evidence, Judgement, Timing, judge_input, 
 from wetread.core.detector import InputSet
 from wetread.core.errors import NotApplicable, NotProcessable
 from wetread.core.expression_types import UNKNOWN, Namespace
-from wetread.core.expressions import Explanation
 from wetread.core.facts import StudyFacts
 from wetread.core.findings import ResultSet
 from wetread.core.identifiers import digest
@@ -97,25 +96,21 @@ class History:
 
 @dataclass(frozen=True, slots=True)
 class StudyPlan:
-    """All plans of a study with the explanation of every rule."""
+    """All plans of a study with the value of every rule, and what the rules saw."""
 
     study: StudyFacts
     whole: Judgement
     plans: tuple[Plan, ...]
-    rules: Mapping[str, Explanation] = field(default_factory=dict)
+    rules: Mapping[str, Any] = field(default_factory=dict)
+    names: Namespace | None = None
+    results: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """``result`` values by workflow and task."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the decision trace."""
         return {
             "study": {"level": self.whole.level, "by": self.whole.by, "forced": self.whole.forced},
-            "rules": {
-                name: {
-                    "matched": "unknown" if e.value is UNKNOWN else e.value,
-                    "note": e.note,
-                    "steps": e.steps.as_json() if e.steps else None,
-                }
-                for name, e in self.rules.items()
-            },
+            "rules": {name: "unknown" if value is UNKNOWN else value for name, value in self.rules.items()},
             "plans": [plan.as_json() for plan in self.plans],
         }
 
@@ -139,10 +134,13 @@ def plan_study(
     study = source_study(facts)
     timing = rules.completeness.timing(study.source)
     whole = judge_study(study, evidence, timing)
-    planner = _Planner(study, evidence, timing, whole, rules, runner, history, now)
-    explanations = {workflow.name: planner.explain(workflow) for workflow in rules.workflows}
-    plans = tuple(planner.plan(detector, explanations) for detector in rules.detectors)
-    return StudyPlan(study, whole, plans, explanations)
+    space = namespace(study, now=now, zone=rules.zone, with_instances=rules.need_instances)
+    before = rules.workflows if history.tasks else ()
+    results = {w.name: results_of(w.detectors, history.tasks, history.results) for w in before}
+    planner = _Planner(study, evidence, timing, whole, rules, runner, history, space, results)
+    values = {workflow.name: workflow.when.evaluate(planner.names(workflow)) for workflow in rules.workflows}
+    plans = tuple(planner.plan(detector, values) for detector in rules.detectors)
+    return StudyPlan(study, whole, plans, values, space, results)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,29 +152,27 @@ class _Planner:
     rules: Rules
     runner: DetectorChooser
     history: History
-    now: float
+    space: Namespace
+    results: Mapping[str, Mapping[str, Any]]
 
     def names(self, workflow: Workflow) -> Namespace:
-        results = results_of(workflow.detectors, self.history.tasks, self.history.results)
-        return namespace(self.study, now=self.now, zone=self.rules.zone, results=results)
+        results = self.results.get(workflow.name)
+        return replace(self.space, results=results) if results else self.space
 
     def everything(self) -> str:
         """Digest of the whole study, never equal to that of a selection."""
         return digest("study", instances_digest(self.study))
 
-    def explain(self, workflow: Workflow) -> Explanation:
-        return workflow.when.explain(self.names(workflow))
-
-    def plan(self, detector: str, explanations: Mapping[str, Explanation]) -> Plan:
+    def plan(self, detector: str, values: Mapping[str, Any]) -> Plan:
         users = [w for w in self.rules.workflows if detector in w.detectors]
         for workflow in users:
             due = workflow.model.on.event != "study.stable" or self.whole.level == "complete"
-            if explanations[workflow.name].value is True and due:
+            if values[workflow.name] is True and due:
                 return self._wanted(detector, workflow)
-        return self._unwanted(detector, users, explanations)
+        return self._unwanted(detector, users, values)
 
-    def _unwanted(self, detector: str, users: Sequence[Workflow], explanations: Mapping[str, Explanation]) -> Plan:
-        unknown = [w.name for w in users if explanations[w.name].value is UNKNOWN]
+    def _unwanted(self, detector: str, users: Sequence[Workflow], values: Mapping[str, Any]) -> Plan:
+        unknown = [w.name for w in users if values[w.name] is UNKNOWN]
         detail = f"rule of {', '.join(unknown)} is unknown: an attribute is missing" if unknown else "no rule matches"
         base = Plan(detector, Verdict.WAIT, wanted=False, detail=detail, digest=self.everything())
         if self.whole.level != "complete":

@@ -20,7 +20,7 @@ from wetread.core.ports.inference import DetectorInfo, RunRequest
 from wetread.core.ports.orchestration import RunInput
 from wetread.core.ports.work import Task
 from wetread.core.priority import Priority, due_at, most_urgent
-from wetread.core.states import FINAL, READ, AiState
+from wetread.core.states import BY_PERSON, FINAL, READ, AiState
 from wetread.core.workqueue import RUN, detector_lane
 from wetread.orchestration import workitems
 from wetread.orchestration.announce import Announcer, Stamps
@@ -61,6 +61,8 @@ class Runs:
         """Apply one plan. Returns ids of runs that are to be cancelled once the transaction is committed."""
         study = situation.study.study
         task = self._ports.tasks.get(tx, study.tenant, study.study_instance_uid, plan.detector)
+        if task is not None and task.state is S.CANCELLED and task.reason in BY_PERSON:
+            return []
         if plan.verdict is Verdict.WAIT:
             return self._wait(tx, plan, task, situation)
         if plan.verdict is Verdict.NOT_WANTED:
@@ -68,6 +70,14 @@ class Runs:
         if plan.verdict in {Verdict.REFUSED, Verdict.BROKEN}:
             return self._without_input(tx, plan, task, situation)
         return self._run(tx, plan, task, situation)
+
+    def restart(self, tx: Transaction, plan: Plan, task: Task, situation: Situation) -> list[str]:
+        """Run a finished pair again because somebody asked: in the batch lane, with the detector of today.
+
+        An input that this very detector has read with these parameters is not read again: its result stands.
+        """
+        batch = replace(plan, priority=Priority.BATCH)
+        return self._start(tx, batch, replace(task, priority=Priority.BATCH, early=False), situation)
 
     # --- waiting and not wanted ------------------------------------------------------------------------------------
 

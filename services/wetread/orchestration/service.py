@@ -14,6 +14,7 @@ from wetread.orchestration.app import DurableApplication, register_orchestration
 from wetread.orchestration.compose import Composition
 from wetread.orchestration.evaluate import Evaluator
 from wetread.orchestration.execute import Execution
+from wetread.orchestration.lanes import Signals
 from wetread.orchestration.loops import (
     HEARTBEAT_SECONDS,
     OUTCOMES_SECONDS,
@@ -21,6 +22,7 @@ from wetread.orchestration.loops import (
     Outcomes,
     Periodic,
 )
+from wetread.orchestration.operations import Operations
 from wetread.orchestration.ports import Ports, Rules
 
 
@@ -37,6 +39,8 @@ class Orchestration:
     """One-step durable workflows of other services that run in this process, such as the webhook ``deliver``."""
     drain_seconds: int = 0
     max_recovery_attempts: int = MAX_RECOVERY_ATTEMPTS
+    signals: Signals | None = None
+    """Opens the change signal that wakes the lanes; None: each looks by itself at its polling interval."""
 
 
 def build(orchestration: Orchestration) -> Service:
@@ -50,8 +54,10 @@ def build(orchestration: Orchestration) -> Service:
             orchestration.queue_url,
             executor_id=orchestration.executor_id,
             max_recovery_attempts=orchestration.max_recovery_attempts,
+            signals=orchestration.signals,
         )
-        register_orchestration(application, evaluator, execution, composition)
+        operations = Operations(ports, rules, evaluator)
+        register_orchestration(application, evaluator, execution, composition, operations)
         for name, function in orchestration.workflows.items():
             application.register_step(name, function)
         leases = Leases(ports, orchestration.executor_id, application.take_over)

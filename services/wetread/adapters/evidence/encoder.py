@@ -14,7 +14,7 @@ from wetread.core.errors import ComputationFailed, InvalidInput
 from wetread.core.findings import ResultSet
 from wetread.core.ports import EncodedObject, EvidenceInput
 
-ENCODER_VERSION: Final = "1"
+ENCODER_VERSION: Final = "2"
 """Raised when the same result would give other bytes: it is part of every result key."""
 
 

@@ -7,15 +7,15 @@ from sqlalchemy import (
     Column,
     Float,
     Index,
-    Integer,
     LargeBinary,
     MetaData,
     PrimaryKeyConstraint,
-    String,
     Table,
-    Text,
     UniqueConstraint,
 )
+
+from wetread.adapters.index.columns import Integer, Text
+from wetread.adapters.index.columns import ShortText as String
 
 metadata = MetaData()
 
@@ -194,6 +194,7 @@ tasks = Table(
     Column("early", Boolean, nullable=False, default=False),
     PrimaryKeyConstraint("tenant", "study_uid", "detector"),
     Index("tasks_run", "run_id"),
+    Index("tasks_workitem", "tenant", "workitem_uid"),
     Index("tasks_state", "tenant", "state"),
 )
 
@@ -223,6 +224,24 @@ decisions = Table(  # decision trace: which rules were evaluated on which facts,
     Column("rules_digest", String, nullable=False),
     Column("trace_json", Text, nullable=False),
     PrimaryKeyConstraint("tenant", "study_uid", "generation", "signal"),
+)
+
+decision_facts = Table(  # what the conditions of a decision saw
+    "decision_facts",
+    metadata,
+    Column("tenant", String, nullable=False),
+    Column("study_uid", String, nullable=False),
+    Column("generation", Integer, nullable=False),
+    Column("signal", String, nullable=False),
+    Column("facts", LargeBinary, nullable=False),  # zlib of JSON
+    PrimaryKeyConstraint("tenant", "study_uid", "generation", "signal"),
+)
+
+rule_sets = Table(  # every set of workflows that ever decided
+    "rule_sets",
+    metadata,
+    Column("digest", String, primary_key=True),
+    Column("workflows_json", Text, nullable=False),
 )
 
 run_inputs = Table(  # the exact input of each run, by its digest

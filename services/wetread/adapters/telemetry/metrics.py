@@ -96,6 +96,9 @@ class Metrics:
             registry=self.registry,
         )
         self.in_flight = Gauge("wetread_http_in_flight", "HTTP requests being served.", registry=self.registry)
+        self.audit_lost = Counter(
+            "wetread_audit_lost_total", "Accesses that the audit trail could not keep.", registry=self.registry
+        )
         self.registry.register(DatabaseCollector(database))
 
     def render(self) -> bytes:
