@@ -13,6 +13,7 @@ import pytest
 from wetread.settings import Settings
 
 if TYPE_CHECKING:
+    from wetread.testing.servers.moto import S3Server
     from wetread.testing.servers.postgres import Postgres
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -26,6 +27,7 @@ REAL: dict[str, Callable[[], bool]] = {
     "chromium": lambda: shutil.which("chromium") is not None,
     "ohif": (Settings().viewer / "index.html").is_file,
     "torch": lambda: _importable("torch"),
+    "moto": lambda: _moto_is_here(),  # noqa: PLW0108 - defined below
     "postgres": lambda: _postgres_is_here(),  # noqa: PLW0108 - defined below
     "openslide": lambda: all(_importable(name) for name in ("openslide", "simplejpeg", "pyarrow")),
     "ray": lambda: _importable("ray"),
@@ -41,6 +43,12 @@ def _importable(name: str) -> bool:
     import importlib.util
 
     return importlib.util.find_spec(name) is not None
+
+
+def _moto_is_here() -> bool:
+    from wetread.testing.servers.moto import installed
+
+    return installed()
 
 
 def _postgres_is_here() -> bool:
@@ -103,6 +111,16 @@ def postgres_server() -> Iterator[Postgres]:
     from wetread.testing.servers.postgres import postgres
 
     with postgres() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    """One real S3 server per run, signatures checked; each test makes buckets named ``wetread-*`` of its own."""
+    need("moto")
+    from wetread.testing.servers.moto import moto
+
+    with moto() as server:
         yield server
 
 

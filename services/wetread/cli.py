@@ -215,6 +215,36 @@ def db_verify() -> None:
 
 app.add_typer(db)
 
+storage = typer.Typer(name="storage", no_args_is_help=True, help="The object store's bucket (extra s3).")
+
+
+@storage.callback()
+def _storage() -> None:
+    """The object store's bucket (settings from WETREAD_* variables, extra s3)."""
+
+
+@storage.command("setup")
+def storage_setup() -> None:
+    """Create the bucket when missing; make it private, encrypted, tiered. Needs an operator's credentials."""
+    from wetread.commands.storage import run_setup
+
+    raise typer.Exit(run_setup())
+
+
+@storage.command("prefetch")
+def storage_prefetch(
+    studies: Annotated[list[str], typer.Argument(help="Study Instance UIDs.")],
+    tenant: Annotated[str, typer.Option(help="Tenant of the studies.")] = "default",
+    priors: Annotated[bool, typer.Option(help="The earlier studies of their patients instead.")] = False,
+) -> None:
+    """Bring studies into the hot storage class and the read cache of this machine."""
+    from wetread.commands.storage import run_prefetch
+
+    raise typer.Exit(run_prefetch(studies, tenant=tenant, priors=priors))
+
+
+app.add_typer(storage)
+
 rules = typer.Typer(name="rules", no_args_is_help=True, help="Workflow files: what they would do, and their tests.")
 
 

@@ -43,6 +43,18 @@ class Settings(BaseSettings):
     database_url_file: Path | None = Field(
         default=None, description="File that holds the database URL (a mounted secret)."
     )
+    object_store_url: str | None = Field(
+        default=None, description="Where instances lie, s3://bucket/prefix. Unset: segment files in the data folder."
+    )
+    object_store_endpoint: str | None = Field(
+        default=None, description="URL of an S3-compatible service. Unset: AWS. Credentials: AWS_* variables or roles."
+    )
+    object_store_region: str | None = Field(default=None, description="Region of the bucket. Unset: AWS_REGION.")
+    object_store_class: str = Field(default="STANDARD", description="Storage class of new objects (the hot one).")
+    read_cache: Path | None = Field(
+        default=None, description="Folder of the read cache on a local disk. Unset: cache in the data folder."
+    )
+    read_cache_bytes: int = Field(default=10 * 2**30, ge=0, description="Room of the read cache; 0: none.")
     migrate: bool = Field(
         default=True, description="Create or migrate tables at start. Off: refuse to start on an older schema."
     )

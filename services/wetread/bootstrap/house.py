@@ -28,9 +28,8 @@ from wetread.adapters.index.tasks import SqlTasks
 from wetread.adapters.index.workitems import SqlWorkitems
 from wetread.adapters.notify.addresses import AddressPolicy
 from wetread.adapters.notify.webhook import HttpWebhookSender
-from wetread.adapters.objectstore.artifacts import FileArtifactStore
-from wetread.adapters.objectstore.segments import SegmentStore
 from wetread.adapters.workqueue.dbos import DbosWorkQueue, create_queue_schema
+from wetread.bootstrap.stores import artifact_store, object_store
 from wetread.core.errors import ConfigurationError, StorageFull, Unavailable
 from wetread.core.ports import DetectorInfo
 from wetread.core.service import Service
@@ -119,8 +118,8 @@ class House:
         self.index_database = SqlDatabase(settings.database, full_sync=False)
         self.queue = DbosWorkQueue(self.database.url)
         self.archive = SqlArchive()
-        self.objects = SegmentStore(settings.data / "segments", shard=shard)
-        self.artifacts = FileArtifactStore(settings.data / "artifacts")
+        self.objects = object_store(settings, shard)
+        self.artifacts = artifact_store(settings)
         self.deliveries = SqlDeliveries(self.queue)
         self.subscriptions = SqlSubscriptions(self.deliveries)
         self.events = SqlEventLog(self.deliveries)
@@ -265,11 +264,11 @@ class House:
         return AccessJournal(self.index_database, self.access_trail, retention_seconds=retention, lost=lost)
 
     def checks(self) -> dict[str, Callable[[], None]]:
-        """Return the readiness checks: database, room on disk, and in the embedded profile a living worker.
+        """Return the readiness checks: database, disk, object store, and in the embedded profile a living worker.
 
         A pod of a cluster takes requests whether or not workers are up: the work waits in the queue.
         """
-        checks = {"database": self._check_database, "disk": self._check_disk}
+        checks = {"database": self._check_database, "disk": self._check_disk, "objects": self.objects.check}
         return checks if self.settings.shared else checks | {"worker": self._check_worker}
 
     def _check_database(self) -> None:

@@ -1,4 +1,4 @@
-"""The HTTP/1.1 protocol with time-outs for clients that hold a connection without using it (spec: slow and dead clients).
+"""The HTTP/1.1 protocol with time-outs for clients that hold a connection without using it.
 
 uvicorn times out idle connections between requests only: one that sends half a request head, or never reads its answer,
 would be held for ever, and a head may be of any size.

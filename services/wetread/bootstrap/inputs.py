@@ -207,15 +207,14 @@ def worker_ports() -> Any:
     """Make the ports of a detection process inside that process (named in its ``WorkerSpec``)."""
     from wetread.adapters.codecs.decoder import PydicomFrameDecoder
     from wetread.adapters.inference.onnxruntime import OnnxRuntimeClient
-    from wetread.adapters.objectstore.artifacts import FileArtifactStore
-    from wetread.adapters.objectstore.segments import SegmentStore
+    from wetread.bootstrap.stores import artifact_store, object_store
     from wetread.detection.worker_ports import WorkerPorts
     from wetread.settings import Settings
 
     settings = Settings()
     return WorkerPorts(
-        objects=SegmentStore(settings.data / "segments", shard="detection"),
-        artifacts=FileArtifactStore(settings.data / "artifacts"),
+        objects=object_store(settings, "detection"),
+        artifacts=artifact_store(settings),
         decoder=PydicomFrameDecoder(),
         inference=lambda networks: OnnxRuntimeClient(networks, threads=settings.inference_threads),
         threads=settings.inference_threads,

@@ -72,10 +72,10 @@ class Shell:
                 await self._refuse(visit, error, receive, send)
                 return
             state["tenant"], state["client"] = visit.caller.tenant, visit.caller.name
-            if visit.caller.expires_at is None:
-                await self.app(scope, receive, self._watched(visit, send))
+            if visit.stream and visit.caller.expires_at is not None:
+                await self._until_expiry(visit, visit.caller.expires_at, receive, send)
             else:
-                await self._until_expiry(visit, receive, send)
+                await self.app(scope, receive, self._watched(visit, send))
         finally:
             if leave is not None:
                 leave()
@@ -150,15 +150,11 @@ class Shell:
 
         return watched
 
-    async def _until_expiry(self, visit: _Visit, receive: Receive, send: Send) -> None:
-        """Serve; a stream ends when the credential does."""
-        assert visit.caller is not None
-        assert visit.caller.expires_at is not None
-        watched = self._watched(visit, send)
-        left = visit.caller.expires_at - time.time() if visit.stream else None
+    async def _until_expiry(self, visit: _Visit, ends: float, receive: Receive, send: Send) -> None:
+        """Serve a stream until its credential ends (Unix seconds) at the latest."""
         try:
-            async with asyncio.timeout(left):
-                await self.app(visit.scope, receive, watched)
+            async with asyncio.timeout(ends - time.time()):
+                await self.app(visit.scope, receive, self._watched(visit, send))
         except TimeoutError:
             if visit.scope["type"] == "websocket":
                 await send({"type": "websocket.close", "code": _TOKEN_ENDED, "reason": "the credential has expired"})

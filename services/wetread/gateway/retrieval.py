@@ -19,7 +19,7 @@ from wetread.core.dicom.header import Element, Header, read_header
 from wetread.core.dicom.json_model import little_endian
 from wetread.core.dicom.lossless import obstacle
 from wetread.core.dicomweb import stored_metadata
-from wetread.core.dicomweb.media_types import DICOM, DICOM_JSON, OCTETS, MediaType, accepts, parse_accept
+from wetread.core.dicomweb.media_types import DICOM, OCTETS, MediaType, parse_accept
 from wetread.core.dicomweb.multipart import MultipartWriter
 from wetread.core.errors import InvalidInput, NotAcceptable, NotFound
 from wetread.core.identifiers import check_uid
@@ -33,6 +33,7 @@ from wetread.gateway.ranges import part_of, parts_of, read_part
 from wetread.gateway.responses import DATA_HEADERS, base_url, data_response, etag_of, not_modified, takes_gzip
 from wetread.gateway.settings import GatewaySettings
 from wetread.gateway.transcoding import Transcoder, Undecodable
+from wetread.gateway.xml_answers import wants_xml, xml_response
 
 _FRAMES: Final = re.compile(r"[0-9]{1,9}(?:,[0-9]{1,9})*")
 _BULK_PATH: Final = re.compile(r"[0-9A-Fa-f]{8}(?:/[0-9]{1,6}/[0-9A-Fa-f]{8})*")
@@ -199,15 +200,15 @@ class RetrieveEndpoints:
         return parts_of(request, pieces, headers | {"Content-Type": writer.content_type})
 
     async def metadata(self, request: Request) -> Response:
-        """``GET .../metadata``: DICOM JSON of every instance, bulk values by address."""
-        if not accepts(_ranges(request), DICOM_JSON):
-            msg = f"metadata is available as {DICOM_JSON}"
-            raise NotAcceptable(msg)
+        """``GET .../metadata``: DICOM JSON or XML of every instance, bulk values by address."""
+        as_xml = wants_xml(_ranges(request))
         base = base_url(request, self._settings)
-        coding = "gzip" if takes_gzip(request) else ""
+        coding = "gzip" if takes_gzip(request) and not as_xml else ""
         body, versions = await run_sync(self._metadata, request, base, coding)
-        etag = etag_of(versions, base, sorted(request.path_params.items()))
-        return data_response(request, body, etag=etag, coding=coding)
+        version = tenant_of(request), versions, base, sorted(request.path_params.items())
+        if as_xml:
+            return await run_sync(lambda: xml_response(request, orjson.loads(body), version=version))
+        return data_response(request, body, etag=etag_of(*version), coding=coding)
 
     def _metadata(self, request: Request, base: str, coding: str) -> tuple[bytes, list[tuple[str, int]]]:
         path = path_of(request)

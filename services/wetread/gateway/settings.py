@@ -25,6 +25,10 @@ class IngestSettings:
     request_bytes: int = 64 << 30
     request_parts: int = 20_000
     part_header_bytes: int = 8192
+    metadata_bytes: int = 64 << 20
+    """JSON or XML of one request that brings metadata and bulk data apart."""
+    assembled_bytes: int = 1 << 30
+    """Bulk data of one instance that is put together from them."""
     spool_bytes: int = 16 << 20
     """Parts beyond this size go to a scratch file instead of memory."""
     idle_seconds: float = 30.0
