@@ -43,6 +43,7 @@ class RecordingOutbox:
 
     def __init__(self) -> None:
         self.changes: list[StudyChange] = []
+        self.removed: list[tuple[str, str]] = []
         self.fail: Exception | None = None
 
     def study_changed(self, _tx: Any, change: StudyChange) -> None:
@@ -50,6 +51,9 @@ class RecordingOutbox:
             error, self.fail = self.fail, None
             raise error
         self.changes.append(change)
+
+    def study_removed(self, _tx: Any, tenant: str, study_uid: str) -> None:
+        self.removed.append((tenant, study_uid))
 
 
 @dataclass

@@ -427,6 +427,39 @@ def _client(url: str, api_key: str | None) -> Client:
     return Client(url, api_key)
 
 
+@ffr.command("ct")
+def ffr_ct(
+    folder: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="Folder with a coronary CT angiogram.")],
+    out: Annotated[Path, typer.Option(help="Folder for the results.")],
+    sbp: Annotated[float | None, typer.Option(help="Systolic pressure, mmHg.")] = None,
+    dbp: Annotated[float | None, typer.Option(help="Diastolic pressure, mmHg.")] = None,
+    lv_mass: Annotated[float | None, typer.Option(help="Mass of the left ventricle, g.")] = None,
+    flow: Annotated[float | None, typer.Option(help="Hyperaemic coronary flow, mL/min.")] = None,
+    dicom: Annotated[bool, typer.Option(help="Write SR, SEG and SC objects too.")] = True,
+    json: Json = False,
+) -> None:
+    """Compute CT-derived FFR from a CT angiogram: JSON, pictures, GLB, VTP and DICOM objects."""
+    from wetread.commands.ffr_ct import command_ct
+
+    patient = {"sbp_mmhg": sbp, "dbp_mmhg": dbp, "lv_mass_g": lv_mass, "q_hyp_ml_min": flow}
+    given = {name: value for name, value in patient.items() if value is not None}
+    raise typer.Exit(command_ct(folder, out, {"patient": given}, dicom=dicom, as_json=json))
+
+
+@ffr.command("phantom")
+def ffr_phantom(
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the phantom.")],
+    out: Annotated[Path, typer.Option(help="Folder for the CT series and truth.json.")],
+    size: Annotated[str, typer.Option(help="tiny, ci or full.")] = "ci",
+    noise: Annotated[float, typer.Option(min=0, help="Noise, HU.")] = 25.0,
+    calcium: Annotated[bool, typer.Option(help="Calcify the lesions.")] = False,
+) -> None:
+    """Write a synthetic coronary CT angiogram with its truth."""
+    from wetread.commands.ffr_ct import command_phantom
+
+    raise typer.Exit(command_phantom(seed, out, size=size, noise_hu=noise, calcium=calcium))
+
+
 app.add_typer(rules)
 app.add_typer(tasks)
 app.add_typer(ffr)

@@ -50,6 +50,9 @@ class NoOrchestration:
     def study_changed(self, tx, change):
         assert change.study_uid == STUDY
 
+    def study_removed(self, tx, tenant, study_uid):
+        raise AssertionError("nothing is deleted here")
+
 
 @contextmanager
 def site(ups, folder):

@@ -262,3 +262,66 @@ def test_a_crash_is_failed_and_can_be_run_again(world):
     ask(world, Verb.RERUN)
     world.settle()
     assert world.task().state is AiState.POSITIVE
+
+
+# --- deletion --------------------------------------------------------------------------------------------------------
+
+
+def removed(world):
+    with world.database.write() as tx:
+        world.outbox.study_removed(tx, TENANT, STUDY)
+
+
+def test_nothing_goes_on_for_a_deleted_study_and_its_workitems_end(world):
+    queued(world)
+    run, uid = world.task().run_id, world.task().workitem_uid
+    del world.studies.studies[TENANT, STUDY]
+    removed(world)
+    world.settle()
+    assert (world.task().state, world.task().reason) == (AiState.CANCELLED, "study_deleted")
+    assert run in world.queue.cancelled
+    assert world.workitems.items[uid]["state"] == "CANCELED"
+    assert world.runner.runs == []
+    assert world.ingest.stored == []
+
+
+def test_a_report_of_a_study_deleted_meanwhile_is_not_written(world):
+    world.deliver(CLOSED, transfer_end=True)
+    while world.task() is None or world.task().state is not AiState.POSITIVE:
+        world.step()
+    del world.studies.studies[TENANT, STUDY]
+    world.settle()
+    assert world.ingest.stored == []
+    assert world.log("task.dead") == []
+
+
+def test_what_is_left_of_a_study_is_evaluated_anew(world):
+    world.deliver(CLOSED, transfer_end=True)
+    world.settle()
+    facts = world.studies.studies[TENANT, STUDY]
+    [series] = [s for s in facts.series if not s.detector_result]
+    fewer = replace(series, instances=series.instances[:5])
+    others = tuple(s for s in facts.series if s.detector_result)
+    world.studies.studies[TENANT, STUDY] = replace(facts, series=(fewer, *others), generation=facts.generation + 1)
+    removed(world)
+    world.settle()
+    assert [len(r.instances) for r in world.runner.runs] == [8, 5]
+    assert len(world.log("result.superseded")) == 1
+
+
+# --- failures are reported -------------------------------------------------------------------------------------------
+
+
+def test_a_failure_gets_a_report_and_its_workitem_names_it(world):
+    failed(world, ComputationFailed("crashed", "boom"))
+    task = world.task()
+    [result] = world.current()
+    assert (result.state, result.reason, result.run.result_key) == (AiState.FAILED, "crashed", task.result_key)
+    assert [s.modality for s in world.stored()[0]] == ["SR"]
+    item = world.workitems.items[task.workitem_uid]
+    assert item["state"] == "CANCELED"
+    assert item["dataset"]["00741216"]["Value"][0]["00404033"]["Value"], "the report is an output"
+    ask(world, Verb.RERUN)
+    world.settle()
+    assert [r.state for r in world.current()] == [AiState.POSITIVE]
+    assert len(world.log("result.superseded")) == 1

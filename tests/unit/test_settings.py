@@ -50,6 +50,12 @@ def test_settings_of_the_issuer_that_would_weaken_it_are_refused(values: dict[st
         Settings(**values)
 
 
+def test_an_issuer_allows_other_addresses_than_loopback() -> None:
+    settings = Settings(host="0.0.0.0", oidc_issuer="https://idp.example/realms/x", oidc_audience="wetread")
+    assert settings.authentication
+    assert Settings(oidc_issuer="http://127.0.0.1:1", oidc_audience="w").oidc_issuer
+
+
 def test_the_dicom_port_binds_loopback_without_peers(tmp_path: Path) -> None:
     with pytest.raises(ValidationError, match="DIMSE_PEERS"):
         Settings(dimse_host="0.0.0.0")
@@ -72,9 +78,3 @@ def test_a_service_whose_extra_is_missing_says_what_to_install(tmp_path: Path, m
         pytest.raises(ConfigurationError, match=r"pip install 'wetread\[dimse\]'"),
     ):
         house.services(["dimse"])
-
-
-def test_an_issuer_allows_other_addresses_than_loopback() -> None:
-    settings = Settings(host="0.0.0.0", oidc_issuer="https://idp.example/realms/x", oidc_audience="wetread")
-    assert settings.authentication
-    assert Settings(oidc_issuer="http://127.0.0.1:1", oidc_audience="w").oidc_issuer

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from wetread.core.errors import WorkitemStateError
+from wetread.core.errors import NotFound, WorkitemStateError
 from wetread.core.events import EventType
+from wetread.core.facts import StudyFacts
 from wetread.core.findings import Finding, ResultSet, StoredSeries
 from wetread.core.identifiers import digest
 from wetread.core.ports.database import Transaction
@@ -24,6 +25,7 @@ from wetread.orchestration.announce import Announcer, Stamps
 from wetread.orchestration.namespace import namespace, results_of, source_study
 from wetread.orchestration.ports import Ports, Rules
 from wetread.orchestration.requests import Requests
+from wetread.orchestration.unanswered import unanswered
 
 _POSITIVE = frozenset({AiState.POSITIVE, AiState.PRELIMINARY_POSITIVE})
 
@@ -79,11 +81,21 @@ class Conclusions:
             run_id=None,
             updated_at=self._ports.clock.now(),
         )
+        result = self._failure(tx, failed)
+        if result is not None:
+            failed = replace(failed, result_key=result.run.result_key, early=False)
         self._ports.tasks.put(tx, failed)
         self._announce.task(tx, EventType.TASK_FAILED, failed, stamps, detail=failed.detail)
         if dead:
             self._announce.task(tx, EventType.TASK_DEAD, failed, stamps, detail=failed.detail)
-        self.end_workitem(tx, failed, ())
+        if result is None:
+            self.end_workitem(tx, failed, ())
+        else:  # the workitem ends when the report is stored, and names it
+            former = self._current(tx, failed)
+            self._ports.results.put(tx, result, ())
+            if former is not None and former.run.result_key != result.run.result_key:
+                self._announce.superseded(tx, former, result, stamps)
+            self._report(tx, failed, result, stamps)
         self._wake_dependants(tx, failed)
 
     def cancel(self, tx: Transaction, task: Task, reason: str, detail: str, stamps: Stamps) -> None:
@@ -121,7 +133,10 @@ class Conclusions:
             return
         info = self._ports.runner.detectors()[task.detector]
         now = self._ports.clock.now()
-        facts = self._ports.studies.facts(tx, task.tenant, task.study_uid)
+        try:
+            facts = self._ports.studies.facts(tx, task.tenant, task.study_uid)
+        except NotFound:  # the study was deleted: its workitems end all the same
+            facts = StudyFacts(task.tenant, task.study_uid, ())
         known = self._ports.results.get(tx, task.tenant, task.result_key) if task.result_key else None
         ending = workitems.Ending(
             study_uid=task.study_uid,
@@ -154,6 +169,27 @@ class Conclusions:
             self._ports.workitems.finish(tx, task.tenant, task.workitem_uid, completed=completed, attributes=attributes)
         except WorkitemStateError:
             return
+
+    def _failure(self, tx: Transaction, task: Task) -> ResultSet | None:
+        """Return the result that says that the detector failed; None when no study is left to say it in."""
+        try:
+            facts = self._ports.studies.facts(tx, task.tenant, task.study_uid)
+        except NotFound:
+            return None
+        if not source_study(facts).series:
+            return None
+        info = self._ports.runner.detectors()[task.detector]
+        return unanswered(
+            task,
+            info,
+            key=digest(task.tenant, task.study_uid, task.detector, task.input_digest, task.runs),
+            parameters=info.manifest.parameters,
+            rules_digest=self._rules.digest,
+            now=task.updated_at,
+            state=AiState.FAILED,
+            reason=task.reason or "crashed",
+            detail=task.detail,
+        )
 
     # --- parts -----------------------------------------------------------------------------------------------------
 
@@ -251,7 +287,10 @@ class Conclusions:
         name = workflow.detectors.get(task.detector) if workflow else None
         if workflow is None or not any(name in s.needs and s.detector for s in workflow.model.tasks.values()):
             return
-        generation = self._ports.studies.summary(tx, task.tenant, task.study_uid).generation
+        try:
+            generation = self._ports.studies.summary(tx, task.tenant, task.study_uid).generation
+        except NotFound:
+            return
         cause = f"request:{task.detector}:{task.runs}"
         self._ports.queue.enqueue(
             tx,

@@ -12,7 +12,7 @@ from wetread.core.identifiers import digest
 from wetread.core.ports.database import Transaction
 from wetread.core.ports.work import Task
 from wetread.core.priority import Priority, due_at, most_urgent
-from wetread.core.states import PENDING, AiState
+from wetread.core.states import CANCELLABLE, PENDING, AiState
 from wetread.core.workqueue import COMPOSE, detector_lane
 from wetread.orchestration import workitems
 from wetread.orchestration.announce import Announcer
@@ -57,6 +57,8 @@ class Operations:
                 return self._reevaluate(tx, tenant, study_uid)
             if wanted is Verb.EXPEDITE:
                 return self._expedite(tx, tenant, study_uid)
+            if wanted is Verb.REMOVED:
+                return self._removed(tx, tenant, study_uid)
             task = self._ports.tasks.get(tx, tenant, study_uid, detector)
             if task is None or task.state not in ALLOWED[wanted]:
                 return Afterwards(_NOTHING)
@@ -117,6 +119,20 @@ class Operations:
         evaluation = self._evaluator.evaluate_in(tx, tenant, study_uid, generation, signal, {})
         for task in self._ports.tasks.of_study(tx, tenant, study_uid):
             self._conclusions.reapply(tx, task)
+        return Afterwards("re-evaluated", cancel=evaluation.cancel)
+
+    def _removed(self, tx: Transaction, tenant: str, study_uid: str) -> Afterwards:
+        """After a deletion: what is left of the study is evaluated anew; of a deleted study nothing goes on."""
+        try:
+            generation = self._ports.studies.summary(tx, tenant, study_uid).generation
+        except NotFound:
+            alive = [t for t in self._ports.tasks.of_study(tx, tenant, study_uid) if t.state in CANCELLABLE]
+            for task in alive:
+                self._conclusions.cancel(tx, task, "study_deleted", "the study was deleted", {})
+            self._ports.watches.delete(tx, tenant, study_uid)
+            return Afterwards("stopped", cancel=tuple(task.run_id for task in alive if task.run_id))
+        signal = f"request:removed:{self._ports.clock.now()}"
+        evaluation = self._evaluator.evaluate_in(tx, tenant, study_uid, generation, signal, {})
         return Afterwards("re-evaluated", cancel=evaluation.cancel)
 
     def _expedite(self, tx: Transaction, tenant: str, study_uid: str) -> Afterwards:

@@ -31,6 +31,8 @@ class Verb(StrEnum):
     REENCODE = "re-encode"
     REEVALUATE = "re-evaluate"
     EXPEDITE = "expedite"
+    REMOVED = "removed"
+    """Not asked for by a person: instances of the study were deleted."""
 
 
 ALLOWED: Final[dict[Verb, frozenset[AiState]]] = {

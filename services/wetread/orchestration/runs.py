@@ -9,11 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from wetread import __version__
 from wetread.core.completeness import Timing
 from wetread.core.errors import WorkitemStateError
 from wetread.core.events import EventType
-from wetread.core.findings import ResultSet, Run
+from wetread.core.findings import ResultSet
 from wetread.core.identifiers import digest
 from wetread.core.ports.database import Transaction
 from wetread.core.ports.inference import DetectorInfo, RunRequest
@@ -27,6 +26,7 @@ from wetread.orchestration.announce import Announcer, Stamps
 from wetread.orchestration.conclusions import Conclusions
 from wetread.orchestration.plan import Plan, StudyPlan, Verdict
 from wetread.orchestration.ports import Ports, Rules
+from wetread.orchestration.unanswered import unanswered
 
 S = AiState
 IN_FLIGHT: Final = frozenset({S.QUEUED, S.RUNNING})
@@ -333,25 +333,17 @@ class Runs:
         """Return the result that says why nothing could be run: it gets a report like any other."""
         info = self._ports.runner.detectors()[plan.detector]
         request = self.request(task, info, "", plan.digest, now)
-        run = Run(
-            result_key=digest("refusal", self._ports.runner.result_key(request), plan.reason),
-            tenant=task.tenant,
-            study_uid=task.study_uid,
-            series_uid=None,
-            detector=info.name,
-            version=info.version,
-            title=info.manifest.title,
-            model_digest=info.model_digest,
-            params_digest=digest(dict(request.parameters)),
-            input_digest=plan.digest,
+        return unanswered(
+            task,
+            info,
+            key=self._ports.runner.result_key(request),
+            parameters=request.parameters,
             rules_digest=self._rules.digest,
-            software=f"wetread {__version__}",
-            engine="",
-            phantom_evidence_id=info.card.phantom_evidence_id,
-            started_at=now,
-            shadow=task.shadow,
+            now=now,
+            state=S.NOT_PROCESSABLE,
+            reason=plan.reason,
+            detail=plan.detail,
         )
-        return ResultSet(run=run, state=S.NOT_PROCESSABLE, reason=plan.reason, detail=plan.detail)
 
 
 def _flags(plan: Plan) -> tuple[str, ...]:

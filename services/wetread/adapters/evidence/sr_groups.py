@@ -172,11 +172,15 @@ def _algorithm(run: Run, score: Score | None, *, provenance: bool) -> hd.sr.Algo
 
 
 def _measurement(measurement: Measurement) -> hd.sr.Measurement:
+    coded = measurement.method in CONCEPTS
     item = hd.sr.Measurement(
-        name=to_concept(measurement.code), value=_significant(measurement.value), unit=unit_concept(measurement.unit)
+        name=to_concept(measurement.code),
+        value=_significant(measurement.value),
+        unit=unit_concept(measurement.unit),
+        method=concept_code(measurement.method) if coded else None,
     )
-    content: list[hd.sr.ContentItem] = []
-    if measurement.method:
+    content: list[hd.sr.ContentItem] = list(item[0].get("ContentSequence", []))
+    if measurement.method and not coded:
         content.append(_text("comment", f"Method: {measurement.method}"))
     if measurement.uncertainty is not None:
         content.append(

@@ -103,3 +103,6 @@ class Outbox(Protocol):
 
     def study_changed(self, tx: Transaction, change: StudyChange) -> None:
         """Record the change and enqueue its evaluation in the same transaction."""
+
+    def study_removed(self, tx: Transaction, tenant: str, study_uid: str) -> None:
+        """Instances of a study, or all of it, were deleted: enqueue what follows in the same transaction."""
