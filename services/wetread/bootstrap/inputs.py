@@ -51,6 +51,7 @@ def dimse(house: House, build: Build) -> Service:
         tls = TlsFiles(settings.dimse_tls_certificate, settings.dimse_tls_key, settings.dimse_tls_authorities)
     meter = DimseMetrics()
     house.collectors += meter.collectors
+    journal = house.access_journal()
     ports = DimsePorts(
         database=house.index_database,
         durable=house.database,
@@ -59,11 +60,12 @@ def dimse(house: House, build: Build) -> Service:
         intake=GroupIntake(house.index_database, house.archive, house.objects, house.ingest),
         events=house.events,
         sends=SqlResultSends(),
+        access=journal,
         decompress=lambda stored: house.codecs.transcode(stored, EXPLICIT_LE),
         clock=house.clock,
         meter=meter,
     )
-    return build(
+    service = build(
         ports,
         DimseSettings(
             ae_title=settings.dimse_ae_title,
@@ -78,6 +80,13 @@ def dimse(house: House, build: Build) -> Service:
             object_bytes=settings.max_part_bytes,
         ),
     )
+
+    @asynccontextmanager
+    async def lifespan() -> AsyncIterator[None]:
+        async with journal.lifespan(), service.lifespan():
+            yield
+
+    return replace(service, lifespan=lifespan)
 
 
 def worklist(house: House, build: Build) -> Service:
