@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import OperationalError
 
+from wetread.adapters.index.statement import run_text
 from wetread.adapters.index.tables import metadata
 from wetread.core.errors import StorageFull, Unavailable
 
@@ -70,7 +71,7 @@ class SqlDatabase:
         @event.listens_for(engine, "begin")
         def _begin(connection: Connection) -> None:
             mode = connection.get_execution_options().get("wetread_begin", "IMMEDIATE")
-            connection.exec_driver_sql(f"BEGIN {mode}")
+            run_text(connection, f"BEGIN {mode}")
 
         return engine
 
