@@ -19,12 +19,18 @@ REAL: dict[str, Callable[[], bool]] = {
     "dcmtk": lambda: shutil.which("dcmdump") is not None,
     "chromium": lambda: shutil.which("chromium") is not None,
     "torch": lambda: _importable("torch"),
+    "orthanc": lambda: shutil.which(orthanc_folder() / "orthanc") is not None,
 }
 
 
 def shared_folder() -> Path:
     """Return the folder of real data (``WETREAD_SHARED``, default ``../shared``)."""
     return Path(os.environ.get("WETREAD_SHARED", ROOT.parent / "shared")) / "data"
+
+
+def orthanc_folder() -> Path:
+    """Return the folder of ``.ci/install-orthanc`` (``WETREAD_ORTHANC``, default ``.peers/orthanc``)."""
+    return Path(os.environ.get("WETREAD_ORTHANC", ROOT / ".peers" / "orthanc"))
 
 
 def _importable(name: str) -> bool:
