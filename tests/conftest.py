@@ -31,12 +31,18 @@ REAL: dict[str, Callable[[], bool]] = {
     "postgres": lambda: _postgres_is_here(),  # noqa: PLW0108 - defined below
     "openslide": lambda: all(_importable(name) for name in ("openslide", "simplejpeg", "pyarrow")),
     "ray": lambda: _importable("ray"),
+    "orthanc": lambda: shutil.which(orthanc_folder() / "orthanc") is not None,
 }
 
 
 def shared_folder() -> Path:
     """Return the folder of real data (``WETREAD_SHARED``, default ``../shared``)."""
     return Path(os.environ.get("WETREAD_SHARED", ROOT.parent / "shared")) / "data"
+
+
+def orthanc_folder() -> Path:
+    """Return the folder of ``.ci/install-orthanc`` (``WETREAD_ORTHANC``, default ``.peers/orthanc``)."""
+    return Path(os.environ.get("WETREAD_ORTHANC", ROOT / ".peers" / "orthanc"))
 
 
 def _importable(name: str) -> bool:
