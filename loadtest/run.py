@@ -1,6 +1,7 @@
 """Run benchmarks by name: ``python loadtest/run.py [NAME] [arguments]``. Without a name, all short ones.
 
-Every benchmark is a module or package in this folder with ``main(arguments) -> int``; it prints data, N, seed and machine.
+Every benchmark is a module or package in this folder with ``main(arguments) -> int``; it prints data, N, seed and
+machine.
 """
 
 from __future__ import annotations

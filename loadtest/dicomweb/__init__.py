@@ -26,7 +26,9 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="dicomweb", description=__doc__)
     parser.add_argument("--orthanc", type=Path, default=Path(".peers/orthanc"), help="folder of .ci/install-orthanc")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--instances", type=int, default=320, help="instances per STOW cell, at least one per connection")
+    parser.add_argument(
+        "--instances", type=int, default=320, help="instances per STOW cell, at least one per connection"
+    )
     parser.add_argument("--size", type=int, default=100_000, help="instances in the index for the second searches")
     parser.add_argument("--requests", type=int, default=200, help="requests per reading cell and round")
     parser.add_argument("--quick", action="store_true", help="one round, few instances, Orthanc default only")
@@ -94,6 +96,8 @@ def _print(chosen: argparse.Namespace, names: list[str], orthanc: Path, records:
         f"N: {chosen.rounds} rounds, {chosen.instances} instances of 526 KB per STOW cell (100x16: 1600), "
         f"{chosen.requests} requests per reading cell (a quarter for lists, a tenth for series), seed 7"
     )
-    print("tmpfs and disk: both sides sync (fdatasync) before the answer; index commits are not synced on either side\n")
+    print(
+        "tmpfs and disk: both sides sync (fdatasync) before the answer; index commits are not synced on either side\n"
+    )
     print("\n".join(report.table(records, chosen.size, min(reading.SMALL_INDEX, chosen.size))), "\n")
     print("\n".join(report.cells(records)))

@@ -139,7 +139,7 @@ def _data_set(size: int, *, rich: bool) -> Dataset:
 
 
 def _acquisition(data: Dataset) -> None:
-    """Add what a scanner writes: geometry, technique, requests, coded sequences, a private block (about 90 elements)."""
+    """Add what a scanner writes: geometry, technique, requests, coded sequences, a private block."""
     data.ImagePositionPatient = ["-125.0", "-125.0", _MARKS["position"].decode()]
     data.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
     data.PixelSpacing, data.SliceThickness, data.SpacingBetweenSlices = [0.48828125, 0.48828125], "5.0", "5.0"

@@ -75,7 +75,9 @@ def _cut(places: Sequence[Place]) -> list[list[Place]]:
 
 def _filler(first: int, last: int) -> list[list[Place]]:
     """Return the series number *first* to *last* of the index load, one request each."""
-    return [_series(_FILL, one // _SERIES_PER_STUDY, one % _SERIES_PER_STUDY + 1, _PER_SERIES) for one in range(first, last)]
+    return [
+        _series(_FILL, one // _SERIES_PER_STUDY, one % _SERIES_PER_STUDY + 1, _PER_SERIES) for one in range(first, last)
+    ]
 
 
 def _fill(servers: Sequence[Server], start_at: int, end: int, count: int, note: Note) -> None:

@@ -56,8 +56,12 @@ def goals(size: int) -> list[Goal]:
         Goal(f"QIDO PatientID CPU, {at}", "qido PatientID", cpu, 1 / 3, 1 / 8, only=_cell(at)),
         Goal(f"QIDO list p50, {at}", "qido list", p50, 1 / 3, 1 / 8, only=_cell(at)),
         Goal(f"QIDO list CPU, {at}", "qido list", cpu, 1 / 3, 1 / 8, only=_cell(at)),
-        Goal(f"QIDO a series' instances CPU, {at}", "qido instances", cpu, 1 / 20, 1 / 50, "low", _cell(at), ("default",)),
-        Goal(f"QIDO a series' instances CPU, {at}", "qido instances", cpu, 1 / 10, 1 / 50, "low", _cell(at), ("tuned",)),
+        Goal(
+            f"QIDO a series' instances CPU, {at}", "qido instances", cpu, 1 / 20, 1 / 50, "low", _cell(at), ("default",)
+        ),
+        Goal(
+            f"QIDO a series' instances CPU, {at}", "qido instances", cpu, 1 / 10, 1 / 50, "low", _cell(at), ("tuned",)
+        ),
         Goal("series metadata 100, p50", "series metadata", p50, 1 / 3, 1 / 8, only=_cell("100")),
         Goal("series metadata 1000, p50", "series metadata", p50, 1 / 3, 1 / 8, only=_cell("1000")),
         Goal("instance metadata CPU", "instance metadata", cpu, 0.1, 0.05),
@@ -120,7 +124,9 @@ def table(records: Sequence[Record], size: int, small: int) -> list[str]:
         if found:
             median = statistics.median(found)
             verdict = "met" if median <= must else "**missed**"
-            lines.append(f"| {name} | - | {median:.3g} | {min(found):.3g} - {max(found):.3g} | <= {must:.3g} | - | {verdict} |")
+            lines.append(
+                f"| {name} | - | {median:.3g} | {min(found):.3g} - {max(found):.3g} | <= {must:.3g} | - | {verdict} |"
+            )
     return lines
 
 
@@ -153,5 +159,8 @@ def cells(records: Sequence[Record]) -> list[str]:
     for record in records:
         if record["part"] == "memory":
             peaks.setdefault(record["server"], []).append(record["bytes"] / 2**20)
-    lines += [f"| memory | peak MiB | {name} | | | | {statistics.median(found):.0f} | | | | |" for name, found in peaks.items()]
+    lines += [
+        f"| memory | peak MiB | {name} | | | | {statistics.median(found):.0f} | | | | |"
+        for name, found in peaks.items()
+    ]
     return lines

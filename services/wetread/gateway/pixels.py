@@ -6,8 +6,9 @@ One frame is read and decoded at a time; the decoded size is checked before a de
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
@@ -86,7 +87,10 @@ def describe(data: Attributes) -> PixelDescription:
 
 
 class FrameReader:
-    """Reads and decodes frames of one instance. ``frame_bytes``: cap on a decoded frame."""
+    """Reads and decodes frames of one instance. ``frame_bytes``: cap on a decoded frame.
+
+    ``attributes`` gives the instance's metadata; it is asked only when frames have to be understood.
+    """
 
     def __init__(
         self,
@@ -94,7 +98,7 @@ class FrameReader:
         transcoder: Transcoder,
         tenant: str,
         instance: ArchivedInstance,
-        attributes: Attributes,
+        attributes: Callable[[], Attributes],
         *,
         frame_bytes: int = 1 << 30,
     ) -> None:
@@ -126,7 +130,8 @@ class FrameReader:
     def native(self, number: int) -> bytes:
         """Return frame *number* as uncompressed little endian values, laid out as the metadata say."""
         if not self.table.encapsulated:
-            return little_endian(self.stored(number), self.description.vr, little=self.syntax.little_endian)
+            frame = self.stored(number)
+            return frame if self.syntax.little_endian else little_endian(frame, self.description.vr, little=False)
         description = self.description
         values = self._unpacked(number, rgb=False).values
         if description.allocated == 1:
@@ -164,10 +169,10 @@ class FrameReader:
             raise Undecodable(msg) from error
         return values, str(found.get("photometric_interpretation", self.description.photometric))
 
-    @property
+    @cached_property
     def description(self) -> PixelDescription:
         """Pixel description, checked against the cap. Raises NotFound, PayloadTooLarge."""
-        description = describe(self._attributes)
+        description = describe(self._attributes())
         if description.layout.frame_bytes > self._cap:
             msg = "a decoded frame would exceed the limit of this server"
             raise PayloadTooLarge(msg)

@@ -11,12 +11,13 @@ from anyio.to_thread import run_sync
 from starlette.requests import Request
 from starlette.responses import Response
 
+from wetread.core.dicomweb.fragments import SeriesAnswers
 from wetread.core.dicomweb.levels import AVAILABILITY, DEFAULTS, REQUIRED, RETRIEVE_URL, Level, level_of
 from wetread.core.dicomweb.media_types import parse_accept
 from wetread.core.dicomweb.query import Query, parse_query
 from wetread.core.errors import InvalidInput
 from wetread.core.identifiers import check_uid
-from wetread.core.ports.archive import Archive, Match, SearchPage
+from wetread.core.ports.archive import COUNT_LIMIT, Archive, Match, SearchPage
 from wetread.core.ports.database import Database
 from wetread.gateway.responses import base_url, data_response, etag_of, warning_299
 from wetread.gateway.settings import GatewaySettings
@@ -85,10 +86,30 @@ class SearchEndpoints:
     def _run(
         self, tenant: str, query: Query, study: str | None, series: str | None, base: str
     ) -> tuple[SearchPage, bytes]:
+        plain = self._plain(tenant, query, study, series, base)
+        if plain is not None:
+            return plain
         with self._database.read() as tx:
             page = self._archive.search(tx, tenant, query, study_uid=study, series_uid=series)
         within = (study is not None, series is not None)
         return page, orjson.dumps([render(match, query, base, within=within) for match in page.matches])
+
+    def _plain(
+        self, tenant: str, query: Query, study: str | None, series: str | None, base: str
+    ) -> tuple[SearchPage, bytes] | None:
+        """Answer for all instances of a series from their fragments, nothing parsed; None for any other search."""
+        asks_more = query.keys or query.include or query.include_all or not query.page
+        if study is None or series is None or query.level is not Level.INSTANCE or asks_more:
+            return None
+        with self._database.read() as tx:
+            page = self._archive.fragments(tx, tenant, study, series, limit=query.page, offset=query.offset)
+        answers = SeriesAnswers(base, study, series)
+        objects = [answers.answer(one.attributes, one.sop_uid, one.transfer_syntax_uid) for one in page.instances]
+        if not objects or None in objects:
+            return None
+        matches = tuple(Match(study, series, one.sop_uid, {}) for one in page.instances)
+        found = SearchPage(matches, min(page.remaining, COUNT_LIMIT), page.remaining >= COUNT_LIMIT)
+        return found, b"[" + b",".join(filter(None, objects)) + b"]"
 
 
 def render(match: Match, query: Query, base: str, *, within: tuple[bool, bool]) -> dict[str, Mapping[str, Any]]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
-import zlib
+from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
@@ -17,6 +18,7 @@ from starlette.responses import Response, StreamingResponse
 from wetread.core.dicom.header import Element, Header, read_header
 from wetread.core.dicom.json_model import little_endian
 from wetread.core.dicom.lossless import obstacle
+from wetread.core.dicomweb import stored_metadata
 from wetread.core.dicomweb.media_types import DICOM, OCTETS, MediaType, parse_accept
 from wetread.core.dicomweb.multipart import MultipartWriter
 from wetread.core.errors import InvalidInput, NotAcceptable, NotFound
@@ -27,15 +29,16 @@ from wetread.core.ports.objects import ObjectStore
 from wetread.gateway.archives import ZIP, ZipStream, zip_range
 from wetread.gateway.negotiation import ENCODED, NATIVE, STORED, Choice, choose_frames, choose_instance
 from wetread.gateway.pixels import FrameReader
-from wetread.gateway.ranges import part_of, read_part
-from wetread.gateway.responses import DATA_HEADERS, base_url, data_response, etag_of, not_modified
+from wetread.gateway.ranges import part_of, parts_of, read_part
+from wetread.gateway.responses import DATA_HEADERS, base_url, data_response, etag_of, not_modified, takes_gzip
 from wetread.gateway.settings import GatewaySettings
 from wetread.gateway.transcoding import Transcoder, Undecodable
 from wetread.gateway.xml_answers import wants_xml, xml_response
 
 _FRAMES: Final = re.compile(r"[0-9]{1,9}(?:,[0-9]{1,9})*")
 _BULK_PATH: Final = re.compile(r"[0-9A-Fa-f]{8}(?:/[0-9]{1,6}/[0-9A-Fa-f]{8})*")
-_BULK_KEY: Final = b'"BulkDataURI":"'
+_AHEAD: Final = 2
+"""Instances that are read while earlier ones are being sent."""
 
 
 class RetrieveEndpoints:
@@ -108,11 +111,21 @@ class RetrieveEndpoints:
         base: str,
     ) -> AsyncIterator[bytes]:
         """Yield the parts. An instance that cannot be read ends the connection without the final delimiter."""
-        for number, (item, plan) in enumerate(zip(found, plans, strict=True)):
-            body, choice = first if number == 0 else await self._instance(request, item, plan)
-            yield writer.begin(choice.content_type, len(body), _instance_url(base, item))
-            yield body
-        yield writer.end()
+        yield writer.begin(first[1].content_type, len(first[0]), _instance_url(base, found[0]))
+        yield first[0]
+        waiting = list(zip(found, plans, strict=True))[:0:-1]
+        reading: deque[asyncio.Task[tuple[bytes, Choice]]] = deque()
+        try:
+            for item in found[1:]:
+                while waiting and len(reading) < _AHEAD:
+                    reading.append(asyncio.create_task(self._instance(request, *waiting.pop())))
+                body, choice = await reading.popleft()
+                yield writer.begin(choice.content_type, len(body), _instance_url(base, item))
+                yield body
+            yield writer.end()
+        finally:
+            for task in reading:
+                task.cancel()
 
     async def _members(
         self, request: Request, found: Sequence[ArchivedInstance], plans: Sequence[list[Choice]], first: bytes
@@ -172,9 +185,8 @@ class RetrieveEndpoints:
         same = not_modified(request, etag)
         if same is not None:
             return same
-        reader = await run_sync(self.reader, request, item)
         limiter = None if plan[0].form == STORED else self.codec_turns
-        frames, choice = await run_sync(_read_frames, reader, numbers, plan, limiter=limiter)
+        frames, choice = await run_sync(_read_frames, self.reader(request, item), numbers, plan, limiter=limiter)
         headers = {"ETag": etag, "Vary": "Accept", **DATA_HEADERS}
         if not choice.multipart:
             return part_of(request, frames[0], headers | {"Content-Type": choice.content_type})
@@ -183,26 +195,31 @@ class RetrieveEndpoints:
         pieces: list[bytes] = []
         for number, frame in zip(numbers, frames, strict=True):
             pieces += [writer.begin(choice.content_type, len(frame), f"{url}/frames/{number}"), frame]
+        pieces.append(writer.end())
         # The boundary is made of the entity tag, so that a range of the whole body can be asked for (PS3.18 8.6.1.2).
-        body = b"".join([*pieces, writer.end()])
-        return part_of(request, body, headers | {"Content-Type": writer.content_type})
+        return parts_of(request, pieces, headers | {"Content-Type": writer.content_type})
 
     async def metadata(self, request: Request) -> Response:
         """``GET .../metadata``: DICOM JSON or XML of every instance, bulk values by address."""
         as_xml = wants_xml(_ranges(request))
         base = base_url(request, self._settings)
-        body, versions = await run_sync(self._metadata, request, base)
+        coding = "gzip" if takes_gzip(request) and not as_xml else ""
+        body, versions = await run_sync(self._metadata, request, base, coding)
         version = versions, base, sorted(request.path_params.items())
         if as_xml:
             return await run_sync(lambda: xml_response(request, orjson.loads(body), version=version))
-        return data_response(request, body, etag=etag_of(*version))
+        return data_response(request, body, etag=etag_of(*version), coding=coding)
 
-    def _metadata(self, request: Request, base: str) -> tuple[bytes, list[tuple[str, int]]]:
+    def _metadata(self, request: Request, base: str, coding: str) -> tuple[bytes, list[tuple[str, int]]]:
         path = path_of(request)
         with self._database.read() as tx:
             found = self._archive.metadata(tx, tenant_of(request), *path)
+        versions = [(group.series_uid, group.version) for group in found]
+        if coding:
+            members = ((stored, _url_in(base, group, uid)) for group in found for uid, stored in group.instances)
+            return stored_metadata.gzip_array(members), versions
         pieces = [addressed(stored, base, group, uid) for group in found for uid, stored in group.instances]
-        return b"[" + b",".join(pieces) + b"]", [(group.series_uid, group.version) for group in found]
+        return b"[" + b",".join(pieces) + b"]", versions
 
     async def bulkdata(self, request: Request) -> Response:
         """``GET .../bulkdata/{path}``: one value, little endian, by the address that metadata gave."""
@@ -263,7 +280,7 @@ class RetrieveEndpoints:
         return self._reader(tenant_of(request), item)
 
     def _reader(self, tenant: str, item: ArchivedInstance) -> FrameReader:
-        attributes = self.attributes(tenant, item)
+        attributes = partial(self.attributes, tenant, item)
         limit = self._settings.frame_bytes
         return FrameReader(self._objects, self.transcoder, tenant, item, attributes, frame_bytes=limit)
 
@@ -271,7 +288,7 @@ class RetrieveEndpoints:
         """Return the stored metadata of one instance."""
         with self._database.read() as tx:
             (group,) = self._archive.metadata(tx, tenant, item.study_uid, item.series_uid, item.sop_uid)
-        found: Mapping[str, Mapping[str, Any]] = orjson.loads(zlib.decompress(group.instances[0][1]))
+        found: Mapping[str, Mapping[str, Any]] = orjson.loads(stored_metadata.unpack(group.instances[0][1]))
         return found
 
     def frame_numbers(self, request: Request) -> list[int]:
@@ -307,8 +324,11 @@ def path_of(request: Request) -> tuple[str, str | None, str | None]:
 
 def addressed(stored: bytes, base: str, group: SeriesMetadata, sop_uid: str) -> bytes:
     """Return the JSON of an instance from its stored metadata, bulk data addresses made absolute."""
-    url = f"{base}/studies/{group.study_uid}/series/{group.series_uid}/instances/{sop_uid}"
-    return zlib.decompress(stored).replace(_BULK_KEY, _BULK_KEY + url.encode())
+    return stored_metadata.addressed(stored, _url_in(base, group, sop_uid))
+
+
+def _url_in(base: str, group: SeriesMetadata, sop_uid: str) -> bytes:
+    return f"{base}/studies/{group.study_uid}/series/{group.series_uid}/instances/{sop_uid}".encode()
 
 
 def _ranges(request: Request) -> tuple[MediaType, ...]:

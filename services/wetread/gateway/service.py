@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -105,6 +106,9 @@ def gateway(
     @asynccontextmanager
     async def lifespan() -> AsyncIterator[None]:
         await run_sync(recover, database, archive, objects, ingest)
+        # What start-up made stays: a full collection would look at all of it again, 60 ms in the middle of requests.
+        gc.collect()
+        gc.freeze()
         committer.open()
         try:
             yield

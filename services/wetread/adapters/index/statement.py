@@ -15,6 +15,7 @@ from sqlalchemy.engine.interfaces import Dialect
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql.base import Executable
 from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.schema import ScalarElementColumnDefault
 
 Row = Sequence[Any]
 Values = Mapping[str, Any]
@@ -77,7 +78,9 @@ class DriverStatement:
             assert isinstance(compiled, SQLCompiler)
             order = tuple(compiled.positiontup) if compiled.positional and compiled.positiontup else None
             fixed = {name: value for name, value in compiled.params.items() if value is not None}
-            fixed |= {column.key: column.default.arg for column in compiled.insert_prefetch}  # type: ignore[union-attr]
+            for column in compiled.insert_prefetch:
+                if isinstance(column.default, ScalarElementColumnDefault):
+                    fixed[column.key] = column.default.arg
             known = self._compiled[key] = (str(compiled), order, fixed)
         return known
 

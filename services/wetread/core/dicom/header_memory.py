@@ -31,6 +31,8 @@ from wetread.core.errors import InstanceRejected
 
 _SHORT_AT: Final = struct.Struct("<HH2sH").unpack_from
 _LONG_AT: Final = struct.Struct("<I").unpack_from
+_NEVER: Final = frozenset({0x0002, 0xFFFE})
+"""Groups that a data set does not hold."""
 _UNDEFINED: Final = 0xFFFFFFFF
 _REMEMBERED_BYTES: Final = 1 << 16
 """Longer values are not worth remembering (or are none of the plain ones)."""
@@ -104,7 +106,7 @@ class HeaderMemory:
                 return None
             tag = group << 16 | number
             stop = start + length
-            if tag <= last or group == 2 or group == 0xFFFE or length == _UNDEFINED or stop > size:
+            if tag <= last or group in _NEVER or length == _UNDEFINED or stop > size:
                 return None
             last = tag
             if tag in PIXEL_TAGS:
