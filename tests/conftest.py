@@ -26,12 +26,12 @@ REAL: dict[str, Callable[[], bool]] = {
     "dcmtk": lambda: shutil.which("dcmdump") is not None,
     "chromium": lambda: shutil.which("chromium") is not None,
     "ohif": (Settings().viewer / "index.html").is_file,
+    "orthanc": lambda: (orthanc_folder() / "orthanc").is_file(),  # noqa: PLW0108 - defined below
     "torch": lambda: _importable("torch"),
     "moto": lambda: _moto_is_here(),  # noqa: PLW0108 - defined below
     "postgres": lambda: _postgres_is_here(),  # noqa: PLW0108 - defined below
     "openslide": lambda: all(_importable(name) for name in ("openslide", "simplejpeg", "pyarrow")),
     "ray": lambda: _importable("ray"),
-    "orthanc": lambda: shutil.which(orthanc_folder() / "orthanc") is not None,
 }
 
 

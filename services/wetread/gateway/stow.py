@@ -192,8 +192,6 @@ class _Store:
 
     async def metadata(self, body: AsyncIterator[bytes], content: MediaType) -> None:
         """Store instances whose metadata and bulk data come apart."""
-        # Later waiting could be for oneself: metadata and bulk data are only of use together.
-        await self._committer.budget.wait(self._limits.back_pressure_seconds)
         spool = BulkSpool(self._scratch, self._limits.spool_bytes, self._hold)
         try:
             received = await receive(body, content, spool, self._limits)
