@@ -19,11 +19,13 @@ import uvicorn
 from tests.gateway_support import instance, multipart, stow_headers
 from tests.ups_worklist import request_dataset
 
+from wetread.adapters.index.decisions import SqlDecisions
 from wetread.bootstrap.house import House
 from wetread.bootstrap.http_protocol import GuardedHttpProtocol
 from wetread.core.events import Event, EventType
 from wetread.core.findings import Code, Finding, KeyImage, ResultSet, Run
 from wetread.core.ports import Task
+from wetread.core.ports.orchestration import Decision
 from wetread.core.states import AiState
 from wetread.registry import WEB
 from wetread.settings import Settings
@@ -142,7 +144,11 @@ class Hospital:
             id=f"e-{ids.marker}", type=EventType.TASK_FAILED, tenant=self.tenant, subject=ids.study, time=now,
             data={"detector": "ich", "reason": ids.marker},
         )  # fmt: skip
+        decision = Decision(
+            self.tenant, ids.study, 1, "end", now, "digest", {"study": {"why": ids.marker}, "plans": []}
+        )
         with house.database.write() as tx:
+            SqlDecisions().put(tx, decision)
             house.tasks.put(tx, task)
             house.tasks.put(tx, failed)
             house.results.put(tx, ResultSet(run=run, state=AiState.POSITIVE, findings=(found,)), ())

@@ -1,4 +1,4 @@
-"""The audit trail: batches, counts, chains, retention, a database that is gone; nothing of a patient, nothing lost unsaid."""
+"""The audit trail: batches, counts, chains, retention, a database that is gone; nothing lost unsaid."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from typer.testing import CliRunner
 
 from wetread.adapters.audit import journal as journal_module
 from wetread.adapters.audit.journal import AccessJournal
-from wetread.adapters.audit.trail import SqlAccessTrail, access_log
+from wetread.adapters.audit.trail import SqlAccessTrail
 from wetread.adapters.index.database import SqlDatabase, connection_of
+from wetread.adapters.index.tables import access_log
 from wetread.cli import app
 from wetread.core.errors import Unavailable
 from wetread.core.ports.access import Access, AccessEntry, AccessFilter

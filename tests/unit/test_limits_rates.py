@@ -49,7 +49,7 @@ def test_never_more_than_the_burst_and_the_rate_together(rate: float, burst: int
         try:
             limited.enter("north", stream=False)
         except TooManyRequests as refused:
-            assert 0 < refused.retry_after <= 1 / rate + 1e-9
+            assert 0 < refused.retry_after <= 1 / rate + 1e-9  # noqa: PT017 - not every try is refused
         else:
             admitted += 1
     assert admitted <= burst + rate * now[0] + 1e-6

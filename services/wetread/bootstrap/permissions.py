@@ -52,6 +52,7 @@ _WORKLIST_READ: Final = (
     "/api/v1/worklist",
     "/api/v1/studies/{study_uid}/findings",
     "/api/v1/studies/{study_uid}/timeline",
+    "/api/v1/studies/{study_uid}/explanation",
     "/api/v1/detectors",
     "/api/v1/events",
     "/api/v1/events/stream",
@@ -59,6 +60,7 @@ _WORKLIST_READ: Final = (
     "/api/v1/tasks/{study_uid}/{detector}",
 )
 _SUBSCRIPTION: Final = "/api/v1/subscriptions/{subscription_id}"
+_TASK: Final = "/api/v1/tasks/{study_uid}/{detector}"
 _WORKITEM: Final = "/dicom-web/workitems/{uid}"
 
 PERMISSIONS: Final[Mapping[str, Needs]] = {
@@ -68,6 +70,9 @@ PERMISSIONS: Final[Mapping[str, Needs]] = {
     "GET /api/v1/openapi.json": Need.CREDENTIAL,
     "GET /api/v1/audit": Scope.ADMIN,
     "GET /static/{name}": Need.CREDENTIAL,
+    "GET /viewer": Need.CREDENTIAL,
+    "GET /viewer/app-config.js": Need.CREDENTIAL,
+    "GET /viewer/{path:path}": Need.CREDENTIAL,
     "OPTIONS /dicom-web": Need.CREDENTIAL,
     "OPTIONS /dicom-web/": Need.CREDENTIAL,
     **{f"GET {path}": Scope.DICOM_READ for path in _DICOM_READ},
@@ -77,7 +82,9 @@ PERMISSIONS: Final[Mapping[str, Needs]] = {
     **{f"GET {path}": Scope.WORKLIST_READ for path in _WORKLIST_READ},
     "POST /api/v1/worklist/{study_uid}:raise": Scope.WORKLIST_WRITE,
     "POST /api/v1/studies/{study_uid}/manifest": Scope.WORKLIST_WRITE,
-    "POST /api/v1/tasks/{study_uid}/{detector}:retry": Scope.WORKLIST_WRITE,
+    "POST /api/v1/studies/{study_uid}:re-evaluate": Scope.WORKLIST_WRITE,
+    **{f"POST {_TASK}:{verb}": Scope.WORKLIST_WRITE for verb in ("retry", "cancel", "discard", "rerun", "re-encode")},
+    "POST /api/v1/events:re-notify": Scope.WEBHOOKS,
     "POST /api/v1/subscriptions": Scope.WEBHOOKS,
     "GET /api/v1/subscriptions": Scope.WEBHOOKS,
     f"GET {_SUBSCRIPTION}": Scope.WEBHOOKS,

@@ -7,32 +7,12 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import orjson
-from sqlalchemy import Column, Float, Index, Integer, String, Table, delete, func, insert, select
+from sqlalchemy import delete, func, insert, select
 
 from wetread.adapters.index.database import connection_of
-from wetread.adapters.index.tables import metadata
+from wetread.adapters.index.tables import access_log
 from wetread.core.ports.access import Access, AccessEntry, AccessFilter
 from wetread.core.ports.database import Transaction
-
-access_log = Table(  # append-only; UIDs and names of credentials, no patient data
-    "access_log",
-    metadata,
-    Column("number", Integer, primary_key=True, autoincrement=True),
-    Column("tenant", String, nullable=False),
-    Column("actor", String, nullable=False),
-    Column("action", String, nullable=False),
-    Column("study_uid", String, nullable=False),
-    Column("outcome", String, nullable=False),
-    Column("address", String, nullable=False),
-    Column("at", Float, nullable=False),
-    Column("until", Float, nullable=False),
-    Column("count", Integer, nullable=False),
-    Column("request_id", String, nullable=False),
-    Column("digest", String, nullable=False),
-    Index("access_log_tenant", "tenant", "number"),
-    Index("access_log_study", "study_uid", "number"),
-    sqlite_autoincrement=True,
-)
 
 _FIELDS: Final = ("tenant", "actor", "action", "study_uid", "outcome", "address")
 

@@ -167,6 +167,26 @@ audit_log = Table(  # append-only; UIDs and names of credentials, no patient dat
     sqlite_autoincrement=True,
 )
 
+access_log = Table(  # append-only; who accessed what: UIDs of studies and names of credentials, no patient data
+    "access_log",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=True),
+    Column("tenant", String, nullable=False),  # empty: nobody was recognised
+    Column("actor", String, nullable=False),
+    Column("action", String, nullable=False),
+    Column("study_uid", String, nullable=False),
+    Column("outcome", String, nullable=False),
+    Column("address", String, nullable=False),
+    Column("at", Float, nullable=False),
+    Column("until", Float, nullable=False),
+    Column("count", Integer, nullable=False),  # equal accesses between the two times
+    Column("request_id", String, nullable=False),
+    Column("digest", String, nullable=False),  # over this entry and the digest of the tenant's entry before it
+    Index("access_log_tenant", "tenant", "number"),
+    Index("access_log_study", "study_uid", "number"),
+    sqlite_autoincrement=True,
+)
+
 # --- work ----------------------------------------------------------------------------------------------------------
 
 tasks = Table(
