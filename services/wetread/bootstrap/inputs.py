@@ -96,6 +96,7 @@ def worklist(house: House, build: Build) -> Service:
     from wetread.bootstrap.house import installed_detectors, load_rules
     from wetread.orchestration.endpoints import router as operations
     from wetread.orchestration.explain import Explainer
+    from wetread.orchestration.foreign_outputs import OfferedTasks
     from wetread.orchestration.requests import Renotification, Requests
     from wetread.worklist import viewer
     from wetread.worklist.ports import WorklistPorts, tenant_of
@@ -104,15 +105,17 @@ def worklist(house: House, build: Build) -> Service:
     from wetread.worklist.ups_upkeep import upkeep
 
     detectors = installed_detectors(house.settings)
-    requests = Requests(house.database, house.tasks, house.events, house.queue, house.clock)
+    active = cache(lambda: load_rules(house.settings))
+    offers = OfferedTasks(house.archive, house.workitems, lambda: active().external)
+    requests = Requests(house.database, house.tasks, house.events, house.queue, house.clock, offers)
     renotification = Renotification(house.database, house.events, house.deliveries, house.clock)
     hooks = UpsHooks(on_cancel_requested=requests.cancel_requested, on_state_changed=requests.workitem_changed)
 
     @cache
     def explainer() -> Explainer:
-        return Explainer(house.database, SqlDecisions(), SqlRuleSets(), load_rules(house.settings).workflows)
+        return Explainer(house.database, SqlDecisions(), SqlRuleSets(), active().workflows)
 
-    policy = UpsSettings(public_base_url=house.settings.public_base_url)
+    policy = UpsSettings(public_base_url=house.settings.public_base_url, lease_s=house.settings.ups_lease)
     workitems = build_router(
         database=house.database, repository=house.workitems, clock=house.clock, settings=policy, hooks=hooks
     )
@@ -133,12 +136,13 @@ def worklist(house: House, build: Build) -> Service:
         detectors=lambda: detectors,
         stopping=house.stopping,
     )
+    every = min(30.0, house.settings.ups_lease / 4)
     pages = viewer.router(house.settings.viewer)
     service = build(ports, also=[workitems, operations(requests, renotification, explainer, tenant_of), pages])
 
     @asynccontextmanager
     async def lifespan() -> AsyncIterator[None]:
-        async with service.lifespan(), upkeep(ups):
+        async with service.lifespan(), upkeep(ups, every_s=every, on_silent=requests.performers_silent):
             yield
 
     return replace(service, lifespan=lifespan)
