@@ -33,7 +33,8 @@ def study() -> StudyFacts:
             for n in range(slices)
         )
         series.append(SeriesFacts(uid, modality, members, body_part=part, description="HEAD 1.0", contrast=False))
-    return StudyFacts("default", "1.2", tuple(series), description="CT HEAD", patient_age_years=60.0, source=Source(ae="CT_ER"))
+    source = Source(ae="CT_ER")
+    return StudyFacts("default", "1.2", tuple(series), description="CT HEAD", patient_age_years=60.0, source=source)
 
 
 def main(arguments: Sequence[str]) -> int:

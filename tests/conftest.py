@@ -26,6 +26,7 @@ REAL: dict[str, Callable[[], bool]] = {
     "dcmtk": lambda: shutil.which("dcmdump") is not None,
     "chromium": lambda: shutil.which("chromium") is not None,
     "ohif": (Settings().viewer / "index.html").is_file,
+    "orthanc": lambda: (orthanc_folder() / "orthanc").is_file(),  # noqa: PLW0108 - defined below
     "torch": lambda: _importable("torch"),
     "moto": lambda: _moto_is_here(),  # noqa: PLW0108 - defined below
     "postgres": lambda: _postgres_is_here(),  # noqa: PLW0108 - defined below
@@ -37,6 +38,11 @@ REAL: dict[str, Callable[[], bool]] = {
 def shared_folder() -> Path:
     """Return the folder of real data (``WETREAD_SHARED``, default ``../shared``)."""
     return Path(os.environ.get("WETREAD_SHARED", ROOT.parent / "shared")) / "data"
+
+
+def orthanc_folder() -> Path:
+    """Return the folder of ``.ci/install-orthanc`` (``WETREAD_ORTHANC``, default ``.peers/orthanc``)."""
+    return Path(os.environ.get("WETREAD_ORTHANC", ROOT / ".peers" / "orthanc"))
 
 
 def _importable(name: str) -> bool:

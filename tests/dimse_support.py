@@ -17,6 +17,7 @@ from wetread.adapters.index.dicom_sends import SqlResultSends
 from wetread.bootstrap.house import SystemClock
 from wetread.core.dicom.transfer_syntax import EXPLICIT_LE
 from wetread.core.events import Event
+from wetread.core.ports.access import Access
 from wetread.dimse.ports import DimsePorts
 from wetread.dimse.service import Edge
 from wetread.dimse.settings import DimseSettings
@@ -59,6 +60,18 @@ class Events:
         return max((event.cursor for event in self.events), default=0)
 
 
+class Accesses:
+    """An access log that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.noted: list[Access] = []
+
+    def note(self, access: Access, *, at: float, request_id: str = "") -> None:
+        assert at > 0
+        assert not request_id
+        self.noted.append(access)
+
+
 @dataclass
 class Running:
     """One edge and its insides."""
@@ -88,6 +101,7 @@ def ports(parts: Parts, meter: Counts, events: Events) -> DimsePorts:
         intake=GroupIntake(parts.database, parts.archive, parts.objects, parts.ingest),
         events=events,
         sends=SqlResultSends(),
+        access=Accesses(),
         decompress=lambda stored: CODECS.transcode(stored, EXPLICIT_LE),
         clock=SystemClock(),
         meter=meter,

@@ -56,8 +56,18 @@ class Connection:
     def exchange(self, head: bytes, body: Sequence[bytes | memoryview], *, keep: bool) -> Answer:
         """Send one request and read its answer."""
         started = time.perf_counter()
-        self._send([head + self._lead.encode("latin-1") + b"\r\n", *body])
-        status, headers = self._head()
+        request = [head + self._lead.encode("latin-1") + b"\r\n", *body]
+        try:
+            self._send(request)
+            status, headers = self._head()
+        except ConnectionError:
+            if body or self._rest:
+                raise
+            # A kept connection that the server gave up meanwhile: every client asks once more.
+            self._socket.close()
+            self._socket = self._open()
+            self._send(request)
+            status, headers = self._head()
         pieces: list[bytes] = []
         if headers.get("transfer-encoding", "").lower() == "chunked":
             size = self._chunked(pieces if keep else None)

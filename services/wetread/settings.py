@@ -89,6 +89,9 @@ class Settings(BaseSettings):
     quiet_series: float = Field(default=3.0, gt=0, description="Silence after which a series counts as complete.")
     quiet_study: float = Field(default=10.0, gt=0, description="Silence after which a study counts as complete.")
     max_wait: float = Field(default=900.0, gt=0, description="Longest wait for completeness; then the run is forced.")
+    ups_lease: float = Field(
+        default=900.0, gt=0, description="Silence after which an external performer of a workitem counts as lost."
+    )
     inference_threads: int = Field(default=2, ge=1, description="Threads of one inference.")
     viewer: Path = Field(
         default=Path(sys.prefix) / "share" / "wetread" / "viewer",

@@ -316,12 +316,18 @@ def test_move_elsewhere_is_a801_and_an_absent_destination_a702(world: Running) -
     assert world.meter.requests["C-MOVE", 0xA801] == 2, "a destination of another tenant is not known"
 
 
-def test_audit_names_who_and_which_study(world: Running) -> None:
-    with world.parts.database.read() as tx:
-        entries = [entry for entry, _ in world.parts.archive.audit_entries(tx, "default")]
-    assert {entry.action for entry in entries} >= {"store", "query", "retrieve"}
-    assert ("ae:CT1", "1.2.3") in {(entry.actor, entry.study_uid) for entry in entries if entry.action == "retrieve"}
-    assert not any("Doe" in str(entry) or "P1" in str(entry) for entry in entries)
+def test_audit_names_who_what_and_which_study(world: Running) -> None:
+    noted = world.edge.ports.access.noted  # type: ignore[attr-defined]
+    assert {access.action for access in noted} == {"C-STORE", "C-FIND", "C-GET", "C-MOVE"}
+    assert {access.address for access in noted} == {"127.0.0.1"}
+    said = {(access.tenant, access.actor, access.action, access.study_uid, access.outcome) for access in noted}
+    assert ("default", "ae:CT1", "C-STORE", "1.2.4", "0000, 1 instances") in said
+    assert ("default", "ae:CT1", "C-GET", "1.2.3", "0000") in said
+    assert ("default", "ae:CT1", "C-MOVE", "1.2.3", "A702 to SINK") in said
+    assert ("elsewhere", "ae:OTHER", "C-STORE", "1.2.3", "0000, 1 instances") in said
+    assert ("default", "ae:DEAF", "C-FIND", "", "0124, 0 matches") in said
+    assert any(outcome.startswith("0111") for _, _, action, _, outcome in said if action == "C-STORE")
+    assert not any("Doe" in str(access) or "P1" in str(access) for access in noted)
 
 
 def test_logs_and_metrics_hold_nothing_of_a_patient_or_peer(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -86,6 +86,7 @@ def world_in(folder: Path) -> Iterator[World]:
         peers = write_peers(folder / "peers.yaml", ("ae: PACS", place, "results: true"))
         with edge(folder / "s", peers=peers, forward_seconds=3600.0) as sender:
             own = [instance(SOPInstanceUID=f"1.2.3.1.{number}") for number in range(3)]
+            sender.parts.ingest.store("default", [instance(SeriesInstanceUID="1.2.3.9")], source=Source())
             sender.parts.ingest.store("default", own, source=Source(), own_result=True)
             yield World(sender, receiver, Clock())
 

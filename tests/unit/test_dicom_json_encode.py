@@ -145,6 +145,8 @@ NOT_THE_MODEL: list[tuple[str, Any]] = [
     ("not hex", {"0010001G": {"vr": "PN"}}),
     ("not an object", {"00100010": "Doe"}),
     ("vr", {"00100010": {"vr": "XX", "Value": ["a"]}}),
+    ("vr that is an object", {"00100010": {"vr": {"a": 1}}}),
+    ("vr that is a list", {"00100010": {"vr": ["PN"]}}),
     ("two kinds", {"00420011": {"vr": "OB", "InlineBinary": "AA==", "BulkDataURI": "x"}}),
     ("base64", {"00420011": {"vr": "OB", "InlineBinary": "*"}}),
     ("base64 type", {"00420011": {"vr": "OB", "InlineBinary": 5}}),

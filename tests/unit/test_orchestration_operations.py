@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from tests.orchestration_detectors import FakeRunner
 from tests.orchestration_fakes import STUDY, TENANT
 from tests.orchestration_world import World, workflow
 
 from wetread.core.completeness import CompletenessPolicy, Timing
-from wetread.core.errors import ComputationFailed, Conflict, NotFound, Unavailable
+from wetread.core.errors import ComputationFailed, ConfigurationError, Conflict, NotFound, Unavailable
 from wetread.core.facts import Source
 from wetread.core.ports.events import Reason
 from wetread.core.priority import Priority
@@ -325,3 +326,62 @@ def test_a_failure_gets_a_report_and_its_workitem_names_it(world):
     world.settle()
     assert [r.state for r in world.current()] == [AiState.POSITIVE]
     assert len(world.log("result.superseded")) == 1
+
+
+# --- on_failure ------------------------------------------------------------------------------------------------------
+
+
+def pair(tmp_path, on_failure, *, fails):
+    tasks = {
+        "first": {"uses": "detector/ich@*", "on_failure": on_failure},
+        "second": {"uses": "detector/other@*", "needs": ["first"]}
+        if on_failure != {"run": "second"}
+        else {"uses": "detector/other@*"},
+    }
+    made = World(
+        tmp_path,
+        rules=Rules((workflow(tasks=tasks, triage=()),), TRUSTED, early_settle_seconds=0.0),
+        runner=FakeRunner(None, "ich", "other"),
+    )
+    made.runner.errors = [ComputationFailed("crashed", "boom")] if fails else []
+    made.deliver(CLOSED, transfer_end=True)
+    made.settle()
+    try:
+        return made.task("ich"), made.task("other"), [r.detector for r in made.runner.runs]
+    finally:
+        made.close()
+
+
+@pytest.mark.parametrize(
+    ("on_failure", "fails", "second", "ran"),
+    [
+        ("continue", True, AiState.POSITIVE, ["ich", "other"]),
+        ("stop", True, AiState.NOT_APPLICABLE, ["ich"]),
+        ("stop", False, AiState.POSITIVE, ["ich", "other"]),
+        ({"run": "second"}, True, AiState.POSITIVE, ["ich", "other"]),
+        ({"run": "second"}, False, AiState.NOT_APPLICABLE, ["ich"]),
+    ],
+)
+def test_on_failure_decides_what_follows(tmp_path, on_failure, fails, second, ran):
+    one, other, runs = pair(tmp_path, on_failure, fails=fails)
+    assert one.state is (AiState.FAILED if fails else AiState.POSITIVE)
+    assert (other.state, runs) == (second, ran)
+    if second is AiState.NOT_APPLICABLE:
+        assert other.reason == "tenant_policy"
+        assert "first" in other.detail
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "words"),
+    [
+        ({"run": "nobody"}, "continue", "there is no task 'nobody'"),
+        ({"run": "second"}, {"run": "first"}, "in a circle"),
+    ],
+)
+def test_a_fallback_that_cannot_be_is_an_error_of_the_file(first, second, words):
+    tasks = {
+        "first": {"uses": "detector/ich@*", "on_failure": first},
+        "second": {"uses": "detector/other@*", "on_failure": second},
+    }
+    with pytest.raises(ConfigurationError, match=words):
+        workflow(tasks=tasks, triage=())

@@ -51,6 +51,7 @@ def dimse(house: House, build: Build) -> Service:
         tls = TlsFiles(settings.dimse_tls_certificate, settings.dimse_tls_key, settings.dimse_tls_authorities)
     meter = DimseMetrics()
     house.collectors += meter.collectors
+    journal = house.access_journal()
     ports = DimsePorts(
         database=house.index_database,
         durable=house.database,
@@ -59,11 +60,12 @@ def dimse(house: House, build: Build) -> Service:
         intake=GroupIntake(house.index_database, house.archive, house.objects, house.ingest),
         events=house.events,
         sends=SqlResultSends(),
+        access=journal,
         decompress=lambda stored: house.codecs.transcode(stored, EXPLICIT_LE),
         clock=house.clock,
         meter=meter,
     )
-    return build(
+    service = build(
         ports,
         DimseSettings(
             ae_title=settings.dimse_ae_title,
@@ -79,6 +81,13 @@ def dimse(house: House, build: Build) -> Service:
         ),
     )
 
+    @asynccontextmanager
+    async def lifespan() -> AsyncIterator[None]:
+        async with journal.lifespan(), service.lifespan():
+            yield
+
+    return replace(service, lifespan=lifespan)
+
 
 def worklist(house: House, build: Build) -> Service:
     """Reading order, provider API, events, pages and UPS-RS."""
@@ -87,6 +96,7 @@ def worklist(house: House, build: Build) -> Service:
     from wetread.bootstrap.house import installed_detectors, load_rules
     from wetread.orchestration.endpoints import router as operations
     from wetread.orchestration.explain import Explainer
+    from wetread.orchestration.foreign_outputs import OfferedTasks
     from wetread.orchestration.requests import Renotification, Requests
     from wetread.worklist import viewer
     from wetread.worklist.ports import WorklistPorts, tenant_of
@@ -95,15 +105,17 @@ def worklist(house: House, build: Build) -> Service:
     from wetread.worklist.ups_upkeep import upkeep
 
     detectors = installed_detectors(house.settings)
-    requests = Requests(house.database, house.tasks, house.events, house.queue, house.clock)
+    active = cache(lambda: load_rules(house.settings))
+    offers = OfferedTasks(house.archive, house.workitems, lambda: active().external)
+    requests = Requests(house.database, house.tasks, house.events, house.queue, house.clock, offers)
     renotification = Renotification(house.database, house.events, house.deliveries, house.clock)
     hooks = UpsHooks(on_cancel_requested=requests.cancel_requested, on_state_changed=requests.workitem_changed)
 
     @cache
     def explainer() -> Explainer:
-        return Explainer(house.database, SqlDecisions(), SqlRuleSets(), load_rules(house.settings).workflows)
+        return Explainer(house.database, SqlDecisions(), SqlRuleSets(), active().workflows)
 
-    policy = UpsSettings(public_base_url=house.settings.public_base_url)
+    policy = UpsSettings(public_base_url=house.settings.public_base_url, lease_s=house.settings.ups_lease)
     workitems = build_router(
         database=house.database, repository=house.workitems, clock=house.clock, settings=policy, hooks=hooks
     )
@@ -124,12 +136,13 @@ def worklist(house: House, build: Build) -> Service:
         detectors=lambda: detectors,
         stopping=house.stopping,
     )
+    every = min(30.0, house.settings.ups_lease / 4)
     pages = viewer.router(house.settings.viewer)
     service = build(ports, also=[workitems, operations(requests, renotification, explainer, tenant_of), pages])
 
     @asynccontextmanager
     async def lifespan() -> AsyncIterator[None]:
-        async with service.lifespan(), upkeep(ups):
+        async with service.lifespan(), upkeep(ups, every_s=every, on_silent=requests.performers_silent):
             yield
 
     return replace(service, lifespan=lifespan)

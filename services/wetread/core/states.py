@@ -54,6 +54,9 @@ REASONED: Final = frozenset({S.NOT_APPLICABLE, S.NOT_PROCESSABLE, S.FAILED, S.CA
 RETRYABLE: Final = frozenset({S.NOT_PROCESSABLE, S.FAILED, S.CANCELLED})
 """States without an answer that a person may ask to be tried again."""
 
+UNANSWERED: Final = RETRYABLE
+"""Final states in which a wanted task gave no answer (``on_failure`` of workflows)."""
+
 CANCELLABLE: Final = PENDING | {S.PRELIMINARY_POSITIVE}
 """States that a person or a UPS client may call off."""
 

@@ -33,7 +33,7 @@ class Admission:
         association: BoundedAssociation = event.assoc
         # pynetdicom types these as optional; they are set when a request has been received.
         request, server = cast("Any", association.requestor.primitive), cast("Any", association._server)  # noqa: SLF001
-        address = str(cast("Any", association.requestor.address_info).address)
+        address = association.address
         decided = self._book.admit(
             str(request.calling_ae_title), str(request.called_ae_title), address, association.certificate
         )

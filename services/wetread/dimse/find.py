@@ -71,7 +71,7 @@ class FindService:
             except Exception as error:
                 log.exception("a search failed", exc_info=error)
                 status, comment = statuses.CANNOT_UNDERSTAND, "internal error"
-        self._audit.record(peer, "query", "", f"{status:04X}, {count} matches")
+        self._audit.record(peer, "C-FIND", "", f"{status:04X}, {count} matches", event.assoc.address)
         self._ports.meter.request("C-FIND", status, time.perf_counter() - started)
         final = Dataset()
         final.Status = status

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from wetread.core.ports.access import AccessLog
 from wetread.core.ports.archive import Archive
 from wetread.core.ports.database import Clock, Database
 from wetread.core.ports.events import EventLog
@@ -44,6 +45,7 @@ class DimsePorts:
     intake: Intake
     events: EventLog
     sends: ResultSends
+    access: AccessLog
     decompress: Callable[[bytes], bytes]
     clock: Clock
     meter: Meter

@@ -176,9 +176,10 @@ class RetrieveService:
         else:
             comment = self._move(exchange, peer, destination, items)
         status = statuses.CANCELLED if exchange.cancelled and exchange.progress.remaining else exchange.progress.final
+        where = f" to {destination.ae}" if destination else ""
         for study_uid in dict.fromkeys(item.study_uid for item in items):
             self._audit.record(
-                peer, "retrieve", study_uid, f"{status:04X}" + (f" to {destination.ae}" if destination else "")
+                peer, "C-MOVE" if moves else "C-GET", study_uid, f"{status:04X}{where}", exchange.association.address
             )
         return status, comment
 

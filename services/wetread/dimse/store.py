@@ -49,8 +49,9 @@ class StoreService:
 
     def ended(self, association: BoundedAssociation) -> None:
         """Write down what an association stored, however it ended."""
-        for study_uid, count in association.stored.items():
-            self._auditor.record(association.peer, "store", study_uid, f"{count} instances")
+        for (study_uid, status), count in association.stored.items():
+            outcome = f"{status:04X}, {count} instances"
+            self._auditor.record(association.peer, "C-STORE", study_uid, outcome, association.address)
 
     def _store(self, event: Any, received: ReceivedDataset) -> tuple[int, str]:
         association: BoundedAssociation = event.assoc
@@ -81,8 +82,8 @@ class StoreService:
             log.exception("an instance could not be stored", exc_info=error)
             return statuses.PROCESSING_FAILURE, "internal error"
         status, comment = statuses.store_status(outcome)
+        association.stored[outcome.study_instance_uid or "", status] += 1
         if outcome.failure_reason is None:
-            association.stored[outcome.study_instance_uid or ""] += 1
             self._ports.meter.received(received.size)
         else:
             log.warning("C-STORE refused with %04X", status, extra={"peer": log_ref(peer.ae)})

@@ -183,12 +183,17 @@ class BoundedAssociation(Association):
         self.certificate: str | None = None
         self.peer: Any = None
         self.transfer: Any = None
-        self.stored: Counter[str] = Counter()
-        """Instances stored by study, for the audit log."""
+        self.stored: Counter[tuple[str, int]] = Counter()
+        """Instances by study and status, for the audit trail."""
         self.ended: Callable[[BoundedAssociation], None] = lambda _self: None
         """Called at the end of the association's thread."""
         self.services: dict[type, Callable[[Any, Any, Any], None]] = {}
         """Services of our own, by request: called with association, request and presentation context."""
+
+    @property
+    def address(self) -> str:
+        """Where the peer is."""
+        return str(cast("Any", self.requestor.address_info).address)
 
     def run_reactor(self) -> None:
         """Serve until the association has ended, however it does."""

@@ -12,6 +12,7 @@ from pydicom.encaps import encapsulate
 from wetread.core.dicom.attributes import as_float, text, values
 from wetread.core.dicom.codestream import image_size, syntax_of
 from wetread.core.dicom.dictionary import vr_of
+from wetread.core.dicom.file_meta import file_meta
 from wetread.core.dicom.json_encode import PIXEL_DATA, element, encode_data_set
 from wetread.core.dicom.native_xml import from_xml
 from wetread.core.dicom.transfer_syntax import EXPLICIT_LE, RLE, transfer_syntax
@@ -22,7 +23,6 @@ from wetread.core.ports.ingest import InstanceOutcome
 from wetread.gateway import reasons
 from wetread.gateway.bulkparts import BulkPart, BulkSpool, MetadataBody
 from wetread.gateway.pictures import read_picture
-from wetread.gateway.prepare import file_meta
 
 _OPAQUE: Final[Mapping[str, str]] = {
     "image/dicom-rle": RLE,
@@ -86,7 +86,8 @@ class _Builder:
         """Return the file. Raises InstanceRejected, InvalidInput."""
         syntax, pixels = self._pixels()
         data_set = encode_data_set(self._data, self._bulk, pixels=pixels)
-        return file_meta(self.identity, syntax) + data_set
+        identity = self.identity
+        return file_meta(identity.sop_class_uid or "", identity.sop_instance_uid or "", syntax) + data_set
 
     def _parts(self, uri: str) -> Sequence[BulkPart]:
         # Never fetched: what is not in the request does not exist.

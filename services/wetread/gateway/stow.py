@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
+from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -40,14 +41,16 @@ from wetread.gateway import reasons
 from wetread.gateway.assembling import instances
 from wetread.gateway.bulkparts import METADATA, BulkSpool, receive
 from wetread.gateway.committer import Committer
-from wetread.gateway.ingest import Batch, Transfer
+from wetread.gateway.ingest import Transfer
 from wetread.gateway.partbuffer import PartBuffer
-from wetread.gateway.prepare import Prepared
+from wetread.gateway.prepare import Part, Prepared
 from wetread.gateway.responses import base_url, json_response
 from wetread.gateway.settings import GatewaySettings
 from wetread.gateway.store_response import location, store_response, store_status
 
 _STORABLE: Final = f"stored are {MULTIPART} and single parts of type {DICOM}, {DICOM_JSON}, {DICOM_XML}"
+_PARSE_BYTES: Final = 64 << 10
+"""Received bytes that are worth a hand-over to the parser."""
 
 
 class StowEndpoint:
@@ -150,11 +153,15 @@ class _Store:
         self._scratch = scratch
         self._transfer = transfer
         self._study_uid = study_uid
-        self._pending: list[asyncio.Future[Prepared] | Prepared] = []
+        self._received: list[list[Part]] = []
+        self._received_bytes = 0
+        self._pending: list[Future[list[Prepared]] | Prepared] = []
+        self._pending_parts = 0
         self._pending_bytes = 0
+        self._complete_parts = 0
         self._held = 0
         self._group_held = 0
-        self._sent: deque[tuple[Batch, asyncio.Future[None], int]] = deque()
+        self._sent: deque[tuple[asyncio.Future[list[InstanceOutcome]], int]] = deque()
         self._outcomes: list[InstanceOutcome] = []
         self._buffer: PartBuffer | None = None
         self._refusal: InstanceOutcome | None = None
@@ -185,19 +192,21 @@ class _Store:
 
     async def metadata(self, body: AsyncIterator[bytes], content: MediaType) -> None:
         """Store instances whose metadata and bulk data come apart."""
-        # Later waiting could be for oneself: metadata and bulk data are only of use together.
-        await self._committer.budget.wait(self._limits.back_pressure_seconds)
         spool = BulkSpool(self._scratch, self._limits.spool_bytes, self._hold)
         try:
             received = await receive(body, content, spool, self._limits)
             found = await run_sync(partial(instances, received, spool, limit=self._limits.assembled_bytes))
             while (part := await run_sync(next, found, None)) is not None:
+                self._pending_parts += 1
                 if isinstance(part, InstanceOutcome):
+                    self._parse()
                     self._pending.append(Prepared(part))
                 else:
                     self._hold(len(part))
                     self._pending_bytes += len(part)
-                    self._pending.append(self._committer.prepare(part, self._transfer, self._study_uid))
+                    self._received.append([part])
+                    self._received_bytes += len(part)
+                    self._parse()
                 await self._flush_full()
         finally:
             spool.close()
@@ -258,10 +267,6 @@ class _Store:
                 self._end()
         return splitter.broken or ("" if splitter.complete else "the body ends before its final delimiter")
 
-    @property
-    def _complete_parts(self) -> int:
-        return len(self._pending) + sum(len(batch.parts) for batch, _, _ in self._sent) + len(self._outcomes)
-
     def _begin(self, part_type: str = "") -> None:
         self._buffer = PartBuffer(self._scratch, self._limits.spool_bytes)
         self._refusal = None
@@ -301,11 +306,24 @@ class _Store:
         self._buffer = None
         if buffer is None:
             return
+        self._complete_parts += 1
+        self._pending_parts += 1
         if self._refusal is not None:
+            self._parse()
             self._pending.append(Prepared(self._refusal))
             return
         self._pending_bytes += buffer.size
-        self._pending.append(self._committer.prepare(buffer.pieces(), self._transfer, self._study_uid))
+        self._received.append(buffer.pieces())
+        self._received_bytes += buffer.size
+        if self._received_bytes >= _PARSE_BYTES:
+            self._parse()
+
+    def _parse(self) -> None:
+        """Hand the received parts over; small ones together, because a hand-over costs as much as parsing one."""
+        if self._received:
+            self._pending.append(self._committer.prepare(self._received, self._transfer, self._study_uid))
+            self._received = []
+            self._received_bytes = 0
 
     def _drop_open_part(self) -> None:
         if self._buffer is not None:
@@ -317,36 +335,34 @@ class _Store:
         """Before a new part: while memory is short, first get one's own parts out of it."""
         if self._committer.budget.bytes < self._limits.in_flight_bytes:
             return
-        if self._pending:
-            await self._send(last=False)
+        if self._pending_parts:
+            self._send(last=False)
         while self._sent:
             await self._settle()
         await self._committer.budget.wait(self._limits.back_pressure_seconds)
 
     async def _flush_full(self) -> None:
-        if len(self._pending) >= self._limits.group_instances or self._pending_bytes >= self._limits.group_bytes // 2:
+        if self._pending_parts >= self._limits.group_instances or self._pending_bytes >= self._limits.group_bytes // 2:
             while len(self._sent) > 1:
                 await self._settle()
-            await self._send(last=False)
+            self._send(last=False)
 
     async def _finish(self) -> None:
-        await self._send(last=True)
+        self._send(last=True)
         while self._sent:
             await self._settle()
 
-    async def _send(self, *, last: bool) -> None:
-        parts = [item if isinstance(item, Prepared) else await item for item in self._pending]
-        self._pending = []
-        self._pending_bytes = 0
-        batch = Batch(self._transfer, parts, last)
+    def _send(self, *, last: bool) -> None:
+        self._parse()
+        pending, self._pending = self._pending, []
+        self._pending_parts = self._pending_bytes = 0
         held, self._group_held = self._group_held, 0
-        self._sent.append((batch, self._committer.commit(batch), held))
+        self._sent.append((self._committer.commit(self._transfer, pending, last=last), held))
 
     async def _settle(self) -> None:
-        batch, done, held = self._sent.popleft()
+        done, held = self._sent.popleft()
         try:
-            await done
+            self._outcomes += await done
         finally:
             self._held -= held
             self._committer.budget.release(held)
-        self._outcomes += batch.outcomes

@@ -40,11 +40,19 @@ class Conclusions:
         self._requests = Requests(ports.database, ports.tasks, ports.events, ports.queue, ports.clock)
 
     def conclude(
-        self, tx: Transaction, task: Task, result: ResultSet, stamps: Stamps, *, flags: Iterable[str] = ()
+        self,
+        tx: Transaction,
+        task: Task,
+        result: ResultSet,
+        stamps: Stamps,
+        *,
+        flags: Iterable[str] = (),
+        stored: tuple[StoredSeries, ...] = (),
     ) -> Task:
         """Apply a result. ``task.early`` says whether its input may still grow; the former state is the stored one.
 
         An early run that is not positive leaves the pair at AI pending: only the complete set may say "negative".
+        ``stored``: objects that the study holds already, of an external performer; no report of ours is written then.
         """
         quality = tuple(dict.fromkeys((*result.quality, *flags)))
         result = result.model_copy(update={"quality": quality})
@@ -53,7 +61,7 @@ class Conclusions:
             self._ports.results.put(tx, _preliminary(result), (), current=False)
             return self._put(tx, task, AiState.AWAITING_IMAGES, result, early=True)
         final = _preliminary(result) if task.early else _final(result)
-        self._ports.results.put(tx, final, ())
+        self._ports.results.put(tx, final, stored)
         task = self._put(tx, task, final.state, final, early=task.early)
         first = former is None or former.run.result_key != final.run.result_key
         if former is not None and first:
@@ -285,7 +293,10 @@ class Conclusions:
         """Re-evaluate the study when another task of the workflow needs this one."""
         workflow = self._rules.workflow(task.workflow)
         name = workflow.detectors.get(task.detector) if workflow else None
-        if workflow is None or not any(name in s.needs and s.detector for s in workflow.model.tasks.values()):
+        if workflow is None or name is None:
+            return
+        needed = any(name in s.needs and s.detector for s in workflow.model.tasks.values())
+        if not needed and workflow.model.tasks[name].on_failure == "continue":
             return
         try:
             generation = self._ports.studies.summary(tx, task.tenant, task.study_uid).generation

@@ -21,6 +21,7 @@ from wetread.core.priority import Priority, due_at, most_urgent
 from wetread.core.ruo import RUO_STATEMENT
 from wetread.core.workflow import Consequence, Workflow
 from wetread.orchestration.explain import shown
+from wetread.orchestration.external import ExternalChooser
 from wetread.orchestration.namespace import namespace, source_study
 from wetread.orchestration.plan import History, Plan, plan_study
 from wetread.orchestration.ports import Rules
@@ -127,6 +128,7 @@ class DryRun:
 
 def dry_run(facts: StudyFacts, rules: Rules, chooser: DetectorChooser, *, at: float) -> DryRun:
     """Return what would happen to a complete study that arrives at the Unix time *at*."""
+    chooser = ExternalChooser(chooser, rules.external)
     study = source_study(replace(facts, received_at=at, last_received_at=at))
     uids = tuple(i.sop_instance_uid for s in study.series for i in s.instances)
     evidence = Evidence(manifest=StudyManifest(sop_instance_uids=uids))

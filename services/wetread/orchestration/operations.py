@@ -18,6 +18,7 @@ from wetread.orchestration import workitems
 from wetread.orchestration.announce import Announcer
 from wetread.orchestration.conclusions import Conclusions
 from wetread.orchestration.evaluate import Evaluator
+from wetread.orchestration.performing import Performing
 from wetread.orchestration.ports import Ports, Rules
 from wetread.orchestration.requests import ALLOWED, Verb
 
@@ -49,6 +50,16 @@ class Operations:
             Verb.REENCODE: self._reencode,
         }
 
+        performing = Performing(ports, rules, self._conclusions)
+        self._offered: dict[Verb, Callable[[Transaction, Task], str]] = {
+            Verb.CLAIMED: performing.claimed,
+            Verb.UNCLAIMED: performing.unclaimed,
+            Verb.OVERDUE: performing.overdue,
+            Verb.LEASE_LOST: performing.lease_lost,
+            Verb.PERFORMED: performing.performed,
+            Verb.GIVEN_UP: performing.given_up,
+        }
+
     def perform(self, tenant: str, study_uid: str, detector: str, verb: str, text: str, reason: str) -> Afterwards:
         """Carry a request out; one whose task has moved on meanwhile does nothing."""
         wanted = Verb(verb)
@@ -60,6 +71,10 @@ class Operations:
             if wanted is Verb.REMOVED:
                 return self._removed(tx, tenant, study_uid)
             task = self._ports.tasks.get(tx, tenant, study_uid, detector)
+            if wanted in self._offered:
+                if task is None or task.run_id is None or task.run_id != reason:
+                    return Afterwards(_NOTHING)  # about a run that is over
+                return Afterwards(self._offered[wanted](tx, task))
             if task is None or task.state not in ALLOWED[wanted]:
                 return Afterwards(_NOTHING)
             return self._verbs[wanted](tx, task, text, reason)

@@ -22,7 +22,7 @@ from wetread.core.identifiers import digest
 from wetread.core.ports.inference import DetectorChooser
 from wetread.core.ports.work import Task
 from wetread.core.priority import Priority
-from wetread.core.states import FINAL
+from wetread.core.states import FINAL, UNANSWERED
 from wetread.core.workflow import TaskSpec, Workflow
 from wetread.orchestration.namespace import namespace, results_of, source_study
 from wetread.orchestration.ports import Rules
@@ -206,7 +206,8 @@ class _Planner:
             chosen = self._choose(detector)
         except Exception as error:
             return self._excluded(base, error)
-        judgement = judge_input(self.study, chosen, self.evidence, self.timing)
+        external = workflow.model.tasks[task].external
+        judgement = self.whole if external else judge_input(self.study, chosen, self.evidence, self.timing)
         if chosen.lacking:
             return self._lacking(base, chosen)
         if judgement.level == "incomplete":
@@ -249,6 +250,9 @@ class _Planner:
     def _needs(self, workflow: Workflow, task: str) -> tuple[str, str]:
         """Return (what the task still waits for, why it is skipped); both empty when it may run."""
         spec = workflow.model.tasks[task]
+        waiting_for, skipped = self._failures(workflow, task)
+        if waiting_for or skipped:
+            return waiting_for, skipped
         detectors = {name: d for d, name in workflow.detectors.items()}
         needed = [self.history.task(detectors[name]) for name in spec.needs if name in detectors]
         done = [t is not None and t.state in FINAL for t in needed]
@@ -259,6 +263,22 @@ class _Planner:
             return "", ""
         value = condition.evaluate(self.names(workflow))
         return "", "" if value is True else f"its condition is {'unknown' if value is UNKNOWN else 'false'}"
+
+    def _failures(self, workflow: Workflow, task: str) -> tuple[str, str]:
+        """Return what ``on_failure`` of other tasks says: (what to wait for, why not at all)."""
+        own = self.history.task({name: d for d, name in workflow.detectors.items()}[task])
+        begun = own is not None and own.runs > 0
+        for detector, name in workflow.detectors.items():
+            spec, other = workflow.model.tasks[name], self.history.task(detector)
+            failed = other is not None and other.state in UNANSWERED
+            if spec.on_failure == "stop" and failed and name != task and not begun:
+                return "", f"{name} ended without an answer and stops the workflow"
+            if spec.fallback == task:
+                if other is None or other.state not in FINAL:
+                    return f"runs only if {name} ends without an answer", ""
+                if not failed:
+                    return "", f"{name} has answered"
+        return "", ""
 
     def _priority(self, workflow: Workflow) -> Priority:
         if workflow.stat_if is not None and workflow.stat_if.evaluate(self.names(workflow)) is True:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, tzinfo
 from functools import cached_property
@@ -10,7 +11,7 @@ from wetread.core.completeness import CompletenessPolicy
 from wetread.core.ports.database import Clock, Database
 from wetread.core.ports.events import EventLog, ReadingOrder
 from wetread.core.ports.evidence import EvidenceEncoder
-from wetread.core.ports.inference import DetectorRunner
+from wetread.core.ports.inference import DetectorInfo, DetectorRunner
 from wetread.core.ports.ingest import Ingest
 from wetread.core.ports.objects import ArtifactStore, ObjectStore
 from wetread.core.ports.orchestration import (
@@ -26,6 +27,7 @@ from wetread.core.ports.studies import StudyIndex
 from wetread.core.ports.work import ResultRepository, TaskRepository, WorkQueue
 from wetread.core.ports.workitems import WorkitemRepository
 from wetread.core.workflow import Workflow, rules_digest
+from wetread.orchestration.external import external_detectors
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,11 @@ class Rules:
     def need_instances(self) -> bool:
         """Whether any condition looks at single instances: their values are many, and rarely asked for."""
         return any(e.names_instances for workflow in self.workflows for e in workflow.expressions)
+
+    @cached_property
+    def external(self) -> Mapping[str, DetectorInfo]:
+        """Detectors that only external performers run, by name."""
+        return external_detectors(self.workflows)
 
     @cached_property
     def detectors(self) -> tuple[str, ...]:

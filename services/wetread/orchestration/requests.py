@@ -6,9 +6,10 @@ transaction of its caller, under an id of its own.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Final, Protocol
 
 from wetread.core.errors import Conflict, NotFound
 from wetread.core.identifiers import digest
@@ -33,6 +34,13 @@ class Verb(StrEnum):
     EXPEDITE = "expedite"
     REMOVED = "removed"
     """Not asked for by a person: instances of the study were deleted."""
+    CLAIMED = "claimed"
+    """This and the following: what happened to a workitem that external performers are offered."""
+    UNCLAIMED = "unclaimed"
+    OVERDUE = "overdue"
+    LEASE_LOST = "lease-lost"
+    PERFORMED = "performed"
+    GIVEN_UP = "given-up"
 
 
 ALLOWED: Final[dict[Verb, frozenset[AiState]]] = {
@@ -44,6 +52,16 @@ ALLOWED: Final[dict[Verb, frozenset[AiState]]] = {
 """States of the task in which each verb makes sense."""
 
 
+class Offers(Protocol):
+    """What is known of workitems that are offered to external performers."""
+
+    def holds(self, tx: Transaction, task: Task) -> bool:
+        """Return whether the task's workitem is offered to external performers."""
+
+    def check(self, tx: Transaction, task: Task) -> None:
+        """Raise WorkitemStateError (C304) unless the outputs of the task's workitem hold."""
+
+
 @dataclass(frozen=True, slots=True)
 class Requests:
     """Enqueues requests; holds no state."""
@@ -53,6 +71,8 @@ class Requests:
     events: EventLog
     queue: WorkQueue
     clock: Clock
+    offers: Offers | None = None
+    """Known where outside requests come in; elsewhere nothing is claimed."""
 
     def ask(self, tenant: str, verb: Verb, study_uid: str, detector: str, text: str = "") -> Task:
         """Ask for *verb* on one task and return the task as it is now.
@@ -94,6 +114,7 @@ class Requests:
         *,
         text: str = "",
         reason: str = "operator",
+        delay_seconds: float | None = None,
     ) -> None:
         """Enqueue a request in the caller's transaction."""
         number = self.events.latest(tx)
@@ -113,6 +134,13 @@ class Requests:
                 "text": text[:200],
                 "reason": reason,
             },
+            delay_seconds=delay_seconds,
+        )
+
+    def about(self, tx: Transaction, task: Task, verb: Verb, *, delay_seconds: float | None = None) -> None:
+        """Enqueue what happened, or may have happened by then, to an offered workitem; it names the run."""
+        self.enqueue(
+            tx, task.tenant, verb, task.study_uid, task.detector, reason=task.run_id or "", delay_seconds=delay_seconds
         )
 
     # --- UPS (hooks of the worklist service, in the transaction of the outside request) ----------------------------
@@ -126,10 +154,35 @@ class Requests:
         return True
 
     def workitem_changed(self, tx: Transaction, tenant: str, workitem_uid: str, state: UpsState) -> None:
-        """A UPS client has changed the state of a workitem that stands for a task of ours."""
+        """A UPS client has changed the state of a workitem that stands for a task of ours.
+
+        Only tasks of external performers can be claimed from outside: ours are cancelled at most. Raises
+        WorkitemStateError (C304) when a performer completes with outputs that do not hold.
+        """
         task = self.tasks.by_workitem(tx, tenant, workitem_uid)
-        if task is not None and state is UpsState.CANCELED and task.state in CANCELLABLE:
-            self._cancel(tx, task)
+        if task is None or task.state not in CANCELLABLE:
+            return
+        if self.offers is None or not self.offers.holds(tx, task):
+            if state is UpsState.CANCELED:
+                self._cancel(tx, task)
+            return
+        if state is UpsState.COMPLETED:
+            self.offers.check(tx, task)
+        verb = {
+            UpsState.IN_PROGRESS: Verb.CLAIMED,
+            UpsState.COMPLETED: Verb.PERFORMED,
+            UpsState.CANCELED: Verb.GIVEN_UP,
+        }
+        if state in verb:
+            self.about(tx, task, verb[state])
+
+    def performers_silent(self, silent: Sequence[tuple[str, str]]) -> None:
+        """External performers have missed their lease: (tenant, workitem UID) of each."""
+        with self.database.write() as tx:
+            for tenant, workitem_uid in silent:
+                task = self.tasks.by_workitem(tx, tenant, workitem_uid)
+                if task is not None:
+                    self.about(tx, task, Verb.LEASE_LOST)
 
     def _cancel(self, tx: Transaction, task: Task) -> None:
         text = "called off on the worklist"

@@ -26,6 +26,7 @@ from wetread.orchestration.announce import Announcer, Stamps
 from wetread.orchestration.conclusions import Conclusions
 from wetread.orchestration.plan import Plan, StudyPlan, Verdict
 from wetread.orchestration.ports import Ports, Rules
+from wetread.orchestration.requests import Requests, Verb
 from wetread.orchestration.unanswered import unanswered
 
 S = AiState
@@ -56,6 +57,7 @@ class Runs:
         self._rules = rules
         self._conclusions = conclusions
         self._announce = Announcer(ports.events, ports.clock)
+        self._requests = Requests(ports.database, ports.tasks, ports.events, ports.queue, ports.clock)
 
     def apply(self, tx: Transaction, plan: Plan, situation: Situation) -> list[str]:
         """Apply one plan. Returns ids of runs that are to be cancelled once the transaction is committed."""
@@ -199,6 +201,10 @@ class Runs:
         if known is not None:  # this very input was read before: its result stands, nothing runs
             self._conclusions.conclude(tx, queued, known[0], situation.stamps, flags=_flags(plan))
             return cancelled
+        if plan.spec.external:
+            limit = plan.workflow.model.timeout if plan.workflow else 3600.0
+            self._requests.about(tx, queued, Verb.UNCLAIMED, delay_seconds=plan.spec.claim_within or limit)
+            return cancelled
         self.enqueue(tx, queued, plan.spec.timeout or info.manifest.resources.timeout_s, situation.stamps, _flags(plan))
         return cancelled
 
@@ -294,10 +300,18 @@ class Runs:
             uid = workitems.workitem_uid(task.tenant, task.study_uid, task.detector, number)
             info = self._ports.runner.detectors()[task.detector]
             summary = self._ports.studies.summary(tx, task.tenant, task.study_uid)
-            dataset = workitems.scheduled(task, info, summary, now=situation.now)
+            dataset = workitems.scheduled(task, info, summary, now=situation.now, label=self._label(task))
             self._ports.workitems.schedule(tx, task.tenant, uid, dataset)
             task = replace(task, workitem_uid=uid)
         return task
+
+    def _label(self, task: Task) -> str:
+        """Return the worklist (0074,1202) that a task is on: external performers look for theirs."""
+        workflow = self._rules.workflow(task.workflow)
+        name = workflow.detectors.get(task.detector) if workflow else None
+        if workflow is None or name is None or not workflow.model.tasks[name].external:
+            return workitems.OWN_WORKLIST
+        return workflow.model.tasks[name].label or workflow.name
 
     def _remember(self, tx: Transaction, task: Task, plan: Plan, situation: Situation) -> None:
         """Store the input by its digest and show it in the workitem."""
@@ -305,13 +319,15 @@ class Runs:
         chosen = plan.chosen
         uids = chosen.sop_instance_uids
         self._ports.inputs.put(tx, RunInput(task.tenant, plan.digest, task.study_uid, chosen.series_instance_uid, uids))
-        classes = {
-            i.sop_instance_uid: i.sop_class_uid
+        wanted = set(uids)
+        selected = [
+            (
+                s.series_instance_uid,
+                {i.sop_instance_uid: i.sop_class_uid for i in s.instances if i.sop_instance_uid in wanted},
+            )
             for s in situation.study.study.series
-            if s.series_instance_uid == chosen.series_instance_uid
-            for i in s.instances
-        }
-        attributes = workitems.ready(task.study_uid, chosen.series_instance_uid, uids, classes)
+        ]
+        attributes = workitems.ready(task.study_uid, [(uid, classes) for uid, classes in selected if classes])
         attributes |= workitems.urgency(task.priority, task.due_at)
         assert task.workitem_uid is not None
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from wetread.core.service import Service
@@ -14,6 +14,7 @@ from wetread.orchestration.app import DurableApplication, register_orchestration
 from wetread.orchestration.compose import Composition
 from wetread.orchestration.evaluate import Evaluator
 from wetread.orchestration.execute import Execution
+from wetread.orchestration.external import ExternalRunner
 from wetread.orchestration.lanes import Signals
 from wetread.orchestration.loops import (
     HEARTBEAT_SECONDS,
@@ -45,7 +46,8 @@ class Orchestration:
 
 def build(orchestration: Orchestration) -> Service:
     """Return the service; nothing is opened before its lifespan begins."""
-    ports, rules = orchestration.ports, orchestration.rules
+    rules = orchestration.rules
+    ports = replace(orchestration.ports, runner=ExternalRunner(orchestration.ports.runner, rules.external))
 
     @asynccontextmanager
     async def lifespan() -> AsyncIterator[None]:

@@ -100,6 +100,7 @@ def write_house(root: Path, lanes: Mapping[str, str], behave: Mapping[str, str] 
     """
     detectors, workflows = root / "detectors", root / "workflows"
     workflows.mkdir(parents=True)
+    detectors.mkdir(parents=True)
     (workflows / "completeness.yaml").write_text(_TRUST, "utf-8")
     pins = []
     for detector, priority in lanes.items():

@@ -25,6 +25,7 @@ EVENT_WORDS = {
     EventType.TASK_FAILED: "AI task failed",
     EventType.TASK_DEAD: "AI task given up",
     EventType.TASK_RETRIED: "AI task retried by hand",
+    EventType.TASK_STALLED: "External performer silent",
     EventType.TASK_DISCARDED: "AI task taken off the dead letters",
     EventType.RESULT_READY: "Result stored",
     EventType.RESULT_SUPERSEDED: "Result superseded",

@@ -85,6 +85,17 @@ class DriverStatement:
         return known
 
 
+def run_text(connection: Connection, text: str) -> None:
+    """Run SQL without parameters and results."""
+    cursor = connection.connection.cursor()
+    try:
+        cursor.execute(text)
+    except connection.dialect.loaded_dbapi.Error as error:
+        raise _translated(text, error, connection.dialect) from error
+    finally:
+        cursor.close()
+
+
 def _parameters(order: tuple[str, ...] | None, fixed: Values, values: Values) -> Any:
     if order is None:
         return {**fixed, **values}

@@ -35,8 +35,10 @@ _LONG_AT: Final = struct.Struct("<I").unpack_from
 _NEVER: Final = frozenset({0x0002, 0xFFFE})
 """Groups that a data set does not hold."""
 _UNDEFINED: Final = 0xFFFFFFFF
-_REMEMBERED_BYTES: Final = 1 << 16
-"""Longer values are not worth remembering (or are none of the plain ones)."""
+_REMEMBERED_BYTES: Final = 4096
+"""Longer elements are seldom the same in the next instance."""
+_PLAIN_BYTES: Final = 1 << 16
+"""Headers with longer values are left to the walk."""
 _CHARSET: Final = 0x00080005
 _PIXEL_REPRESENTATION: Final = 0x00280103
 _SHORTEST_RUN: Final = 4
@@ -84,14 +86,16 @@ class PlainHeader:
 
 
 class HeaderMemory:
-    """Remembers elements and runs, at most twice ``capacity`` of each: those unused for long are forgotten.
+    """Remembers elements (of ``room`` bytes, and as many that were in use lately) and runs (of ``room`` bytes).
 
     Any thread may read with it; two that meet only do some work twice.
     """
 
-    def __init__(self, limits: HeaderLimits | None = None, *, capacity: int = 8192) -> None:
+    def __init__(self, limits: HeaderLimits | None = None, *, room: int = 4 << 20) -> None:
         self._limits = limits or HeaderLimits()
-        self._capacity = capacity
+        self._room = room
+        self._element_bytes = 0
+        self._run_bytes = 0
         self._young: dict[tuple[bytes, Encodings], Converted] = {}
         self._old: dict[tuple[bytes, Encodings], Converted] = {}
         self._runs: dict[tuple[bytes, Encodings], list[_Run]] = {}
@@ -113,9 +117,11 @@ class HeaderMemory:
         seen = found is not None
         if found is None:
             found = convert(raw, encodings, 0, {}, self._limits)
-        if len(self._young) >= self._capacity:
-            self._old, self._young = self._young, {}
-        self._young[key] = found
+        if len(raw) <= _REMEMBERED_BYTES:
+            self._element_bytes += len(raw) + len(found.json)
+            if self._element_bytes > self._room:
+                self._old, self._young, self._element_bytes = self._young, {}, 0
+            self._young[key] = found
         return found, seen
 
     def run_at(self, head: bytes, position: int, encodings: Encodings) -> _Run | None:
@@ -133,8 +139,9 @@ class HeaderMemory:
         json = b"".join(one.json for one in elements)
         count = sum(one.elements for one in elements)
         run = _Run(head[start:stop], int(elements[-1].key, 16), attributes, json, count)
-        if len(self._runs) >= self._capacity:
-            self._runs = {}
+        self._run_bytes += len(run.raw) + len(json)
+        if self._run_bytes > self._room:
+            self._runs, self._run_bytes = {}, 0
         key = (head[start : start + 8], encodings)
         self._runs[key] = [run, *self._runs.get(key, ())][:_ALTERNATIVES]
 
@@ -195,15 +202,13 @@ class _Reading:
                 header.pixels = Pixels(tag, code.decode(), start, length)
                 self._settle(position)
                 self._take(_bulk(tag, code.decode(), length))
-            elif stop > end or length > _REMEMBERED_BYTES or (code == b"UN" and not group & 1):
+            elif stop > end or length > _PLAIN_BYTES or (code == b"UN" and not group & 1):
                 return None  # (UN may be of any VR, which may depend on other elements)
             else:
                 count += self._element(tag, code, position, start, stop)
-            if count > self._limits.elements:
-                return None
             position = stop
         self._settle(position)
-        if not self._attributes:
+        if not self._attributes or count > self._limits.elements:
             return None
         json = b"{" + b"".join(self._json)[1:] + b"}"
         return PlainHeader(header, self._attributes, json, self._clean)
@@ -212,6 +217,8 @@ class _Reading:
         """Convert one element and return how many it counts for; what others depend on is kept out of runs."""
         head = self._head
         raw = head[position:stop]
+        if tag == _CHARSET:
+            self._settle(position)
         if code == b"UN":
             found, seen = convert(raw, self._encodings, self._representation, self._creators, self._limits), False
         else:

@@ -101,7 +101,7 @@ class _Encoder:
             raise _refuse(f"{name} has more than one kind of value")
         if vr == "SQ":
             return self._sequence(tag, entry.get("Value") or [], depth)
-        if vr not in _TEXT | _PLAIN | _BINARY | _NUMBERS.keys() | {"DS", "IS", "AT"}:
+        if not isinstance(vr, str) or vr not in _TEXT | _PLAIN | _BINARY | _NUMBERS.keys() | {"DS", "IS", "AT"}:
             raise _refuse(f"{name} has no valid value representation")
         if "BulkDataURI" in entry:
             value = self._bulk(str(entry["BulkDataURI"]), f"{tag:08X}")

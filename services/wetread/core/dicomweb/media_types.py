@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Final
 
 from wetread.core.errors import InvalidInput
@@ -71,6 +72,8 @@ class MediaType:
 
 def _split(text: str, separator: str) -> list[str]:
     """Split at *separator* outside of quoted strings."""
+    if '"' not in text:
+        return text.split(separator)
     pieces: list[str] = []
     current: list[str] = []
     quoted = escaped = False
@@ -124,6 +127,7 @@ def parse_media_type(text: str) -> MediaType:
     return MediaType(ALIASES.get(name, name), parameters, quality)
 
 
+@lru_cache(maxsize=256)
 def parse_accept(header: str | None, query: str | None = None) -> tuple[MediaType, ...]:
     """Return the acceptable ranges, best first (quality, then specificity, then the order given).
 

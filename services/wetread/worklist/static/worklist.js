@@ -147,7 +147,7 @@ function schedule() {
 
 const TYPES = [
   "study.received", "study.changed", "study.stable", "task.queued", "task.started", "task.finished", "task.failed",
-  "task.dead", "task.retried", "task.discarded", "result.ready", "result.superseded", "finding.positive", "finding.retracted",
+  "task.dead", "task.retried", "task.discarded", "task.stalled", "result.ready", "result.superseded", "finding.positive", "finding.retracted",
   "worklist.priority_changed", "delivery.dead", "reset",
 ];
 
