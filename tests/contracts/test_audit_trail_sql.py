@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import delete, update
+from tests.databases import database_at
 from typer.testing import CliRunner
 
 from wetread.adapters.audit import journal as journal_module
@@ -27,8 +28,8 @@ def access(tenant: str = "north", study: str = "1.2.3", outcome: str = "200", ac
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> SqlDatabase:
-    made = SqlDatabase(tmp_path / "wetread.db", full_sync=False)
+def database(tmp_path: Path, each_database: str) -> SqlDatabase:
+    made = database_at(tmp_path / "wetread.db")
     made.create_schema()
     return made
 
@@ -190,7 +191,9 @@ def test_the_writer_writes_by_itself_and_goes_on_after_a_fault(database: SqlData
     assert "south" in {entry.access.tenant for entry in entries(database)}, "closing writes what is left"
 
 
-def test_the_command_prints_and_verifies(tmp_path: Path, database: SqlDatabase) -> None:
+def test_the_command_prints_and_verifies(tmp_path: Path) -> None:
+    database = SqlDatabase(tmp_path / "wetread.db", full_sync=False)
+    database.create_schema()
     journal = AccessJournal(database, TRAIL)
     for number in range(3):
         journal.note(access(study=f"1.2.{number}"), at=1_790_000_000.0 + number, request_id="abc")
