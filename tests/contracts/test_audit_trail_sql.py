@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from pathlib import Path
 from typing import Any
@@ -207,8 +208,6 @@ def test_the_command_prints_and_verifies(tmp_path: Path) -> None:
     assert "north/ct-1 127.0.0.1 GET /dicom-web/studies/{study} 1.2.1 200" in printed.output
     assert "-/- 192.0.2.1 GET unmatched - 401" in printed.output
     one = run(app, ["audit", *data, "--study", "1.2.2", "--tenant", "north", "--actor", "ct-1", "--json"])
-    import json
-
     (line,) = [json.loads(text) for text in one.output.splitlines()]
     assert (line["tenant"], line["study_uid"], line["count"], line["request_id"]) == ("north", "1.2.2", 1, "abc")
     assert "whole" in run(app, ["audit", "verify", *data]).output
