@@ -104,6 +104,7 @@ PERMISSIONS: Final[Mapping[str, Needs]] = {
     "WEBSOCKET /dicom-web/subscribers/{aet}": Scope.UPS_READ,
     "WEBSOCKET /dicom-web/ws/subscribers/{aet}": Scope.UPS_READ,
     "WEBSOCKET /ws/subscribers/{aet}": Scope.UPS_READ,
+    "POST /api/v1/simulations": Scope.WORKLIST_READ,
     "POST /api/v1/ffr": Scope.FFR_COMPUTE,
     "POST /api/v1/ffr:batch": Scope.FFR_COMPUTE,
     "GET /api/v1/ffr/schema": Need.CREDENTIAL,
