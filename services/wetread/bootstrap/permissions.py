@@ -37,7 +37,7 @@ _DICOM_READ: Final = (
     _SERIES,
     f"{_SERIES}/instances",
     _INSTANCE,
-    *(f"{path}/metadata" for path in (_STUDY, _SERIES, _INSTANCE)),
+    *(f"{path}/{kind}" for path in (_STUDY, _SERIES, _INSTANCE) for kind in ("metadata", "bulkdata", "pixeldata")),
     _FRAMES,
     f"{_INSTANCE}/bulkdata/{{path:path}}",
     *(f"{path}/{kind}" for path in (_STUDY, _SERIES, _INSTANCE, _FRAMES) for kind in ("rendered", "thumbnail")),
