@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import deque
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -35,7 +35,11 @@ from wetread.gateway.settings import GatewaySettings
 _FRAMES: Final = re.compile(r"[0-9]{1,9}(?:,[0-9]{1,9})*")
 _BULK_PATH: Final = re.compile(r"[0-9A-Fa-f]{8}(?:/[0-9]{1,6}/[0-9A-Fa-f]{8})*")
 _AHEAD: Final = 2
-"""Instances that are read while earlier ones are being sent."""
+"""Groups of instances that are read while earlier ones are being sent."""
+_GROUP_BYTES: Final = 2 << 20
+
+Planned = tuple[ArchivedInstance, Sequence[Choice]]
+"""An instance and the ways it may be sent."""
 
 
 class RetrieveEndpoints:
@@ -93,15 +97,15 @@ class RetrieveEndpoints:
         """Yield the parts. An instance that cannot be read ends the connection without the final delimiter."""
         yield writer.begin(first[1].content_type, len(first[0]), _instance_url(base, found[0]))
         yield first[0]
-        waiting = list(zip(found, plans, strict=True))[:0:-1]
-        reading: deque[asyncio.Task[tuple[bytes, Choice]]] = deque()
+        waiting = deque(_groups(list(zip(found, plans, strict=True))[1:]))
+        reading: deque[asyncio.Task[list[tuple[ArchivedInstance, bytes, Choice]]]] = deque()
         try:
-            for item in found[1:]:
+            while waiting or reading:
                 while waiting and len(reading) < _AHEAD:
-                    reading.append(asyncio.create_task(run_sync(self._instance, *waiting.pop())))
-                body, choice = await reading.popleft()
-                yield writer.begin(choice.content_type, len(body), _instance_url(base, item))
-                yield body
+                    reading.append(asyncio.create_task(run_sync(self._group, waiting.popleft())))
+                for item, body, choice in await reading.popleft():
+                    yield writer.begin(choice.content_type, len(body), _instance_url(base, item))
+                    yield body
             yield writer.end()
         finally:
             for task in reading:
@@ -130,6 +134,9 @@ class RetrieveEndpoints:
             total += len(writer.begin(plan[0].content_type, item.ref.length, _instance_url(base, item)))
             total += item.ref.length
         return total + len(writer.end())
+
+    def _group(self, group: Sequence[Planned]) -> list[tuple[ArchivedInstance, bytes, Choice]]:
+        return [(item, *self._instance(item, plan)) for item, plan in group]
 
     def _instance(self, item: ArchivedInstance, plan: Sequence[Choice]) -> tuple[bytes, Choice]:
         """Return the bytes of one instance in the first form of *plan* that is possible."""
@@ -292,6 +299,20 @@ def addressed(stored: bytes, base: str, group: SeriesMetadata, sop_uid: str) -> 
 
 def _url_in(base: str, group: SeriesMetadata, sop_uid: str) -> bytes:
     return f"{base}/studies/{group.study_uid}/series/{group.series_uid}/instances/{sop_uid}".encode()
+
+
+def _groups(planned: Sequence[Planned]) -> Iterator[list[Planned]]:
+    """Cut into groups that are worth a thread's while."""
+    group: list[Planned] = []
+    size = 0
+    for item, plan in planned:
+        group.append((item, plan))
+        size += item.ref.length
+        if size >= _GROUP_BYTES:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
 
 
 def _ranges(request: Request) -> tuple[MediaType, ...]:
