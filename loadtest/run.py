@@ -15,7 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-SHORT = ("turnaround",)
+SHORT = ("turnaround", "event_latency", "rules")
 THERE = sorted(path.stem for path in Path(__file__).parent.iterdir() if path.name[0].isalpha() and path.stem != "run")
 
 

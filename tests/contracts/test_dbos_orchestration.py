@@ -1,4 +1,4 @@
-"""The orchestration on a real DBOS and a real SQLite file: outbox, lanes, crash recovery, poison, latency."""
+"""The orchestration on a real DBOS, on SQLite and on PostgreSQL: outbox, lanes, crash recovery, poison, latency."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from tests.orchestration_fakes import STUDY
 from tests.orchestration_world import World
 
 from wetread.adapters.workqueue.dbos import DbosWorkQueue, create_queue_schema
+from wetread.adapters.workqueue.signals import queue_signal
 from wetread.core.errors import ConfigurationError
 from wetread.core.states import AiState
 from wetread.core.workqueue import APPLICATION_VERSION, QUEUES
@@ -29,9 +31,16 @@ from wetread.orchestration.service import Orchestration, build
 ROOT = Path(__file__).resolve().parents[2]
 
 
+def with_dbos_tables(tx: Any) -> Any:
+    """Return the connection; on PostgreSQL the tables of DBOS are in a schema of their own."""
+    if tx.connection.dialect.name == "postgresql":
+        tx.connection.execute(text("set local search_path = wetread, dbos"))
+    return tx.connection
+
+
 def rows(world: World, query: str) -> list[Any]:
     with world.reads() as tx:
-        return list(tx.connection.execute(text(query)))
+        return list(with_dbos_tables(tx).execute(text(query)))
 
 
 def wait_for(read: Callable[[], Any], *, seconds: float = 30.0) -> Any:
@@ -44,7 +53,7 @@ def wait_for(read: Callable[[], Any], *, seconds: float = 30.0) -> Any:
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
+def world(tmp_path: Path, each_database: str) -> Iterator[World]:
     made = durable_world(tmp_path)
     create_queue_schema(made.database.url)
     yield made
@@ -122,7 +131,7 @@ def test_one_place_enqueues() -> None:
 
 
 @pytest.mark.timeout(120)
-def test_studies_run_through_real_queues(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+def test_studies_run_through_real_queues(world: World, each_database: str, capsys: pytest.CaptureFixture[str]) -> None:
     def through() -> None:
         world.deliver(range(1, 9), transfer_end=True)
         wait_for(in_state(world, AiState.POSITIVE))
@@ -144,14 +153,57 @@ def test_studies_run_through_real_queues(world: World, capsys: pytest.CaptureFix
     told = sorted(e.time - e.stamps["received"] for e in world.log("finding.positive"))
     with capsys.disabled():
         print(
-            f"\ncommit -> task start, SQLite, N={len(starts)}: p50 {starts[len(starts) // 2] * 1000:.0f} ms, "
+            f"\ncommit -> task start, {each_database}, N={len(starts)}: p50 {starts[len(starts) // 2] * 1000:.0f} ms, "
             f"p95 {starts[int(len(starts) * 0.95)] * 1000:.0f} ms; commit -> finding.positive p50 "
             f"{told[len(told) // 2] * 1000:.0f} ms (inference takes no time here)"
         )
     assert starts[len(starts) // 2] < 2.0
     assert len(world.log("finding.positive")) == 21
     check_lanes(world)
-    assert rows(world, "pragma journal_mode")[0][0] == "wal"
+    if each_database == "sqlite":
+        assert rows(world, "pragma journal_mode")[0][0] == "wal"
+
+
+@pytest.mark.timeout(120)
+def test_woken_lanes_start_delayed_work_on_time_and_a_stopping_worker_still_writes_the_report(world: World) -> None:
+    def enqueue(name: str, delay: float | None) -> None:
+        with world.database.write() as tx:
+            arguments = {"tenant": "default", "study_uid": "9", "generation": 1, "signal": "commit"}
+            world.ports.queue.enqueue(
+                tx,
+                workflow="evaluate_study",
+                workflow_id=name,
+                queue="control",
+                due=1.8e9,
+                arguments=arguments,
+                delay_seconds=delay,
+            )
+
+    def done(name: str) -> bool:
+        query = f"select status from workflow_status where workflow_uuid = '{name}'"
+        return rows(world, query)[0].status == "SUCCESS"
+
+    def work() -> None:
+        enqueue("now", None)
+        wait_for(lambda: done("now"))
+        begun = time.monotonic()
+        enqueue("later", 0.4)
+        wait_for(lambda: done("later"))
+        waited = time.monotonic() - begun
+        assert 0.4 <= waited < 5, "a sweep once a second is not what starts it"
+        world.deliver(range(1, 9), transfer_end=True)
+        wait_for(lambda: world.log("task.started"))
+
+    async def main() -> None:
+        signals = partial(queue_signal, world.database.url)
+        service = build(Orchestration(world.ports, world.rules, world.database.url, drain_seconds=20, signals=signals))
+        async with service.lifespan():
+            await asyncio.to_thread(work)
+
+    asyncio.run(main())
+    assert len(world.log("result.ready")) == 1, "the report did not wait for the next start"
+    left = rows(world, "select queue_name from workflow_status where status in ('ENQUEUED', 'PENDING')")
+    assert {row.queue_name for row in left} <= {"control"}, "at most a quiet timer that rang meanwhile"
 
 
 class Worker:
@@ -231,7 +283,7 @@ def test_work_of_a_dead_executor_is_taken_over_once(world: World) -> None:
     world.deliver(range(1, 9), transfer_end=True)
     with world.database.write() as tx:
         world.ports.executors.beat(tx, "dead-pod", "orchestration", now=time.time() - 100, lease_seconds=30)
-        tx.connection.execute(text("update workflow_status set status = 'PENDING', executor_id = 'dead-pod'"))
+        with_dbos_tables(tx).execute(text("update workflow_status set status = 'PENDING', executor_id = 'dead-pod'"))
 
     async def main() -> None:
         service = build(Orchestration(world.ports, world.rules, world.database.url))

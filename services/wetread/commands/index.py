@@ -21,7 +21,7 @@ def run_rebuild(*, data: Path | None, verify: bool) -> int:
     except ValueError as error:
         print(f"wetread: {error}", file=sys.stderr)
         return 2
-    if not (settings.data / "segments").is_dir():
+    if settings.object_store_url is None and not (settings.data / "segments").is_dir():
         print(f"wetread: {settings.data} holds no stored instances", file=sys.stderr)
         return 2
     try:
@@ -87,4 +87,7 @@ class _Silence:
     """An outbox that nobody hears: a rebuild sends no events."""
 
     def study_changed(self, tx: object, change: object) -> None:
+        """Drop it."""
+
+    def study_removed(self, tx: object, tenant: str, study_uid: str) -> None:
         """Drop it."""

@@ -18,6 +18,8 @@ from wetread.core.ports.ingest import InstanceOutcome
 from wetread.gateway.ingest import Batch, GroupIngest, Transfer
 from wetread.gateway.prepare import Part, Prepared
 
+_RETRY_SECONDS = 2.0
+
 
 class Committer:
     """Two threads: one parses parts as they arrive, one commits groups. ``open`` before use, ``close`` after."""
@@ -163,9 +165,16 @@ class InFlight:
                 if not future.done():
                     future.set_result(None)
 
-    async def wait(self) -> None:
-        """Wait until a new part may begin."""
-        while self.bytes >= self._limit:
-            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiting.append(future)
-            await future
+    async def wait(self, seconds: float) -> None:
+        """Wait until a new part may begin. Raises Unavailable when that takes longer than *seconds*."""
+        if self.bytes < self._limit:
+            return
+        try:
+            async with asyncio.timeout(seconds):
+                while self.bytes >= self._limit:
+                    future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+                    self._waiting.append(future)
+                    await future
+        except TimeoutError as error:
+            msg = "more is coming in than can be stored"
+            raise Unavailable(msg, retry_after=_RETRY_SECONDS) from error

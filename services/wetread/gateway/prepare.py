@@ -14,6 +14,7 @@ import orjson
 
 from wetread.core.dicom.attributes import text
 from wetread.core.dicom.facts import SeriesHeader, age_years, instance_facts, series_header
+from wetread.core.dicom.file_meta import file_meta
 from wetread.core.dicom.frame_table import frame_table
 from wetread.core.dicom.header import Header, HeaderLimits, read_header
 from wetread.core.dicom.header_memory import HeaderMemory
@@ -28,8 +29,6 @@ from wetread.core.ports.objects import ObjectRef
 from wetread.gateway import reasons
 
 _DICOMDIR: Final = "1.2.840.10008.1.3.10"
-_IMPLEMENTATION: Final = "2.25.329800735698586629295641978511506172918"
-"""Implementation Class UID of file meta information that we have to write (PS3.10 7.1)."""
 
 Part = bytes | memoryview
 
@@ -156,7 +155,7 @@ def _accepted(
     chunks = list(parsed.pieces)
     digest = _digest(chunks, header)
     if not header.complete_file:
-        lead = file_meta(outcome, header.transfer_syntax_uid)
+        lead = file_meta(outcome.sop_class_uid or "", outcome.sop_instance_uid or "", header.transfer_syntax_uid)
         chunks = [lead, *_behind(chunks, header.dataset_start)]
         shift = len(lead) - header.dataset_start
         warnings.append("file-meta")
@@ -233,26 +232,3 @@ def _identity_problem(attributes: JsonDataset, study_uid: str | None) -> tuple[i
 def _uid_or_none(attributes: JsonDataset, tag: str) -> str | None:
     value = text(attributes, tag)
     return value if value and is_uid(value) else None
-
-
-def file_meta(outcome: InstanceOutcome, transfer_syntax_uid: str) -> bytes:
-    """Return preamble, prefix and file meta information for a data set that came without (PS3.10 7.1)."""
-    elements = b"".join(
-        [
-            _element(0x0001, b"OB", b"\x00\x01"),
-            _element(0x0002, b"UI", (outcome.sop_class_uid or "").encode()),
-            _element(0x0003, b"UI", (outcome.sop_instance_uid or "").encode()),
-            _element(0x0010, b"UI", transfer_syntax_uid.encode()),
-            _element(0x0012, b"UI", _IMPLEMENTATION.encode()),
-        ]
-    )
-    group_length = b"\x02\x00\x00\x00UL\x04\x00" + len(elements).to_bytes(4, "little")
-    return bytes(128) + b"DICM" + group_length + elements
-
-
-def _element(number: int, vr: bytes, value: bytes) -> bytes:
-    value += b"\0" if len(value) % 2 else b""
-    tag = b"\x02\x00" + number.to_bytes(2, "little")
-    if vr == b"OB":
-        return tag + vr + b"\0\0" + len(value).to_bytes(4, "little") + value
-    return tag + vr + len(value).to_bytes(2, "little") + value

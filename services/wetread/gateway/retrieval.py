@@ -10,14 +10,16 @@ from functools import partial
 from typing import Any, Final
 
 import orjson
+from anyio import CapacityLimiter
 from anyio.to_thread import run_sync
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from wetread.core.dicom.header import Element, Header, read_header
 from wetread.core.dicom.json_model import little_endian
+from wetread.core.dicom.lossless import obstacle
 from wetread.core.dicomweb import stored_metadata
-from wetread.core.dicomweb.media_types import DICOM, DICOM_JSON, OCTETS, MediaType, accepts, parse_accept
+from wetread.core.dicomweb.media_types import DICOM, OCTETS, MediaType, parse_accept
 from wetread.core.dicomweb.multipart import MultipartWriter
 from wetread.core.errors import InvalidInput, NotAcceptable, NotFound
 from wetread.core.identifiers import check_uid
@@ -25,12 +27,13 @@ from wetread.core.ports.archive import Archive, ArchivedInstance, SeriesMetadata
 from wetread.core.ports.database import Database
 from wetread.core.ports.objects import ObjectStore
 from wetread.gateway.archives import ZIP, ZipStream, zip_range
-from wetread.gateway.negotiation import NATIVE, STORED, Choice, choose_frames, choose_instance
-from wetread.gateway.pixels import FrameReader, Undecodable
+from wetread.gateway.negotiation import ENCODED, NATIVE, STORED, Choice, choose_frames, choose_instance
+from wetread.gateway.pixels import FrameReader
 from wetread.gateway.ranges import part_of, parts_of, read_part
-from wetread.gateway.recode import to_explicit_little_endian
 from wetread.gateway.responses import DATA_HEADERS, base_url, data_response, etag_of, not_modified, takes_gzip
 from wetread.gateway.settings import GatewaySettings
+from wetread.gateway.transcoding import Transcoder, Undecodable
+from wetread.gateway.xml_answers import wants_xml, xml_response
 
 _FRAMES: Final = re.compile(r"[0-9]{1,9}(?:,[0-9]{1,9})*")
 _BULK_PATH: Final = re.compile(r"[0-9A-Fa-f]{8}(?:/[0-9]{1,6}/[0-9A-Fa-f]{8})*")
@@ -45,11 +48,21 @@ Planned = tuple[ArchivedInstance, Sequence[Choice]]
 class RetrieveEndpoints:
     """The retrieve resources."""
 
-    def __init__(self, database: Database, archive: Archive, objects: ObjectStore, settings: GatewaySettings) -> None:
+    def __init__(
+        self,
+        database: Database,
+        archive: Archive,
+        objects: ObjectStore,
+        transcoder: Transcoder,
+        settings: GatewaySettings,
+    ) -> None:
         self._database = database
         self._archive = archive
         self._objects = objects
+        self.transcoder = transcoder
         self._settings = settings
+        # Who waits for a codec waits here, not in the threads that everything else needs.
+        self.codec_turns = CapacityLimiter(settings.codec_processes * 2)
 
     async def instances(self, request: Request) -> Response:
         """``GET`` of a study, series or instance: PS3.10 files."""
@@ -58,11 +71,17 @@ class RetrieveEndpoints:
         ranges = _ranges(request)
         zipped = None if single else zip_range(ranges)
         ranges = (zipped,) if zipped is not None else ranges
-        plans = [choose_instance(ranges, item.transfer_syntax_uid, single=single, lossy=item.lossy) for item in found]
+        encodable = self.transcoder.targets
+        plans = [
+            choose_instance(ranges, item.transfer_syntax_uid, single=single, lossy=item.lossy, encodable=encodable)
+            for item in found
+        ]
         etag = etag_of([(item.sop_uid, item.content_hash) for item in found], plans, zipped is not None)
         same = not_modified(request, etag)
         if same is not None:
             return same
+        if any(plan[0].form == ENCODED for plan in plans):
+            await run_sync(self._check_encodable, request, found, plans)
         headers = {"ETag": etag, "Vary": "Accept", **DATA_HEADERS}
         if single and not plans[0][0].multipart:
             stored = plans[0][0]
@@ -72,22 +91,23 @@ class RetrieveEndpoints:
                 part = await read_part(request, found[0].ref.length, reading, typed)
                 if part is not None:
                     return part
-            body, choice = await run_sync(self._instance, found[0], plans[0])
+            body, choice = await self._instance(request, found[0], plans[0])
             return part_of(request, body, headers | {"Content-Type": choice.content_type})
         if zipped is not None:
             named = {"Content-Type": ZIP, "Content-Disposition": 'attachment; filename="dicom.zip"'}
-            first = await run_sync(self._instance, found[0], plans[0])
-            return StreamingResponse(self._members(found, plans, first[0]), headers=headers | named)
+            first = await self._instance(request, found[0], plans[0])
+            return StreamingResponse(self._members(request, found, plans, first[0]), headers=headers | named)
         writer = MultipartWriter(DICOM, boundary=etag.strip('"'))
-        first = await run_sync(self._instance, found[0], plans[0])
+        first = await self._instance(request, found[0], plans[0])
         headers["Content-Type"] = writer.content_type
         base = base_url(request, self._settings)
         if all(plan[0].form == STORED for plan in plans):
             headers["Content-Length"] = str(self._stored_length(writer.boundary, found, plans, base))
-        return StreamingResponse(self._parts(writer, found, plans, first, base), headers=headers)
+        return StreamingResponse(self._parts(request, writer, found, plans, first, base), headers=headers)
 
     async def _parts(
         self,
+        request: Request,
         writer: MultipartWriter,
         found: Sequence[ArchivedInstance],
         plans: Sequence[list[Choice]],
@@ -102,7 +122,7 @@ class RetrieveEndpoints:
         try:
             while waiting or reading:
                 while waiting and len(reading) < _AHEAD:
-                    reading.append(asyncio.create_task(run_sync(self._group, waiting.popleft())))
+                    reading.append(asyncio.create_task(self._group(request, waiting.popleft())))
                 for item, body, choice in await reading.popleft():
                     yield writer.begin(choice.content_type, len(body), _instance_url(base, item))
                     yield body
@@ -112,7 +132,7 @@ class RetrieveEndpoints:
                 task.cancel()
 
     async def _members(
-        self, found: Sequence[ArchivedInstance], plans: Sequence[list[Choice]], first: bytes
+        self, request: Request, found: Sequence[ArchivedInstance], plans: Sequence[list[Choice]], first: bytes
     ) -> AsyncIterator[bytes]:
         """Yield a zip archive. An instance that cannot be read ends the connection without the central directory."""
         archive = ZipStream()
@@ -121,7 +141,7 @@ class RetrieveEndpoints:
             if item.series_uid != current:
                 series, number, current = series + 1, 0, item.series_uid
             number += 1
-            body = first if (series, number) == (1, 1) else (await run_sync(self._instance, item, plan))[0]
+            body = first if (series, number) == (1, 1) else (await self._instance(request, item, plan))[0]
             yield await run_sync(archive.add, series, number, body)
         yield archive.end()
 
@@ -135,33 +155,49 @@ class RetrieveEndpoints:
             total += item.ref.length
         return total + len(writer.end())
 
-    def _group(self, group: Sequence[Planned]) -> list[tuple[ArchivedInstance, bytes, Choice]]:
-        return [(item, *self._instance(item, plan)) for item, plan in group]
+    async def _group(self, request: Request, group: Sequence[Planned]) -> list[tuple[ArchivedInstance, bytes, Choice]]:
+        """Read a few instances; those that go out as stored in one go."""
+        if all(plan[0].form == STORED for _, plan in group):
+            bodies = await run_sync(lambda: [self._objects.read(item.ref) for item, _ in group])
+            return [(item, body, plan[0]) for (item, plan), body in zip(group, bodies, strict=True)]
+        return [(item, *await self._instance(request, item, plan)) for item, plan in group]
 
-    def _instance(self, item: ArchivedInstance, plan: Sequence[Choice]) -> tuple[bytes, Choice]:
+    async def _instance(self, request: Request, item: ArchivedInstance, plan: Sequence[Choice]) -> tuple[bytes, Choice]:
         """Return the bytes of one instance in the first form of *plan* that is possible."""
-        stored = self._objects.read(item.ref)
         problem: Undecodable | None = None
         for choice in plan:
             if choice.form == STORED:
-                return stored, choice
+                return await run_sync(self._objects.read, item.ref), choice
+            converting = partial(self.transcoder.instance, tenant_of(request), item, choice.transfer_syntax)
             try:
-                return to_explicit_little_endian(stored), choice
+                return await run_sync(converting, limiter=self.codec_turns), choice
             except Undecodable as error:
                 problem = error
         assert problem is not None
         raise problem
 
+    def _check_encodable(
+        self, request: Request, found: Sequence[ArchivedInstance], plans: Sequence[list[Choice]]
+    ) -> None:
+        """Refuse before the first byte what a compressed syntax cannot carry. Raises NotAcceptable."""
+        for item, plan in zip(found, plans, strict=True):
+            if plan[0].form != ENCODED:
+                continue
+            problem = obstacle(self.attributes(tenant_of(request), item), plan[0].transfer_syntax)
+            if problem:
+                raise NotAcceptable(problem)
+
     async def frames(self, request: Request) -> Response:
         """``GET .../frames/{list}``: 1-based frame numbers, in the order asked for."""
         numbers = self.frame_numbers(request)
         (item,) = await run_sync(self.find, request)
-        plan = choose_frames(_ranges(request), item.transfer_syntax_uid, one=len(numbers) == 1, lossy=item.lossy)
+        plan = self._frame_plan(_ranges(request), item, one=len(numbers) == 1)
         etag = etag_of(item.content_hash, numbers, plan)
         same = not_modified(request, etag)
         if same is not None:
             return same
-        frames, choice = await run_sync(_read_frames, self.reader(request, item), numbers, plan)
+        limiter = None if plan[0].form == STORED else self.codec_turns
+        frames, choice = await run_sync(_read_frames, self.reader(request, item), numbers, plan, limiter=limiter)
         headers = {"ETag": etag, "Vary": "Accept", **DATA_HEADERS}
         if not choice.multipart:
             return part_of(request, frames[0], headers | {"Content-Type": choice.content_type})
@@ -175,15 +211,15 @@ class RetrieveEndpoints:
         return parts_of(request, pieces, headers | {"Content-Type": writer.content_type})
 
     async def metadata(self, request: Request) -> Response:
-        """``GET .../metadata``: DICOM JSON of every instance, bulk values by address."""
-        if not accepts(_ranges(request), DICOM_JSON):
-            msg = f"metadata is available as {DICOM_JSON}"
-            raise NotAcceptable(msg)
+        """``GET .../metadata``: DICOM JSON or XML of every instance, bulk values by address."""
+        as_xml = wants_xml(_ranges(request))
         base = base_url(request, self._settings)
-        coding = "gzip" if takes_gzip(request) else ""
+        coding = "gzip" if takes_gzip(request) and not as_xml else ""
         body, versions = await run_sync(self._metadata, request, base, coding)
-        etag = etag_of(versions, base, sorted(request.path_params.items()))
-        return data_response(request, body, etag=etag, coding=coding)
+        version = tenant_of(request), versions, base, sorted(request.path_params.items())
+        if as_xml:
+            return await run_sync(lambda: xml_response(request, orjson.loads(body), version=version))
+        return data_response(request, body, etag=etag_of(*version), coding=coding)
 
     def _metadata(self, request: Request, base: str, coding: str) -> tuple[bytes, list[tuple[str, int]]]:
         path = path_of(request)
@@ -231,7 +267,7 @@ class RetrieveEndpoints:
             raise NotFound(msg)
         tag, vr, start, length, _ = element
         if header.pixels is not None and header.pixels.fragments is not None and tag == header.pixels.tag:
-            plan = choose_frames(ranges, item.transfer_syntax_uid, one=False, lossy=item.lossy)
+            plan = self._frame_plan(ranges, item, one=False)
             reader = self._reader(tenant, item)
             frames, choice = _read_frames(reader, list(range(1, reader.count + 1)), plan)
             return frames, choice.content_type
@@ -240,6 +276,10 @@ class RetrieveEndpoints:
             raise NotAcceptable(msg)
         value = bytes(header.data[start : start + length])
         return [little_endian(value, vr, little=header.little_endian)], OCTETS
+
+    def _frame_plan(self, ranges: Sequence[MediaType], item: ArchivedInstance, *, one: bool) -> list[Choice]:
+        encodable = self.transcoder.targets
+        return choose_frames(ranges, item.transfer_syntax_uid, one=one, lossy=item.lossy, encodable=encodable)
 
     def find(self, request: Request) -> list[ArchivedInstance]:
         """Return the instances that the request's path names. Raises NotFound."""
@@ -252,7 +292,8 @@ class RetrieveEndpoints:
 
     def _reader(self, tenant: str, item: ArchivedInstance) -> FrameReader:
         attributes = partial(self.attributes, tenant, item)
-        return FrameReader(self._objects, item, attributes, frame_bytes=self._settings.frame_bytes)
+        limit = self._settings.frame_bytes
+        return FrameReader(self._objects, self.transcoder, tenant, item, attributes, frame_bytes=limit)
 
     def attributes(self, tenant: str, item: ArchivedInstance) -> Mapping[str, Mapping[str, Any]]:
         """Return the stored metadata of one instance."""
@@ -332,6 +373,8 @@ def _read_frames(reader: FrameReader, numbers: Sequence[int], plan: Sequence[Cho
     problem: Undecodable | None = None
     for choice in plan:
         try:
+            if choice.form == ENCODED:
+                return [reader.encoded(number, choice.transfer_syntax) for number in numbers], choice
             read = reader.native if choice.form == NATIVE else reader.stored
             return [read(number) for number in numbers], choice
         except Undecodable as error:

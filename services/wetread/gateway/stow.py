@@ -6,15 +6,19 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from typing import Final
 
+from anyio.to_thread import run_sync
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from wetread.core.dicom.native_xml import to_xml
 from wetread.core.dicomweb.media_types import (
     DICOM,
     DICOM_JSON,
+    DICOM_XML,
     MULTIPART,
     OCTETS,
     MediaType,
@@ -34,6 +38,8 @@ from wetread.core.facts import Source
 from wetread.core.identifiers import check_uid
 from wetread.core.ports.ingest import InstanceOutcome
 from wetread.gateway import reasons
+from wetread.gateway.assembling import instances
+from wetread.gateway.bulkparts import METADATA, BulkSpool, receive
 from wetread.gateway.committer import Committer
 from wetread.gateway.ingest import Transfer
 from wetread.gateway.partbuffer import PartBuffer
@@ -42,6 +48,7 @@ from wetread.gateway.responses import base_url, json_response
 from wetread.gateway.settings import GatewaySettings
 from wetread.gateway.store_response import location, store_response, store_status
 
+_STORABLE: Final = f"stored are {MULTIPART} and single parts of type {DICOM}, {DICOM_JSON}, {DICOM_XML}"
 _PARSE_BYTES: Final = 64 << 10
 """Received bytes that are worth a hand-over to the parser."""
 
@@ -61,8 +68,8 @@ class StowEndpoint:
         if study_uid is not None:
             check_uid(study_uid, "Study Instance UID")
         ranges = parse_accept(request.headers.get("accept"), request.query_params.get("accept"))
-        if not accepts(ranges, DICOM_JSON):
-            msg = f"the answer is {DICOM_JSON}"
+        if not accepts(ranges, DICOM_JSON) and not accepts(ranges, DICOM_XML):
+            msg = f"the answer is {DICOM_JSON} or {DICOM_XML}"
             raise NotAcceptable(msg)
         content = _content_type(request)
         declared = request.headers.get("content-length", "")
@@ -73,7 +80,9 @@ class StowEndpoint:
         tenant = getattr(request.state, "tenant", "default")
         store = _Store(self._committer, self._settings, self._scratch, Transfer(tenant, source), study_uid)
         try:
-            if content.multipart:
+            if content.payload in METADATA:
+                await store.metadata(self._body(request), content)
+            elif content.multipart:
                 await store.multipart(self._body(request), content)
             else:
                 await store.single(self._body(request))
@@ -85,9 +94,14 @@ class StowEndpoint:
             store.abandon()
             raise
         outcomes = store.outcomes
+        # For the audit trail: the path may name no study.
+        request.state.studies = {outcome.study_instance_uid or "" for outcome in outcomes}
         base = base_url(request, self._settings)
         status = store_status(outcomes, too_large=store.too_large)
-        return json_response(store_response(outcomes, base), status=status, headers=location(outcomes, base))
+        module = store_response(outcomes, base)
+        if not accepts(ranges, DICOM_JSON):
+            return Response(to_xml(module), status, location(outcomes, base) | {"Cache-Control": "no-store"}, DICOM_XML)
+        return json_response(module, status=status, headers=location(outcomes, base))
 
     async def _body(self, request: Request) -> AsyncIterator[bytes]:
         """Yield the body; a body that stands still is given up. The consumer's own work does not count."""
@@ -117,14 +131,9 @@ def _content_type(request: Request) -> MediaType:
     try:
         content = parse_media_type(request.headers.get("content-type", ""))
     except InvalidInput as error:
-        msg = f"Content-Type must be {MULTIPART}; type={DICOM} or {DICOM}"
-        raise UnsupportedMediaType(msg) from error
-    if content.multipart and content.payload not in (DICOM, "*/*"):
-        msg = f"multipart bodies of type {DICOM} are stored"
-        raise UnsupportedMediaType(msg)
-    if not content.multipart and content.type != DICOM:
-        msg = f"Content-Type must be {MULTIPART}; type={DICOM} or {DICOM}"
-        raise UnsupportedMediaType(msg)
+        raise UnsupportedMediaType(_STORABLE) from error
+    if content.payload not in ((DICOM, "*/*", *METADATA) if content.multipart else (DICOM, *METADATA)):
+        raise UnsupportedMediaType(_STORABLE)
     return content
 
 
@@ -180,6 +189,31 @@ class _Store:
             raise InvalidInput(msg)
         self._end()
         await self._finish()
+
+    async def metadata(self, body: AsyncIterator[bytes], content: MediaType) -> None:
+        """Store instances whose metadata and bulk data come apart."""
+        spool = BulkSpool(self._scratch, self._limits.spool_bytes, self._hold)
+        try:
+            received = await receive(body, content, spool, self._limits)
+            found = await run_sync(partial(instances, received, spool, limit=self._limits.assembled_bytes))
+            while (part := await run_sync(next, found, None)) is not None:
+                self._pending_parts += 1
+                if isinstance(part, InstanceOutcome):
+                    self._parse()
+                    self._pending.append(Prepared(part))
+                else:
+                    self._hold(len(part))
+                    self._pending_bytes += len(part)
+                    self._received.append([part])
+                    self._received_bytes += len(part)
+                    self._parse()
+                await self._flush_full()
+        finally:
+            spool.close()
+        await self._finish()
+        if received.broken:
+            reason = reasons.PROCESSING_FAILURE
+            self._outcomes.append(InstanceOutcome(None, None, None, failure_reason=reason, comment=received.broken))
 
     async def multipart(self, body: AsyncIterator[bytes], content: MediaType) -> None:
         """Store the parts of a multipart body. Raises MalformedMultipart when not one part was complete."""
@@ -305,7 +339,7 @@ class _Store:
             self._send(last=False)
         while self._sent:
             await self._settle()
-        await self._committer.budget.wait()
+        await self._committer.budget.wait(self._limits.back_pressure_seconds)
 
     async def _flush_full(self) -> None:
         if self._pending_parts >= self._limits.group_instances or self._pending_bytes >= self._limits.group_bytes // 2:

@@ -5,6 +5,7 @@ Whoever holds the row commits next, so that numbers are gapless and become visib
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -84,6 +85,8 @@ def record(
     assert counted is not None
     last = int(counted[0])
     first = last - len(paths) + 1
+    # Whole microseconds, as the feed shows them: asking from a time that was shown must find its change.
+    at = math.floor(at * 1e6) / 1e6
     rows = [
         {
             "tenant": tenant,

@@ -153,6 +153,11 @@ class SqlArchive(SqlChangeFeed, SqlAuditLog):
             found.update({row[0]: KnownInstance(row[1], row[2], row[3]) for row in rows})
         return found
 
+    def existing(self, tx: Transaction, tenant: str, study_uids: Sequence[str]) -> set[str]:
+        """Return which of the studies are indexed."""
+        query = select(studies.c.study_uid).where(studies.c.tenant == tenant, studies.c.study_uid.in_(study_uids))
+        return set(connection_of(tx).execute(query).scalars())
+
     def add(
         self, tx: Transaction, tenant: str, entries: Sequence[IndexEntry], *, at: float, replayed: bool = False
     ) -> list[StudyAddition]:

@@ -134,6 +134,9 @@ class SegmentStore:
                 continue  # bytes inside a payload that look like a record of somebody else
             yield found.tenant, found.description, ObjectRef(f"{key}:{found.payload_at}", found.payload_length)
 
+    def check(self) -> None:
+        """Nothing to ask: a disk that is full or gone says so at the next append."""
+
     def close(self) -> None:
         """Close all files and give the shard up."""
         with self._lock:

@@ -125,6 +125,9 @@ class Archive(StudyIndex, ChangeFeed, AuditLog, Protocol):
     def known(self, tx: Transaction, tenant: str, sop_uids: Sequence[str]) -> dict[str, KnownInstance]:
         """Return those of *sop_uids* that are indexed."""
 
+    def existing(self, tx: Transaction, tenant: str, study_uids: Sequence[str]) -> set[str]:
+        """Return those of *study_uids* that are indexed."""
+
     def add(
         self, tx: Transaction, tenant: str, entries: Sequence[IndexEntry], *, at: float, replayed: bool = False
     ) -> list[StudyAddition]:
