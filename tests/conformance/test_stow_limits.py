@@ -235,13 +235,16 @@ def test_conflicting_duplicates_as_the_tenant_wants(
 
 
 def test_a_tenant_over_its_rate_hears_429_and_the_other_does_not(tmp_path: Path) -> None:
-    (tmp_path / "tenants.yaml").write_text("tenants: {north: {requests_per_second: 0.1, burst: 2, streams_at_once: 1}}")
+    (tmp_path / "tenants.yaml").write_text(
+        "tenants: {north: {requests_per_second: 0.1, burst: 2}, default: {requests_per_second: 0.1}}"
+    )
     with two_hospitals(tmp_path, tenants_file=tmp_path / "tenants.yaml") as world:
         answers = [world.north.ask("GET", "/dicom-web/studies") for _ in range(3)]
         assert [answer.status_code for answer in answers] == [200, 200, 429]
         assert answers[2].json()["type"] == "urn:wetread:problem:too-many-requests"
         assert 1 <= int(answers[2].headers["retry-after"]) <= 10
         assert {world.south.ask("GET", "/dicom-web/studies").status_code for _ in range(20)} == {200}
+        assert {world.nobody.get("/livez").status_code for _ in range(20)} == {200}, "probes are nobody's"
 
 
 def test_streams_at_a_time(tmp_path: Path) -> None:

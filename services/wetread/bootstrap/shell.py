@@ -67,7 +67,8 @@ class Shell:
         try:
             try:
                 visit.caller = await self._admit(visit)
-                leave = self._rates.enter(visit.caller.tenant, stream=visit.stream)
+                if visit.needs != [Need.NOTHING]:  # probes use up nobody's share
+                    leave = self._rates.enter(visit.caller.tenant, stream=visit.stream)
             except WetreadError as error:
                 await self._refuse(visit, error, receive, send)
                 return

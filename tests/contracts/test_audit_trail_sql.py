@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import delete, update
+from tests.databases import database_at
 from typer.testing import CliRunner
 
 from wetread.adapters.audit import journal as journal_module
@@ -27,8 +29,8 @@ def access(tenant: str = "north", study: str = "1.2.3", outcome: str = "200", ac
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> SqlDatabase:
-    made = SqlDatabase(tmp_path / "wetread.db", full_sync=False)
+def database(tmp_path: Path, each_database: str) -> SqlDatabase:
+    made = database_at(tmp_path / "wetread.db")
     made.create_schema()
     return made
 
@@ -190,7 +192,9 @@ def test_the_writer_writes_by_itself_and_goes_on_after_a_fault(database: SqlData
     assert "south" in {entry.access.tenant for entry in entries(database)}, "closing writes what is left"
 
 
-def test_the_command_prints_and_verifies(tmp_path: Path, database: SqlDatabase) -> None:
+def test_the_command_prints_and_verifies(tmp_path: Path) -> None:
+    database = SqlDatabase(tmp_path / "wetread.db", full_sync=False)
+    database.create_schema()
     journal = AccessJournal(database, TRAIL)
     for number in range(3):
         journal.note(access(study=f"1.2.{number}"), at=1_790_000_000.0 + number, request_id="abc")
@@ -204,8 +208,6 @@ def test_the_command_prints_and_verifies(tmp_path: Path, database: SqlDatabase) 
     assert "north/ct-1 127.0.0.1 GET /dicom-web/studies/{study} 1.2.1 200" in printed.output
     assert "-/- 192.0.2.1 GET unmatched - 401" in printed.output
     one = run(app, ["audit", *data, "--study", "1.2.2", "--tenant", "north", "--actor", "ct-1", "--json"])
-    import json
-
     (line,) = [json.loads(text) for text in one.output.splitlines()]
     assert (line["tenant"], line["study_uid"], line["count"], line["request_id"]) == ("north", "1.2.2", 1, "abc")
     assert "whole" in run(app, ["audit", "verify", *data]).output
