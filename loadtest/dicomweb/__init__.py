@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -47,6 +48,8 @@ def main(arguments: Sequence[str]) -> int:
     if set(names) - {"wetread"} and not (orthanc / "orthanc").is_file():
         print(f"Orthanc is not in {orthanc}: .ci/install-orthanc installs it", file=sys.stderr)
         return 2
+    # Ended from outside, the servers are stopped and their folders removed as well.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     records = _measure(chosen, names, orthanc)
     _print(chosen, names, orthanc, records)
     if chosen.json:

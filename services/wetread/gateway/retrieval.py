@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import deque
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -38,7 +38,11 @@ from wetread.gateway.xml_answers import wants_xml, xml_response
 _FRAMES: Final = re.compile(r"[0-9]{1,9}(?:,[0-9]{1,9})*")
 _BULK_PATH: Final = re.compile(r"[0-9A-Fa-f]{8}(?:/[0-9]{1,6}/[0-9A-Fa-f]{8})*")
 _AHEAD: Final = 2
-"""Instances that are read while earlier ones are being sent."""
+"""Groups of instances that are read while earlier ones are being sent."""
+_GROUP_BYTES: Final = 2 << 20
+
+Planned = tuple[ArchivedInstance, Sequence[Choice]]
+"""An instance and the ways it may be sent."""
 
 
 class RetrieveEndpoints:
@@ -113,15 +117,15 @@ class RetrieveEndpoints:
         """Yield the parts. An instance that cannot be read ends the connection without the final delimiter."""
         yield writer.begin(first[1].content_type, len(first[0]), instance_url(base, found[0]))
         yield first[0]
-        waiting = list(zip(found, plans, strict=True))[:0:-1]
-        reading: deque[asyncio.Task[tuple[bytes, Choice]]] = deque()
+        waiting = deque(_groups(list(zip(found, plans, strict=True))[1:]))
+        reading: deque[asyncio.Task[list[tuple[ArchivedInstance, bytes, Choice]]]] = deque()
         try:
-            for item in found[1:]:
+            while waiting or reading:
                 while waiting and len(reading) < _AHEAD:
-                    reading.append(asyncio.create_task(self._instance(request, *waiting.pop())))
-                body, choice = await reading.popleft()
-                yield writer.begin(choice.content_type, len(body), instance_url(base, item))
-                yield body
+                    reading.append(asyncio.create_task(self._group(request, waiting.popleft())))
+                for item, body, choice in await reading.popleft():
+                    yield writer.begin(choice.content_type, len(body), instance_url(base, item))
+                    yield body
             yield writer.end()
         finally:
             for task in reading:
@@ -150,6 +154,13 @@ class RetrieveEndpoints:
             total += len(writer.begin(plan[0].content_type, item.ref.length, instance_url(base, item)))
             total += item.ref.length
         return total + len(writer.end())
+
+    async def _group(self, request: Request, group: Sequence[Planned]) -> list[tuple[ArchivedInstance, bytes, Choice]]:
+        """Read a few instances; those that go out as stored in one go."""
+        if all(plan[0].form == STORED for _, plan in group):
+            bodies = await run_sync(lambda: [self._objects.read(item.ref) for item, _ in group])
+            return [(item, body, plan[0]) for (item, plan), body in zip(group, bodies, strict=True)]
+        return [(item, *await self._instance(request, item, plan)) for item, plan in group]
 
     async def _instance(self, request: Request, item: ArchivedInstance, plan: Sequence[Choice]) -> tuple[bytes, Choice]:
         """Return the bytes of one instance in the first form of *plan* that is possible."""
@@ -329,6 +340,20 @@ def addressed(stored: bytes, base: str, group: SeriesMetadata, sop_uid: str) -> 
 
 def _url_in(base: str, group: SeriesMetadata, sop_uid: str) -> bytes:
     return f"{base}/studies/{group.study_uid}/series/{group.series_uid}/instances/{sop_uid}".encode()
+
+
+def _groups(planned: Sequence[Planned]) -> Iterator[list[Planned]]:
+    """Cut into groups that are worth a thread's while."""
+    group: list[Planned] = []
+    size = 0
+    for item, plan in planned:
+        group.append((item, plan))
+        size += item.ref.length
+        if size >= _GROUP_BYTES:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
 
 
 def _ranges(request: Request) -> tuple[MediaType, ...]:

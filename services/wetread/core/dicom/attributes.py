@@ -21,12 +21,16 @@ def values(data: Attributes, tag: str) -> list[Any]:
 
 def text(data: Attributes, tag: str) -> str:
     """Return the first value as text; empty when there is none. A person name is its literal value."""
-    found = values(data, tag)
-    if not found or found[0] is None:
+    entry = data.get(tag)
+    found = entry.get("Value") if entry is not None else None
+    if not found or not isinstance(found, list):
         return ""
-    if isinstance(found[0], dict):
-        return person_name(found[0])
-    return str(found[0])
+    first = found[0]
+    if isinstance(first, str):
+        return first
+    if first is None:
+        return ""
+    return person_name(first) if isinstance(first, dict) else str(first)
 
 
 def texts(data: Attributes, tag: str) -> tuple[str, ...]:
@@ -42,6 +46,9 @@ def number(data: Attributes, tag: str) -> float | None:
 
 def integer(data: Attributes, tag: str) -> int | None:
     """Return the first value as an int; None when there is none or it is not whole."""
+    entry = data.get(tag)
+    if entry is None:
+        return None
     value = number(data, tag)
     if value is None or not value.is_integer() or abs(value) >= 1 << 62:
         return None

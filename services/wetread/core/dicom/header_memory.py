@@ -41,7 +41,7 @@ _PLAIN_BYTES: Final = 1 << 16
 """Headers with longer values are left to the walk."""
 _CHARSET: Final = 0x00080005
 _PIXEL_REPRESENTATION: Final = 0x00280103
-_SHORTEST_RUN: Final = 4
+_SHORTEST_RUN: Final = 2
 _LONGEST_RUN: Final = 24
 _ALTERNATIVES: Final = 24
 """Runs that begin with the same element: of the series that arrive at the same time."""

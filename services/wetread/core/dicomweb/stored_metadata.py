@@ -110,13 +110,44 @@ _POLYNOMIAL: Final = 0xEDB88320
 
 def _shift(crc: int, size: int) -> int:
     """Return what *crc* contributes to the CRC of a text with *size* more bytes behind it."""
-    return _times(_power(size), crc) if crc and size else crc
+    a, b, c, d, e, f, g, h = _shifter(size)
+    high = a[crc >> 28] ^ b[crc >> 24 & 15] ^ c[crc >> 20 & 15] ^ d[crc >> 16 & 15]
+    return high ^ e[crc >> 12 & 15] ^ f[crc >> 8 & 15] ^ g[crc >> 4 & 15] ^ h[crc & 15]
 
 
-@lru_cache(maxsize=4096)
-def _power(size: int) -> int:
-    """Return x to the power of 8 * size, modulo the polynomial."""
-    result, factor, exponent = 1 << 31, 1 << 23, size
+@lru_cache(maxsize=512)
+def _shifter(size: int) -> tuple[tuple[int, ...], ...]:
+    """Return the products of x to the power of 8 * size with every value of every four bits of a CRC.
+
+    The objects of a series have few different sizes.
+    """
+    product = _times(_low_power(size & 0xFF), _high_power(size >> 8))
+    tables = []
+    for _ in range(8):
+        powers = []
+        for _ in range(4):
+            powers.append(product)
+            product = product >> 1 ^ _POLYNOMIAL if product & 1 else product >> 1
+        one, two, three, four = powers  # of the highest bit first
+        pairs = [0, four, three, three ^ four]
+        pairs += [two ^ value for value in pairs]
+        tables.append(tuple(pairs + [one ^ value for value in pairs]))
+    return tuple(tables)
+
+
+@lru_cache(maxsize=256)
+def _low_power(exponent: int) -> int:
+    """Return x to the power of 8 * exponent, modulo the polynomial."""
+    result = 1 << 31
+    for _ in range(exponent):
+        result = _times(1 << 23, result)
+    return result
+
+
+@lru_cache(maxsize=1024)
+def _high_power(exponent: int) -> int:
+    """Return x to the power of 2048 * exponent."""
+    result, factor = 1 << 31, _times(1 << 23, _low_power(0xFF))
     while exponent:
         if exponent & 1:
             result = _times(factor, result)
