@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+from wetread.settings import Settings
+
+if TYPE_CHECKING:
+    from wetread.testing.servers.moto import S3Server
+    from wetread.testing.servers.postgres import Postgres
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -18,7 +25,13 @@ REAL: dict[str, Callable[[], bool]] = {
     "dicom3tools": lambda: shutil.which("dciodvfy") is not None,
     "dcmtk": lambda: shutil.which("dcmdump") is not None,
     "chromium": lambda: shutil.which("chromium") is not None,
+    "ohif": (Settings().viewer / "index.html").is_file,
+    "orthanc": lambda: (orthanc_folder() / "orthanc").is_file(),  # noqa: PLW0108 - defined below
     "torch": lambda: _importable("torch"),
+    "moto": lambda: _moto_is_here(),  # noqa: PLW0108 - defined below
+    "postgres": lambda: _postgres_is_here(),  # noqa: PLW0108 - defined below
+    "openslide": lambda: all(_importable(name) for name in ("openslide", "simplejpeg", "pyarrow")),
+    "ray": lambda: _importable("ray"),
 }
 
 
@@ -27,10 +40,27 @@ def shared_folder() -> Path:
     return Path(os.environ.get("WETREAD_SHARED", ROOT.parent / "shared")) / "data"
 
 
+def orthanc_folder() -> Path:
+    """Return the folder of ``.ci/install-orthanc`` (``WETREAD_ORTHANC``, default ``.peers/orthanc``)."""
+    return Path(os.environ.get("WETREAD_ORTHANC", ROOT / ".peers" / "orthanc"))
+
+
 def _importable(name: str) -> bool:
     import importlib.util
 
     return importlib.util.find_spec(name) is not None
+
+
+def _moto_is_here() -> bool:
+    from wetread.testing.servers.moto import installed
+
+    return installed()
+
+
+def _postgres_is_here() -> bool:
+    from wetread.testing.servers.postgres import binaries
+
+    return binaries() is not None
 
 
 def need(name: str) -> None:
@@ -78,3 +108,49 @@ def shared() -> Path:
     """Folder of real, licensed data; tests that need it skip loudly elsewhere."""
     need("shared")
     return shared_folder()
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[Postgres]:
+    """One real PostgreSQL per run; each test gets databases of its own in it."""
+    need("postgres")
+    from wetread.testing.servers.postgres import postgres
+
+    with postgres() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    """One real S3 server per run, signatures checked; each test makes buckets named ``wetread-*`` of its own."""
+    need("moto")
+    from wetread.testing.servers.moto import moto
+
+    with moto() as server:
+        yield server
+
+
+_DATABASES = ["sqlite", pytest.param("postgres", marks=pytest.mark.server("postgres"))]
+
+
+@pytest.fixture(params=_DATABASES)
+def each_database(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Run the test on SQLite and on PostgreSQL: what it builds by ``tests.databases`` goes there."""
+    yield from _built_on(request)
+
+
+@pytest.fixture(scope="module", params=_DATABASES)
+def each_database_of_module(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Run the tests of a module on SQLite and on PostgreSQL."""
+    yield from _built_on(request)
+
+
+def _built_on(request: pytest.FixtureRequest) -> Iterator[str]:
+    from tests.databases import close_databases, on_postgres
+
+    if request.param == "sqlite":
+        yield "sqlite"
+        close_databases()
+        return
+    with on_postgres(request.getfixturevalue("postgres_server")):
+        yield "postgres"

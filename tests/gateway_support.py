@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import io
 import threading
 import time
@@ -15,7 +16,9 @@ import numpy as np
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 from starlette.testclient import TestClient
+from tests.databases import database_at
 
+from wetread.adapters.codecs.pool import CodecPool
 from wetread.adapters.index.database import SqlDatabase
 from wetread.adapters.index.studies import SqlArchive
 from wetread.adapters.objectstore.segments import SegmentStore
@@ -27,6 +30,10 @@ from wetread.core.ports.ingest import StudyChange
 from wetread.gateway.ingest import GroupIngest
 from wetread.gateway.service import gateway
 from wetread.gateway.settings import GatewaySettings
+
+CODECS = CodecPool(1)
+"""One for all tests: starting a process takes longer than most of them."""
+atexit.register(CODECS.close)
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 
@@ -73,12 +80,12 @@ class Parts:
 
 def build(folder: Path, *, settings: GatewaySettings | None = None, objects: Any = None) -> Parts:
     settings = settings or GatewaySettings()
-    database = SqlDatabase(folder / "index.db", full_sync=False)
+    database = database_at(folder / "index.db")
     database.create_schema()
     objects = objects or SegmentStore(folder / "objects")
     outbox, archive = RecordingOutbox(), SqlArchive()
     ingest = GroupIngest(database, archive, objects, outbox, settings=settings.ingest)
-    service = gateway(database, archive, objects, ingest, settings=settings, scratch=folder / "scratch")
+    service = gateway(database, archive, objects, ingest, CODECS, settings=settings, scratch=folder / "scratch")
     parts = Parts(database, archive, objects, outbox, ingest, settings)
     parts.app = build_app([service], checks={}, metrics=Metrics(database))
     return parts

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+from tests.databases import database_at
 from tests.orchestration_detectors import FakeRunner
 from tests.orchestration_fakes import (
     STUDY,
@@ -26,7 +27,6 @@ from tests.orchestration_fakes import (
     TableEvents,
 )
 
-from wetread.adapters.index.database import SqlDatabase
 from wetread.adapters.index.decisions import SqlDecisions, SqlManifests, SqlQuietWatches, SqlRuleSets, SqlRunInputs
 from wetread.adapters.index.executors import SqlExecutors
 from wetread.adapters.index.results import SqlResults
@@ -83,7 +83,7 @@ class World:
         runner: FakeRunner | None = None,
     ) -> None:
         self.clock = FakeClock()
-        self.database = SqlDatabase(folder / "world.db", full_sync=False)
+        self.database = database_at(folder / "world.db")
         self.database.create_schema()
         self.studies = FakeStudies()
         self.runner = runner or FakeRunner(self.clock)

@@ -13,11 +13,12 @@ from typing import Any
 
 import httpx
 import uvicorn
+from tests.databases import database_at
 from websockets.sync.client import ClientConnection, connect
 
-from wetread.adapters.index.database import SqlDatabase
 from wetread.adapters.index.workitems import SqlWorkitems
 from wetread.adapters.telemetry.metrics import Metrics
+from wetread.bootstrap.shell import Guards
 from wetread.bootstrap.web import build_app
 from wetread.core.service import Service
 from wetread.core.ups_dataset import code, dicom_datetime, element
@@ -111,7 +112,7 @@ class Worklist:
     def __init__(self, folder: Path, settings: UpsSettings | None = None, hooks: UpsHooks | None = None,
                  allowed_aet: Any = any_aet, keys: Any = None) -> None:  # fmt: skip
         self.clock = Clock()
-        self.database = SqlDatabase(folder / "wetread.db", full_sync=False)
+        self.database = database_at(folder / "wetread.db")
         self.database.create_schema()
         self.repository = SqlWorkitems(self.clock)
         router = build_router(
@@ -123,7 +124,7 @@ class Worklist:
             allowed_aet=allowed_aet,
         )
         self.service = Service(name="worklist", http=router)
-        self.app = build_app([self.service], checks={}, metrics=Metrics(self.database), keys=keys)
+        self.app = build_app([self.service], checks={}, metrics=Metrics(self.database), guards=Guards(keys))
         self.client = Client(self.app)
 
     def create(self, uid: str | None = None, /, **changes: Any) -> str:

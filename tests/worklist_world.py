@@ -10,6 +10,7 @@ from typing import Any
 
 import orjson
 from sqlalchemy import insert
+from tests.databases import database_at
 
 from wetread.adapters.index.database import SqlDatabase
 from wetread.adapters.index.deliveries import SqlDeliveries
@@ -139,7 +140,7 @@ class World:
 
     @classmethod
     def at(cls, folder: Path) -> World:
-        database = SqlDatabase(folder / "wetread.db", full_sync=False)
+        database = database_at(folder / "wetread.db")
         database.create_schema()
         return cls(database)
 

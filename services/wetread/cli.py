@@ -6,6 +6,7 @@ input; 3 a server could not be reached or started; 4 interrupted before the end.
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -34,11 +35,12 @@ def up(
     host: Annotated[str | None, typer.Option(help="Address to bind (default 127.0.0.1).")] = None,
     port: Annotated[int | None, typer.Option(help="Port to bind; 0 takes a free one (default 8080).")] = None,
     data: Annotated[Path | None, typer.Option(help="Data folder (default ./wetread-data).")] = None,
+    dimse_port: Annotated[int | None, typer.Option(help="Also listen for DICOM associations on this port.")] = None,
 ) -> None:
     """Run everything on this machine: a web process and a worker process, restarted when one dies."""
     from wetread.commands.up import run_up
 
-    raise typer.Exit(run_up(host=host, port=port, data=data))
+    raise typer.Exit(run_up(host=host, port=port, data=data, dimse_port=dimse_port))
 
 
 @app.command()
@@ -106,6 +108,27 @@ def doctor(
     raise typer.Exit(run_doctor(url=url, live=live, as_json=json))
 
 
+viewer = typer.Typer(name="viewer", no_args_is_help=True, help="The DICOM viewer (OHIF) under /viewer.")
+
+
+@viewer.callback()
+def _viewer() -> None:
+    """The DICOM viewer (OHIF) under /viewer."""
+
+
+@viewer.command()
+def install(
+    into: Annotated[Path | None, typer.Option(help="Folder (default: WETREAD_VIEWER).")] = None,
+) -> None:
+    """Fetch the prebuilt OHIF package through npm, check its digest, unpack it where `/viewer` serves it."""
+    from wetread.commands.viewer import run_install
+    from wetread.settings import Settings
+
+    raise typer.Exit(run_install(into or Settings().viewer))
+
+
+app.add_typer(viewer)
+
 index = typer.Typer(name="index", no_args_is_help=True, help="The study index of the data folder.")
 
 
@@ -128,6 +151,99 @@ def rebuild(
 
 
 app.add_typer(index)
+
+audit = typer.Typer(
+    name="audit", invoke_without_command=True, help="Who accessed what: the audit trail of a data folder."
+)
+
+
+@audit.callback()
+def _audit(
+    context: typer.Context,
+    data: Annotated[Path | None, typer.Option(help="Data folder (default WETREAD_DATA).")] = None,
+    tenant: Annotated[str | None, typer.Option(help="Only this tenant (default: all).")] = None,
+    study: Annotated[str | None, typer.Option(help="Only this study or workitem, by UID.")] = None,
+    actor: Annotated[str | None, typer.Option(help="Only this credential, by name.")] = None,
+    since: Annotated[datetime | None, typer.Option(help="From this local time on.")] = None,
+    until: Annotated[datetime | None, typer.Option(help="Before this local time.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object per entry and line.")] = False,
+) -> None:
+    """Print the audit trail, oldest entry first; the server may be running."""
+    if context.invoked_subcommand is not None:
+        return
+    from wetread.commands.audit import run_audit
+
+    code = run_audit(data=data, tenant=tenant, study=study, actor=actor, since=since, until=until, as_json=json)
+    raise typer.Exit(code)
+
+
+@audit.command("verify")
+def audit_verify(
+    data: Annotated[Path | None, typer.Option(help="Data folder (default WETREAD_DATA).")] = None,
+) -> None:
+    """Check the chain of digests: exit code 1 when an entry was changed or taken out."""
+    from wetread.commands.audit import run_verify
+
+    raise typer.Exit(run_verify(data=data))
+
+
+app.add_typer(audit)
+
+db = typer.Typer(name="db", no_args_is_help=True, help="The tables of the database (settings from WETREAD_*).")
+
+
+@db.callback()
+def _db() -> None:
+    """The tables of the database (settings from WETREAD_* variables)."""
+
+
+@db.command("migrate")
+def db_migrate() -> None:
+    """Create or migrate the tables; may run at any time, also twice at once."""
+    from wetread.commands.db import run_migrate
+
+    raise typer.Exit(run_migrate())
+
+
+@db.command("verify")
+def db_verify() -> None:
+    """Exit code 1 when the tables are older than this release."""
+    from wetread.commands.db import run_verify
+
+    raise typer.Exit(run_verify())
+
+
+app.add_typer(db)
+
+storage = typer.Typer(name="storage", no_args_is_help=True, help="The object store's bucket (extra s3).")
+
+
+@storage.callback()
+def _storage() -> None:
+    """The object store's bucket (settings from WETREAD_* variables, extra s3)."""
+
+
+@storage.command("setup")
+def storage_setup() -> None:
+    """Create the bucket when missing; make it private, encrypted, tiered. Needs an operator's credentials."""
+    from wetread.commands.storage import run_setup
+
+    raise typer.Exit(run_setup())
+
+
+@storage.command("prefetch")
+def storage_prefetch(
+    studies: Annotated[list[str], typer.Argument(help="Study Instance UIDs.")],
+    tenant: Annotated[str, typer.Option(help="Tenant of the studies.")] = "default",
+    priors: Annotated[bool, typer.Option(help="The earlier studies of their patients instead.")] = False,
+) -> None:
+    """Bring studies into the hot storage class and the read cache of this machine."""
+    from wetread.commands.storage import run_prefetch
+
+    raise typer.Exit(run_prefetch(studies, tenant=tenant, priors=priors))
+
+
+app.add_typer(storage)
 
 rules = typer.Typer(name="rules", no_args_is_help=True, help="Workflow files: what they would do, and their tests.")
 
@@ -309,6 +425,39 @@ def _client(url: str, api_key: str | None) -> Client:
     from wetread.client import Client
 
     return Client(url, api_key)
+
+
+@ffr.command("ct")
+def ffr_ct(
+    folder: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="Folder with a coronary CT angiogram.")],
+    out: Annotated[Path, typer.Option(help="Folder for the results.")],
+    sbp: Annotated[float | None, typer.Option(help="Systolic pressure, mmHg.")] = None,
+    dbp: Annotated[float | None, typer.Option(help="Diastolic pressure, mmHg.")] = None,
+    lv_mass: Annotated[float | None, typer.Option(help="Mass of the left ventricle, g.")] = None,
+    flow: Annotated[float | None, typer.Option(help="Hyperaemic coronary flow, mL/min.")] = None,
+    dicom: Annotated[bool, typer.Option(help="Write SR, SEG and SC objects too.")] = True,
+    json: Json = False,
+) -> None:
+    """Compute CT-derived FFR from a CT angiogram: JSON, pictures, GLB, VTP and DICOM objects."""
+    from wetread.commands.ffr_ct import command_ct
+
+    patient = {"sbp_mmhg": sbp, "dbp_mmhg": dbp, "lv_mass_g": lv_mass, "q_hyp_ml_min": flow}
+    given = {name: value for name, value in patient.items() if value is not None}
+    raise typer.Exit(command_ct(folder, out, {"patient": given}, dicom=dicom, as_json=json))
+
+
+@ffr.command("phantom")
+def ffr_phantom(
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the phantom.")],
+    out: Annotated[Path, typer.Option(help="Folder for the CT series and truth.json.")],
+    size: Annotated[str, typer.Option(help="tiny, ci or full.")] = "ci",
+    noise: Annotated[float, typer.Option(min=0, help="Noise, HU.")] = 25.0,
+    calcium: Annotated[bool, typer.Option(help="Calcify the lesions.")] = False,
+) -> None:
+    """Write a synthetic coronary CT angiogram with its truth."""
+    from wetread.commands.ffr_ct import command_phantom
+
+    raise typer.Exit(command_phantom(seed, out, size=size, noise_hu=noise, calcium=calcium))
 
 
 app.add_typer(rules)

@@ -9,18 +9,19 @@ from typing import Any
 
 import pydicom
 import pytest
+from tests.databases import database_at
 from tests.gateway_support import Parts, build, instance, multipart, running, stow_headers
 
 from wetread.adapters.index.audit import digest
 from wetread.adapters.index.changes import record
-from wetread.adapters.index.database import SqlDatabase, connection_of
+from wetread.adapters.index.database import connection_of
 from wetread.core.errors import Unavailable
 from wetread.core.facts import Source
 from wetread.gateway.replay import rebuild, recover
 
 
 @pytest.fixture
-def site(tmp_path: Path):
+def site(tmp_path: Path, each_database: str):
     with running(tmp_path) as parts:
         yield parts
 
@@ -168,7 +169,7 @@ def test_duplicates_and_refusals_are_no_changes(site: Parts) -> None:
 
 
 def test_numbers_are_gapless_and_in_commit_order_among_many_writers(tmp_path: Path) -> None:
-    database = SqlDatabase(tmp_path / "x.db")
+    database = database_at(tmp_path / "x.db")
     database.create_schema()
     seen: list[int] = []
     lock = threading.Lock()

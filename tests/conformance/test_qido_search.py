@@ -25,7 +25,7 @@ def make(study: str, **changes: Any) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory):
+def site(tmp_path_factory: pytest.TempPathFactory, each_database_of_module: str):
     with running(tmp_path_factory.mktemp("qido")) as parts:
         umlaut = {"SpecificCharacterSet": "ISO_IR 192"}
         requests = Sequence([request_item("S1", "R1"), request_item("S2", "R2")])

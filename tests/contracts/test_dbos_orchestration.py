@@ -1,4 +1,4 @@
-"""The orchestration on a real DBOS and a real SQLite file: outbox, lanes, crash recovery, poison, latency."""
+"""The orchestration on a real DBOS, on SQLite and on PostgreSQL: outbox, lanes, crash recovery, poison, latency."""
 
 from __future__ import annotations
 
@@ -31,9 +31,16 @@ from wetread.orchestration.service import Orchestration, build
 ROOT = Path(__file__).resolve().parents[2]
 
 
+def with_dbos_tables(tx: Any) -> Any:
+    """Return the connection; on PostgreSQL the tables of DBOS are in a schema of their own."""
+    if tx.connection.dialect.name == "postgresql":
+        tx.connection.execute(text("set local search_path = wetread, dbos"))
+    return tx.connection
+
+
 def rows(world: World, query: str) -> list[Any]:
     with world.reads() as tx:
-        return list(tx.connection.execute(text(query)))
+        return list(with_dbos_tables(tx).execute(text(query)))
 
 
 def wait_for(read: Callable[[], Any], *, seconds: float = 30.0) -> Any:
@@ -46,7 +53,7 @@ def wait_for(read: Callable[[], Any], *, seconds: float = 30.0) -> Any:
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
+def world(tmp_path: Path, each_database: str) -> Iterator[World]:
     made = durable_world(tmp_path)
     create_queue_schema(made.database.url)
     yield made
@@ -124,7 +131,7 @@ def test_one_place_enqueues() -> None:
 
 
 @pytest.mark.timeout(120)
-def test_studies_run_through_real_queues(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+def test_studies_run_through_real_queues(world: World, each_database: str, capsys: pytest.CaptureFixture[str]) -> None:
     def through() -> None:
         world.deliver(range(1, 9), transfer_end=True)
         wait_for(in_state(world, AiState.POSITIVE))
@@ -146,14 +153,15 @@ def test_studies_run_through_real_queues(world: World, capsys: pytest.CaptureFix
     told = sorted(e.time - e.stamps["received"] for e in world.log("finding.positive"))
     with capsys.disabled():
         print(
-            f"\ncommit -> task start, SQLite, N={len(starts)}: p50 {starts[len(starts) // 2] * 1000:.0f} ms, "
+            f"\ncommit -> task start, {each_database}, N={len(starts)}: p50 {starts[len(starts) // 2] * 1000:.0f} ms, "
             f"p95 {starts[int(len(starts) * 0.95)] * 1000:.0f} ms; commit -> finding.positive p50 "
             f"{told[len(told) // 2] * 1000:.0f} ms (inference takes no time here)"
         )
     assert starts[len(starts) // 2] < 2.0
     assert len(world.log("finding.positive")) == 21
     check_lanes(world)
-    assert rows(world, "pragma journal_mode")[0][0] == "wal"
+    if each_database == "sqlite":
+        assert rows(world, "pragma journal_mode")[0][0] == "wal"
 
 
 @pytest.mark.timeout(120)
@@ -275,7 +283,7 @@ def test_work_of_a_dead_executor_is_taken_over_once(world: World) -> None:
     world.deliver(range(1, 9), transfer_end=True)
     with world.database.write() as tx:
         world.ports.executors.beat(tx, "dead-pod", "orchestration", now=time.time() - 100, lease_seconds=30)
-        tx.connection.execute(text("update workflow_status set status = 'PENDING', executor_id = 'dead-pod'"))
+        with_dbos_tables(tx).execute(text("update workflow_status set status = 'PENDING', executor_id = 'dead-pod'"))
 
     async def main() -> None:
         service = build(Orchestration(world.ports, world.rules, world.database.url))

@@ -16,7 +16,7 @@ WRITERS, EACH = 50, 6
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> World:
+def world(tmp_path: Path, each_database: str) -> World:
     return World.at(tmp_path)
 
 

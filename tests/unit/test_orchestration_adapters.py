@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tests.databases import database_at
 from tests.orchestration_detectors import result_of
 from tests.orchestration_fakes import TENANT, FakeClock
 
@@ -25,8 +26,8 @@ from wetread.core.states import AiState
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Iterator[SqlDatabase]:
-    made = SqlDatabase(tmp_path / "t.db", full_sync=False)
+def database(tmp_path: Path, each_database: str) -> Iterator[SqlDatabase]:
+    made = database_at(tmp_path / "t.db")
     made.create_schema()
     yield made
     made.close()

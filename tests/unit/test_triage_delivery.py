@@ -42,7 +42,7 @@ class Receiver:
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> World:
+def world(tmp_path: Path, each_database: str) -> World:
     world = World.at(tmp_path)
     world.study("1.1", name="SECRET^NAME", patient_id="SECRET-ID")
     world.study("1.2")

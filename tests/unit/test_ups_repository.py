@@ -20,7 +20,7 @@ from wetread.core.ups_matching import matching_key
 
 
 @pytest.fixture
-def ups(tmp_path):
+def ups(tmp_path, each_database):
     with worklist(tmp_path) as opened:
         yield opened
 

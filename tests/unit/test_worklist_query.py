@@ -19,7 +19,7 @@ from wetread.core.states import AiState, StudyAiState
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> World:
+def world(tmp_path: Path, each_database: str) -> World:
     return World.at(tmp_path)
 
 

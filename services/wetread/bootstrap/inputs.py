@@ -21,6 +21,7 @@ Build = Callable[..., Service]
 
 def gateway(house: House, build: Build) -> Service:
     """DICOMweb over the archive."""
+    from wetread.adapters.index.usage import SqlUsageMeter
     from wetread.gateway.settings import GatewaySettings
 
     return build(
@@ -28,9 +29,64 @@ def gateway(house: House, build: Build) -> Service:
         house.archive,
         house.objects,
         house.ingest,
+        house.codecs,
         settings=GatewaySettings(public_base_url=house.settings.public_base_url or "", ingest=house.ingest.settings),
         scratch=house.settings.data / "scratch",
+        meter=SqlUsageMeter(),
     )
+
+
+def dimse(house: House, build: Build) -> Service:
+    """The DICOM network edge over the same ingest and index as the gateway."""
+    from wetread.adapters.index.dicom_sends import SqlResultSends
+    from wetread.adapters.telemetry.dimse import DimseMetrics
+    from wetread.core.dicom.transfer_syntax import EXPLICIT_LE
+    from wetread.dimse.ports import DimsePorts
+    from wetread.dimse.settings import DEFAULT_PORT, DimseSettings, TlsFiles
+    from wetread.gateway.intake import GroupIntake
+
+    settings = house.settings
+    tls = None
+    if settings.dimse_tls_certificate is not None and settings.dimse_tls_key is not None:
+        tls = TlsFiles(settings.dimse_tls_certificate, settings.dimse_tls_key, settings.dimse_tls_authorities)
+    meter = DimseMetrics()
+    house.collectors += meter.collectors
+    journal = house.access_journal()
+    ports = DimsePorts(
+        database=house.index_database,
+        durable=house.database,
+        archive=house.archive,
+        objects=house.objects,
+        intake=GroupIntake(house.index_database, house.archive, house.objects, house.ingest),
+        events=house.events,
+        sends=SqlResultSends(),
+        access=journal,
+        decompress=lambda stored: house.codecs.transcode(stored, EXPLICIT_LE),
+        clock=house.clock,
+        meter=meter,
+    )
+    service = build(
+        ports,
+        DimseSettings(
+            ae_title=settings.dimse_ae_title,
+            host=settings.dimse_host,
+            port=DEFAULT_PORT if settings.dimse_port is None else settings.dimse_port,
+            peers=settings.dimse_peers,
+            tls=tls,
+            scratch=settings.data / "scratch",
+            max_associations=settings.dimse_max_associations,
+            max_pdu=settings.dimse_max_pdu,
+            idle_seconds=settings.dimse_idle,
+            object_bytes=settings.max_part_bytes,
+        ),
+    )
+
+    @asynccontextmanager
+    async def lifespan() -> AsyncIterator[None]:
+        async with journal.lifespan(), service.lifespan():
+            yield
+
+    return replace(service, lifespan=lifespan)
 
 
 def worklist(house: House, build: Build) -> Service:
@@ -42,6 +98,7 @@ def worklist(house: House, build: Build) -> Service:
     from wetread.orchestration.explain import Explainer
     from wetread.orchestration.foreign_outputs import OfferedTasks
     from wetread.orchestration.requests import Renotification, Requests
+    from wetread.worklist import viewer
     from wetread.worklist.ports import WorklistPorts, tenant_of
     from wetread.worklist.ups import UpsHooks, UpsService, UpsSettings
     from wetread.worklist.ups_endpoints import build_router
@@ -80,7 +137,8 @@ def worklist(house: House, build: Build) -> Service:
         stopping=house.stopping,
     )
     every = min(30.0, house.settings.ups_lease / 4)
-    service = build(ports, also=[workitems, operations(requests, renotification, explainer, tenant_of)])
+    pages = viewer.router(house.settings.viewer)
+    service = build(ports, also=[workitems, operations(requests, renotification, explainer, tenant_of), pages])
 
     @asynccontextmanager
     async def lifespan() -> AsyncIterator[None]:
@@ -108,7 +166,7 @@ def orchestration(house: House, build: Build) -> Service:
     from wetread.adapters.index.executors import SqlExecutors
     from wetread.adapters.workqueue.dbos import DbosRunControl
     from wetread.adapters.workqueue.signals import queue_signal
-    from wetread.bootstrap.house import load_rules
+    from wetread.bootstrap.house import WORKER_EXECUTOR, load_rules
     from wetread.orchestration.ports import Ports
     from wetread.orchestration.service import Orchestration
 
@@ -141,6 +199,7 @@ def orchestration(house: House, build: Build) -> Service:
             load_rules(house.settings),
             house.database.url,
             workflows={"deliver": house.notifier.deliver},
+            executor_id=house.settings.instance or WORKER_EXECUTOR,
             drain_seconds=_DRAIN_SECONDS,
             signals=partial(queue_signal, house.database.url),
         )
@@ -161,15 +220,14 @@ def worker_ports() -> Any:
     """Make the ports of a detection process inside that process (named in its ``WorkerSpec``)."""
     from wetread.adapters.codecs.decoder import PydicomFrameDecoder
     from wetread.adapters.inference.onnxruntime import OnnxRuntimeClient
-    from wetread.adapters.objectstore.artifacts import FileArtifactStore
-    from wetread.adapters.objectstore.segments import SegmentStore
+    from wetread.bootstrap.stores import artifact_store, object_store
     from wetread.detection.worker_ports import WorkerPorts
     from wetread.settings import Settings
 
     settings = Settings()
     return WorkerPorts(
-        objects=SegmentStore(settings.data / "segments", shard="detection"),
-        artifacts=FileArtifactStore(settings.data / "artifacts"),
+        objects=object_store(settings, "detection"),
+        artifacts=artifact_store(settings),
         decoder=PydicomFrameDecoder(),
         inference=lambda networks: OnnxRuntimeClient(networks, threads=settings.inference_threads),
         threads=settings.inference_threads,

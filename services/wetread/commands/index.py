@@ -21,7 +21,7 @@ def run_rebuild(*, data: Path | None, verify: bool) -> int:
     except ValueError as error:
         print(f"wetread: {error}", file=sys.stderr)
         return 2
-    if not (settings.data / "segments").is_dir():
+    if settings.object_store_url is None and not (settings.data / "segments").is_dir():
         print(f"wetread: {settings.data} holds no stored instances", file=sys.stderr)
         return 2
     try:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
+from wetread.core.dicom.header_memory import HeaderMemory
 from wetread.core.errors import NotFound, StorageFull, WetreadError
 from wetread.core.facts import Source
 from wetread.core.ports.archive import Archive, IndexEntry, KnownInstance
@@ -78,6 +79,7 @@ class GroupIngest:
         self.settings = settings or IngestSettings()
         self._clock = clock
         self._lock = threading.Lock()
+        self._memory = HeaderMemory(self.settings.header)
 
     def store(
         self,
@@ -107,8 +109,8 @@ class GroupIngest:
         self.commit([batch])
         return batch.outcomes
 
-    def prepare(self, part: Part, transfer: Transfer, *, study_uid: str | None = None) -> Prepared:
-        """Parse and validate one part of *transfer*."""
+    def prepare(self, part: Part | Sequence[Part], transfer: Transfer, *, study_uid: str | None = None) -> Prepared:
+        """Parse and validate one part of *transfer*, whole or in pieces."""
         return prepare(
             part,
             received_at=self._clock(),
@@ -116,6 +118,7 @@ class GroupIngest:
             study_uid=study_uid,
             own_result=transfer.own_result,
             limits=self.settings.header,
+            memory=self._memory,
         )
 
     def commit(self, batches: Sequence[Batch]) -> None:
@@ -221,10 +224,11 @@ class GroupIngest:
                 fresh.append(candidate)
             else:
                 candidate.twin = part.sop_uid not in known
-                candidate.batch.outcomes[candidate.position] = self._duplicate(part, earlier)
+                candidate.batch.outcomes[candidate.position] = self._duplicate(candidate, earlier)
         return fresh
 
-    def _duplicate(self, part: Prepared, earlier: KnownInstance) -> InstanceOutcome:
+    def _duplicate(self, candidate: _Candidate, earlier: KnownInstance) -> InstanceOutcome:
+        part, tenant = candidate.part, candidate.batch.transfer.tenant
         assert part.facts is not None
         outcome = part.outcome
         if earlier.content_hash == part.facts.content_hash:
@@ -236,7 +240,7 @@ class GroupIngest:
                 warning_reason=None,
                 comment="this SOP Instance UID is stored under another study or series",
             )
-        if self.settings.duplicates == "keep_first":
+        if (self.settings.tenants.policy(tenant).duplicates or self.settings.duplicates) == "keep_first":
             return replace(
                 outcome,
                 warning_reason=reasons.WARNING_DISCARDED,

@@ -112,6 +112,9 @@ class Composition:
             headers=images.headers(),
             mask=self._mask(result),
             read_plane=images.plane if result.sop_instance_uids else None,
+            captures=[
+                self._ports.artifacts.get(result.run.tenant, item.key) for item in result.attachments if item.capture
+            ],
         )
 
     def _mask(self, result: ResultSet) -> LabelArray | None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from sqlalchemy import Row, and_, insert, select, update
+from sqlalchemy import Row, and_, bindparam, insert, select, update
 
 from wetread.adapters.index.database import connection_of
+from wetread.adapters.index.statement import DriverStatement
 from wetread.adapters.index.subscriptions import subscription_of
 from wetread.adapters.index.tables import deliveries, events, subscriptions
 from wetread.core.events import Event, EventType
@@ -16,6 +17,11 @@ from wetread.core.ports import Delivery, DeliveryState, Subscription, Transactio
 
 WORKFLOW: Final = "deliver"
 QUEUE: Final = "notify"
+
+_ANY_RECEIVER: Final = DriverStatement(
+    select(subscriptions.c.id).where(subscriptions.c.tenant == bindparam("of"), subscriptions.c.active).limit(1)
+)
+"""Of the ingest path: most tenants have none."""
 
 
 class SqlDeliveries:
@@ -43,8 +49,11 @@ class SqlDeliveries:
         # A dead letter about one receiver would go to the next dead receiver, and so on for ever: stream only.
         if event.type is EventType.DELIVERY_DEAD or event.data.get("shadow"):
             return []
+        connection = connection_of(tx)
+        if _ANY_RECEIVER.first(connection, {"of": event.tenant}) is None:
+            return []
         query = select(subscriptions).where(subscriptions.c.tenant == event.tenant, subscriptions.c.active)
-        receivers = [subscription_of(row) for row in connection_of(tx).execute(query)]
+        receivers = [subscription_of(row) for row in connection.execute(query)]
         return [receiver for receiver in receivers if not receiver.types or event.type in receiver.types]
 
     def _open(self, tx: Transaction, event: Event, subscription_id: str, *, at: float) -> None:

@@ -21,13 +21,10 @@ from wetread.core.dicomweb.levels import DEFAULTS, INSTANCE_FRAGMENT, Level, lev
 from wetread.core.dicomweb.match import matches, normalised
 from wetread.core.dicomweb.query import Key, Query
 from wetread.core.errors import PayloadTooLarge
-from wetread.core.ports.archive import Match, SearchPage
+from wetread.core.ports.archive import COUNT_LIMIT, Match, SearchPage
 
 VERIFY_LIMIT: Final = 10_000
 """Candidates that may be verified one by one."""
-
-COUNT_LIMIT: Final = 1000
-"""Further results are counted up to here, so that the first page stays fast."""
 
 _COLUMNS: Final[Mapping[int, Column[Any]]] = {
     0x00080020: studies.c.study_date,
@@ -227,16 +224,17 @@ class Searcher:
     def _verified(self, statement: Select[Any]) -> Iterator[Match]:
         keys = [key for key in self._verify if key.level <= self._query.level]
         below = [[key for key in self._verify if key.level is level] for level in Level if level > self._query.level]
-        rows = self._connection.execution_options(stream_results=True).execute(statement)
-        for number, row in enumerate(rows):
-            if number >= VERIFY_LIMIT:
-                msg = "the search would have to look into too many data sets: add a key that narrows it"
-                raise PayloadTooLarge(msg)
-            found = self._match(row)
-            # Ranges over date and time are one range: the matcher sees all keys of this level together.
-            related = all(self._has_child(group, found) for group in below if group)
-            if related and matches(keys, found.attributes, fuzzy=self._query.fuzzy):
-                yield found
+        # Streamed: a page is usually full long before the last candidate. Closed: a server-side cursor would stay.
+        with self._connection.execute(statement, execution_options={"stream_results": True}) as rows:
+            for number, row in enumerate(rows):
+                if number >= VERIFY_LIMIT:
+                    msg = "the search would have to look into too many data sets: add a key that narrows it"
+                    raise PayloadTooLarge(msg)
+                found = self._match(row)
+                # Ranges over date and time are one range: the matcher sees all keys of this level together.
+                related = all(self._has_child(group, found) for group in below if group)
+                if related and matches(keys, found.attributes, fuzzy=self._query.fuzzy):
+                    yield found
 
     def _has_child(self, keys: list[Key], found: Match) -> bool:
         """Look for a child of a lower level whose stored attributes match all *keys*."""

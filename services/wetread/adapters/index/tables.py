@@ -7,15 +7,15 @@ from sqlalchemy import (
     Column,
     Float,
     Index,
-    Integer,
     LargeBinary,
     MetaData,
     PrimaryKeyConstraint,
-    String,
     Table,
-    Text,
     UniqueConstraint,
 )
+
+from wetread.adapters.index.columns import Integer, Text
+from wetread.adapters.index.columns import ShortText as String
 
 metadata = MetaData()
 
@@ -164,6 +164,26 @@ audit_log = Table(  # append-only; UIDs and names of credentials, no patient dat
     Column("request_id", String, nullable=False, default=""),
     Column("digest", String, nullable=False),  # over this entry and the digest of the tenant's entry before it
     Index("audit_log_tenant", "tenant", "number"),
+    sqlite_autoincrement=True,
+)
+
+access_log = Table(  # append-only; who accessed what: UIDs of studies and names of credentials, no patient data
+    "access_log",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=True),
+    Column("tenant", String, nullable=False),  # empty: nobody was recognised
+    Column("actor", String, nullable=False),
+    Column("action", String, nullable=False),
+    Column("study_uid", String, nullable=False),
+    Column("outcome", String, nullable=False),
+    Column("address", String, nullable=False),
+    Column("at", Float, nullable=False),
+    Column("until", Float, nullable=False),
+    Column("count", Integer, nullable=False),  # equal accesses between the two times
+    Column("request_id", String, nullable=False),
+    Column("digest", String, nullable=False),  # over this entry and the digest of the tenant's entry before it
+    Index("access_log_tenant", "tenant", "number"),
+    Index("access_log_study", "study_uid", "number"),
     sqlite_autoincrement=True,
 )
 
@@ -427,4 +447,32 @@ deliveries = Table(
     PrimaryKeyConstraint("tenant", "subscription_id", "event_id"),
     Index("deliveries_state", "state", "next_attempt_at"),
     Index("deliveries_subscription", "tenant", "subscription_id", "state", "updated_at"),
+)
+
+# --- results sent to DICOM destinations ----------------------------------------------------------------------------
+
+dicom_sends = Table(
+    "dicom_sends",
+    metadata,
+    Column("tenant", String, nullable=False),
+    Column("destination", String, nullable=False),  # AE title
+    Column("event_id", String, nullable=False),
+    Column("study_uid", String, nullable=False),
+    Column("series_json", Text, nullable=False),
+    Column("state", String, nullable=False),  # pending, sent, dead
+    Column("attempts", Integer, nullable=False, default=0),
+    Column("due_at", Float, nullable=False),
+    Column("last_error", String, nullable=False, default=""),
+    Column("updated_at", Float, nullable=False),
+    PrimaryKeyConstraint("tenant", "destination", "event_id"),
+    Index("dicom_sends_due", "state", "tenant", "destination", "due_at"),
+)
+
+dicom_send_cursors = Table(  # how far each destination has seen the events
+    "dicom_send_cursors",
+    metadata,
+    Column("tenant", String, nullable=False),
+    Column("destination", String, nullable=False),
+    Column("cursor", Integer, nullable=False),
+    PrimaryKeyConstraint("tenant", "destination"),
 )

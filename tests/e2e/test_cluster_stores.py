@@ -1,0 +1,66 @@
+"""The main job on PostgreSQL and S3, switched on by settings alone: nothing of a study stays on the machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import httpx
+import pytest
+from tests.e2e.conftest import Wetread
+from tests.s3_buckets import fresh_bucket
+
+from wetread.adapters.objectstore.s3 import S3ObjectStore
+from wetread.commands.db import run_verify
+from wetread.commands.dicom_folder import FileStudy
+from wetread.commands.index import run_rebuild
+from wetread.commands.local_server import local_server
+from wetread.commands.send import Sender
+from wetread.commands.storage import run_prefetch
+from wetread.testing.servers.moto import S3Server
+from wetread.testing.servers.postgres import Postgres
+
+pytestmark = [pytest.mark.server("postgres"), pytest.mark.server("moto")]
+
+
+def test_a_study_is_read_on_postgres_and_s3(
+    postgres_server: Postgres,
+    s3_server: S3Server,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    bleed: FileStudy,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    bucket = fresh_bucket(s3_server, monkeypatch, prefix="site")
+    monkeypatch.setenv("WETREAD_DATABASE_URL", postgres_server.prepared())
+    monkeypatch.setenv("WETREAD_OBJECT_STORE_URL", f"s3://{bucket.address.bucket}/site")
+    monkeypatch.setenv("WETREAD_OBJECT_STORE_ENDPOINT", s3_server.endpoint)
+    monkeypatch.setenv("WETREAD_MIGRATE", "false")
+    monkeypatch.setenv("WETREAD_DATA", str(tmp_path / "data"))
+    with local_server(tmp_path / "data") as supervisor:
+        wetread = Wetread(supervisor)
+        sender = Sender(wetread.url)
+        report = sender.send(bleed)
+        sender.close()
+        assert (report.sent, report.failures) == (len(bleed.instances), {})
+        [result] = [r for r in wetread.final_results(bleed.study_uid) if r["detector"] == "ich"]
+        assert result["state"] == "positive"
+        item = wetread.worklist_item(bleed.study_uid)
+        assert item is not None
+        assert item["priority"] == "stat"
+        series = httpx.get(f"{wetread.url}/dicom-web/studies/{bleed.study_uid}/series").json()
+        assert {"CT", "SR", "SEG"} <= {entry["00080060"]["Value"][0] for entry in series}
+        source = bleed.instances[0]
+        answer = httpx.get(
+            f"{wetread.url}/dicom-web/studies/{bleed.study_uid}",
+            headers={"Accept": 'multipart/related; type="application/dicom"; transfer-syntax=*'},
+        )
+        assert source.path.read_bytes() in answer.content, "byte for byte"
+    left = {path.relative_to(tmp_path / "data").parts[0] for path in (tmp_path / "data").rglob("*") if path.is_file()}
+    assert left <= {"lock", "cache"}, "no instance and no row is on this machine"
+    assert len(list(S3ObjectStore(bucket, writer="look").scan())) >= len(bleed.instances) + 3
+
+    assert run_rebuild(data=None, verify=True) == 0
+    assert " 0 differ" in capsys.readouterr().out
+    assert run_prefetch([bleed.study_uid], tenant="default", priors=False) == 0
+    assert "0 objects moved" in capsys.readouterr().out
+    assert run_verify() == 0
