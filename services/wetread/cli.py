@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from wetread.commands.pathology_app import app as pathology
 from wetread.ffrct.commands import app as ffr
 
 if TYPE_CHECKING:
@@ -218,3 +219,4 @@ def _client(url: str, api_key: str | None) -> Client:
 app.add_typer(rules)
 app.add_typer(tasks)
 app.add_typer(ffr)
+app.add_typer(pathology)
