@@ -21,6 +21,7 @@ REAL: dict[str, Callable[[], bool]] = {
     "torch": lambda: _importable("torch"),
     "openslide": lambda: all(_importable(name) for name in ("openslide", "simplejpeg", "pyarrow")),
     "ray": lambda: _importable("ray"),
+    "moto": lambda: shutil.which("moto_server") is not None and _importable("obstore"),
 }
 
 

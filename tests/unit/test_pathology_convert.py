@@ -13,7 +13,7 @@ import pytest
 from tests.pathology_world import bigger, native, written
 
 from wetread.adapters.evidence.slide import SlideEncoder
-from wetread.bootstrap.pathology import sources_of
+from wetread.bootstrap.slides import sources_of
 from wetread.cli import app
 from wetread.core.errors import ComputationFailed, InvalidInput
 from wetread.core.ruo import RUO_STATEMENT
@@ -312,6 +312,7 @@ CASES = {
     "too coarse": (lambda tmp, shared: written(tmp), ["--mpp", "0.1"], 4, "--allow-upsample"),
     "label only": (lambda tmp, shared: shared / "wsi" / "ez-wsi" / "testdata" / "test.dcm", [], 4, "LABEL"),
     "bad option": (lambda tmp, shared: written(tmp), ["--overlap", "300"], 4, "overlap"),
+    "tile not of model": (lambda tmp, shared: written(tmp), ["--tile", "512"], 4, "takes tiles of 256"),
     "no such model": (lambda tmp, shared: written(tmp), ["--model", "none"], 4, "tile model"),
 }
 

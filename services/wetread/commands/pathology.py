@@ -15,11 +15,11 @@ from pydicom import Dataset
 from pydicom.config import IGNORE
 from pydicom.config import settings as pydicom_settings
 
-from wetread.bootstrap.pathology import WORKER, Executor, missing_packages, pool_maker, sources_of
+from wetread.bootstrap.pathology import WORKER, Executor, missing_packages, pool_maker
+from wetread.bootstrap.slides import SlideLocation
 from wetread.core.errors import WetreadError
 from wetread.core.ruo import RUO_STATEMENT
 from wetread.pathology.errors import PARTIAL, exit_code
-from wetread.pathology.slide.source import RangeSource
 
 if TYPE_CHECKING:
     from wetread.pathology.drive import Progress
@@ -60,11 +60,10 @@ def run_info(slide: str, *, as_json: bool) -> int:
 
     def work() -> int:
         from wetread.pathology.overview import make_overview
-        from wetread.pathology.slide.open import open_slide
         from wetread.pathology.tissue import find_tissue
 
-        with _opened(slide) as sources:
-            chosen = open_slide(sources)
+        with SlideLocation(slide) as place:
+            chosen = place.open()
             pyramid = chosen.reader.pyramid
             document: dict[str, Any] = {
                 "vendor": pyramid.vendor,
@@ -105,8 +104,9 @@ def run_plan(slide: str, out: Path, options: PlanOptions, *, model: str, reader:
         from wetread.pathology.overlay import save_mask
 
         out.mkdir(parents=True, exist_ok=True)
-        with _opened(slide) as sources:
-            prepared = prepare(sources, _job(options, model, reader))
+        job = _job(options, model)
+        with SlideLocation(slide) as place:
+            prepared = prepare(place.open(reader), place.sources, job)
             plan = prepared.plan
             document = {**plan.document, "plan_hash": plan.plan_hash}
             write_text(out / "plan.json", json.dumps(document, indent=1))
@@ -139,14 +139,14 @@ def run_slide(
     """Analyse one slide; the same command again resumes. Returns the exit code."""
 
     def work() -> int:
-        job = replace(_job(options, model, reader), fresh=fresh, embeddings=embeddings)
+        job = replace(_job(options, model), fresh=fresh, embeddings=embeddings)
         out.mkdir(parents=True, exist_ok=True)
         source = slide
         if dicom:
             source = _as_dicom(slide, out, options)
-        with _opened(source) as sources:
-            headers = _level_headers(sources) if dicom else []
-            finished, progress = _analyse(source, sources, out, job, executor, workers, quiet=as_json)
+        with SlideLocation(source) as place:
+            finished, progress = _analyse(place, reader, out, job, executor, workers, quiet=as_json)
+            headers = place.level_headers() if dicom else []
         written: list[str] = []
         if dicom:
             written = _write_evidence(finished, job, headers, out, nuclei=nuclei)
@@ -202,30 +202,16 @@ def run_convert(
     return guarded(work, as_json=as_json)
 
 
-class _opened:  # noqa: N801 - used as a function
-    """The sources of a slide, closed at the end."""
-
-    def __init__(self, location: str) -> None:
-        self._sources = sources_of(location)
-
-    def __enter__(self) -> list[RangeSource]:
-        return self._sources
-
-    def __exit__(self, *_: object) -> None:
-        for source in self._sources:
-            source.close()
-
-
-def _job(options: PlanOptions, model: str, reader: Choice) -> JobOptions:
+def _job(options: PlanOptions, model: str) -> JobOptions:
     from wetread.pathology.job import JobOptions
     from wetread.pathology.tile_model import load_tile_model
 
-    return JobOptions(load_tile_model(model), WORKER, options.checked(), reader)
+    return JobOptions(load_tile_model(model), WORKER, options.checked())
 
 
 def _analyse(
-    location: str,
-    sources: Sequence[RangeSource],
+    place: SlideLocation,
+    reader: Choice,
     out: Path,
     job: JobOptions,
     executor: Executor,
@@ -236,7 +222,7 @@ def _analyse(
     from wetread.pathology.drive import Progress
     from wetread.pathology.job import execute, finish, prepare, stopped_report
 
-    prepared: Prepared = prepare(sources, job)
+    prepared: Prepared = prepare(place.open(reader), place.sources, job)
     if prepared.chosen.reason and not quiet:
         print(f"read by {prepared.chosen.reader.name}: {prepared.chosen.reason}", file=sys.stderr)
     latest = Progress(total=len(prepared.plan))
@@ -248,7 +234,7 @@ def _analyse(
         bar.show(progress)
 
     try:
-        progress = execute(prepared, [location], out, job, pool_maker(executor, workers), report=report)
+        progress = execute(prepared, [place.location], out, job, pool_maker(executor, workers), report=report)
         return finish(prepared, out, job, progress), progress
     except WetreadError as error:
         stopped_report(prepared, out, error, latest)
@@ -290,8 +276,8 @@ class _Bar:
 
 def _as_dicom(slide: str, out: Path, options: PlanOptions) -> str:
     """Return a DICOM form of *slide*: itself when it is one, else what conversion writes into ``out/dicom``."""
-    with _opened(slide) as sources:
-        if sources[0].read(128, 4) == b"DICM":
+    with SlideLocation(slide) as place:
+        if place.is_dicom:
             return slide
     folder = out / "dicom"
     if not any(folder.glob("level-*.dcm")):
@@ -304,16 +290,16 @@ def _convert(
 ) -> list[Any]:
     from wetread.pathology.convert import ConvertOptions, convert
     from wetread.pathology.plan import base_mpp
-    from wetread.pathology.slide.open import open_slide, slide_digest
+    from wetread.pathology.slide.open import slide_digest
     from wetread.pathology.wsm import SlideIdentity
 
-    with _opened(slide) as sources:
-        chosen = open_slide(sources)
-        path = sources[0].path
+    with SlideLocation(slide) as place:
+        chosen = place.open()
+        path = place.sources[0].path if place.sources else None
         try:
             options = ConvertOptions(
                 base_mpp=base_mpp(chosen.reader.pyramid, mpp_override),
-                digest=slide_digest(chosen.reader, sources),
+                digest=slide_digest(chosen.reader, place.sources),
                 acquired_at=path.stat().st_mtime if path is not None else 0.0,
                 identity=SlideIdentity(patient, accession),
                 allow_reencode=allow_reencode,
@@ -321,13 +307,6 @@ def _convert(
             return list(convert(chosen.reader, folder, options))
         finally:
             chosen.reader.close()
-
-
-def _level_headers(sources: Sequence[RangeSource]) -> list[Dataset]:
-    from wetread.pathology.slide.dicom import is_level, read_dicom_header
-
-    headers = [header for header in map(read_dicom_header, sources) if is_level(header)]
-    return sorted(headers, key=lambda header: -int(header.TotalPixelMatrixColumns))
 
 
 def _write_evidence(
