@@ -32,6 +32,7 @@ REAL: dict[str, Callable[[], bool]] = {
     "postgres": lambda: _postgres_is_here(),  # noqa: PLW0108 - defined below
     "openslide": lambda: all(_importable(name) for name in ("openslide", "simplejpeg", "pyarrow")),
     "ray": lambda: _importable("ray"),
+    "moto": lambda: shutil.which("moto_server") is not None and _importable("obstore"),
 }
 
 

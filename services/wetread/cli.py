@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from wetread.commands.pathology_app import app as pathology
 from wetread.ffrct.commands import app as ffr
 
 if TYPE_CHECKING:
@@ -500,3 +501,4 @@ def ffr_phantom(
 app.add_typer(rules)
 app.add_typer(tasks)
 app.add_typer(ffr)
+app.add_typer(pathology)
