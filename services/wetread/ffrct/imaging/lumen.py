@@ -19,7 +19,7 @@ from .sections import Measured, measure, sample
 STEP_MM: Final = 0.25
 FIRST_SMOOTHING_MM: Final = 1.2
 SHIFT_SMOOTHING_MM: Final = 0.9
-WINDOW_MM: Final = 1.0
+WINDOW_MM: Final = 1.25
 LARGEST_BLUR_MM: Final = 0.5
 ROUNDS: Final = 3
 WIDE_MM: Final = 1.2
