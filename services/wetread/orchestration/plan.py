@@ -89,6 +89,8 @@ class History:
 
     tasks: Sequence[Task] = ()
     results: Sequence[ResultSet] = ()
+    asked: frozenset[str] = frozenset()
+    """Detectors that somebody asked for by name: wanted whether or not a rule matches."""
 
     def task(self, detector: str) -> Task | None:
         """Return the task of a detector."""
@@ -173,6 +175,8 @@ class _Planner:
             due = workflow.model.on.event != "study.stable" or self.whole.level == "complete"
             if explanations[workflow.name].value is True and due:
                 return self._wanted(detector, workflow)
+        if users and detector in self.history.asked:
+            return self._wanted(detector, users[0])
         return self._unwanted(detector, users, explanations)
 
     def _unwanted(self, detector: str, users: Sequence[Workflow], explanations: Mapping[str, Explanation]) -> Plan:
