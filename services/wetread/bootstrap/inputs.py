@@ -148,9 +148,21 @@ def worklist(house: House, build: Build) -> Service:
     return replace(service, lifespan=lifespan)
 
 
-def ffrct(_house: House, build: Build) -> Service:
-    """CT-derived FFR over vessel trees: a pure computation."""
-    return build()
+def ffrct(house: House, build: Build) -> Service:
+    """CT-derived FFR over vessel trees, and its results of the archive's studies."""
+    from wetread.ffrct.ports import FfrPorts
+
+    return build(
+        FfrPorts(
+            database=house.database,
+            clock=house.clock,
+            studies=house.archive,
+            tasks=house.tasks,
+            results=house.results,
+            artifacts=house.artifacts,
+            work=house.queue,
+        )
+    )
 
 
 def orchestration(house: House, build: Build) -> Service:

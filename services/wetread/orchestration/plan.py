@@ -90,6 +90,8 @@ class History:
 
     tasks: Sequence[Task] = ()
     results: Sequence[ResultSet] = ()
+    asked: frozenset[str] = frozenset()
+    """Detectors that somebody asked for by name: wanted whether or not a rule matches."""
 
     def of(self, detector: str) -> list[Task]:
         """Return the tasks of a detector: one, or those of its fan-out."""
@@ -176,6 +178,8 @@ class _Planner:
             due = workflow.model.on.event != "study.stable" or self.whole.level == "complete"
             if values[workflow.name] is True and due:
                 return self._wanted_pairs(detector, workflow)
+        if users and detector in self.history.asked:
+            return self._wanted_pairs(detector, users[0])
         return [self._unwanted(detector, users, values)]
 
     def _wanted_pairs(self, detector: str, workflow: Workflow) -> list[Plan]:
