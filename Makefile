@@ -5,8 +5,9 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 BENCH  ?=
 ARGS   ?=
+WORKERS ?= 2
 
-.PHONY: help demo test check format bench test-slow install install-dev install-torch peers schemas clean
+.PHONY: help demo test check format bench test-slow install install-dev install-torch peers schemas viewer clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -20,7 +21,7 @@ $(VENV)/.installed: $(BIN)/python pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(PIP) install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[dev,dimse,pathology,postgres,ray,s3]'
 	@touch $@
 
 $(VENV)/.installed-torch: $(VENV)/.installed
@@ -36,7 +37,7 @@ demo: $(VENV)/.installed ## Send phantom studies over HTTP, print the reads
 	$(BIN)/wetread demo $(ARGS)
 
 test: $(VENV)/.installed-dev ## All tests that fit into ten minutes on two cores
-	$(BIN)/python -m pytest -m 'not slow' $(ARGS)
+	$(BIN)/python -m pytest -m 'not slow' --numprocesses $(WORKERS) --dist loadfile $(ARGS)
 
 test-slow: $(VENV)/.installed-dev ## The long ones: chaos, fuzzing
 	$(BIN)/python -m pytest -m slow --timeout 3600 $(ARGS)
@@ -57,6 +58,9 @@ schemas: $(VENV)/.installed-dev ## Write the generated JSON Schemas and the Open
 
 bench: $(VENV)/.installed-dev ## Benchmarks: make bench, or make bench BENCH=turnaround
 	$(BIN)/python loadtest/run.py $(BENCH) $(ARGS)
+
+viewer: $(VENV)/.installed ## Fetch the prebuilt OHIF viewer (needs npm); served under /viewer
+	$(BIN)/wetread viewer install
 
 peers: ## Install the Debian packages of optional peers (says which; needs root)
 	.ci/install-peers

@@ -1,11 +1,13 @@
 """Run benchmarks by name: ``python loadtest/run.py [NAME] [arguments]``. Without a name, all short ones.
 
-Every benchmark is a module in this folder with ``main(arguments) -> int``; it prints data, N, seed and machine.
+Every benchmark is a module or package in this folder with ``main(arguments) -> int``; it prints data, N, seed and
+machine.
 """
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import platform
 import sys
@@ -13,7 +15,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-SHORT = ("turnaround",)
+SHORT = ("turnaround", "event_latency", "rules")
+THERE = sorted(path.stem for path in Path(__file__).parent.iterdir() if path.name[0].isalpha() and path.stem != "run")
 
 
 def machine() -> str:
@@ -31,8 +34,8 @@ def main() -> int:
     print(machine(), flush=True)
     worst = 0
     for name in names:
-        if not (Path(__file__).parent / f"{name}.py").is_file():
-            print(f"no benchmark {name}; there are: {', '.join(SHORT)}", file=sys.stderr)
+        if importlib.util.find_spec(name) is None:
+            print(f"no benchmark {name}; there are: {', '.join(THERE)}", file=sys.stderr)
             return 2
         worst = max(worst, importlib.import_module(name).main(sys.argv[2:]))
     return worst

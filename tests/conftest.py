@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from wetread.settings import Settings
+
 if TYPE_CHECKING:
     from wetread.testing.servers.moto import S3Server
     from wetread.testing.servers.postgres import Postgres
@@ -23,17 +25,26 @@ REAL: dict[str, Callable[[], bool]] = {
     "dicom3tools": lambda: shutil.which("dciodvfy") is not None,
     "dcmtk": lambda: shutil.which("dcmdump") is not None,
     "chromium": lambda: shutil.which("chromium") is not None,
+    "ohif": (Settings().viewer / "index.html").is_file,
+    "orthanc": lambda: (orthanc_folder() / "orthanc").is_file(),  # noqa: PLW0108 - defined below
     "torch": lambda: _importable("torch"),
     "moto": lambda: _is_there("moto", "installed"),
     "triton": lambda: _is_there("triton", "home"),
     "kserve": lambda: _is_there("kserve", "packages"),
     "postgres": lambda: _is_there("postgres", "binaries"),
+    "openslide": lambda: all(_importable(name) for name in ("openslide", "simplejpeg", "pyarrow")),
+    "ray": lambda: _importable("ray"),
 }
 
 
 def shared_folder() -> Path:
     """Return the folder of real data (``WETREAD_SHARED``, default ``../shared``)."""
     return Path(os.environ.get("WETREAD_SHARED", ROOT.parent / "shared")) / "data"
+
+
+def orthanc_folder() -> Path:
+    """Return the folder of ``.ci/install-orthanc`` (``WETREAD_ORTHANC``, default ``.peers/orthanc``)."""
+    return Path(os.environ.get("WETREAD_ORTHANC", ROOT / ".peers" / "orthanc"))
 
 
 def _importable(name: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import io
 import threading
 import time
@@ -17,6 +18,7 @@ from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 from starlette.testclient import TestClient
 from tests.databases import database_at
 
+from wetread.adapters.codecs.pool import CodecPool
 from wetread.adapters.index.database import SqlDatabase
 from wetread.adapters.index.studies import SqlArchive
 from wetread.adapters.objectstore.segments import SegmentStore
@@ -29,6 +31,10 @@ from wetread.gateway.ingest import GroupIngest
 from wetread.gateway.service import gateway
 from wetread.gateway.settings import GatewaySettings
 
+CODECS = CodecPool(1)
+"""One for all tests: starting a process takes longer than most of them."""
+atexit.register(CODECS.close)
+
 CT = "1.2.840.10008.5.1.4.1.1.2"
 
 
@@ -37,6 +43,7 @@ class RecordingOutbox:
 
     def __init__(self) -> None:
         self.changes: list[StudyChange] = []
+        self.removed: list[tuple[str, str]] = []
         self.fail: Exception | None = None
 
     def study_changed(self, _tx: Any, change: StudyChange) -> None:
@@ -44,6 +51,9 @@ class RecordingOutbox:
             error, self.fail = self.fail, None
             raise error
         self.changes.append(change)
+
+    def study_removed(self, _tx: Any, tenant: str, study_uid: str) -> None:
+        self.removed.append((tenant, study_uid))
 
 
 @dataclass
@@ -75,7 +85,7 @@ def build(folder: Path, *, settings: GatewaySettings | None = None, objects: Any
     objects = objects or SegmentStore(folder / "objects")
     outbox, archive = RecordingOutbox(), SqlArchive()
     ingest = GroupIngest(database, archive, objects, outbox, settings=settings.ingest)
-    service = gateway(database, archive, objects, ingest, settings=settings, scratch=folder / "scratch")
+    service = gateway(database, archive, objects, ingest, CODECS, settings=settings, scratch=folder / "scratch")
     parts = Parts(database, archive, objects, outbox, ingest, settings)
     parts.app = build_app([service], checks={}, metrics=Metrics(database))
     return parts

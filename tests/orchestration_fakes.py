@@ -11,7 +11,7 @@ from typing import Any
 from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
-from sqlalchemy import insert, select
+from sqlalchemy import func, insert, select
 
 from wetread.adapters.index.database import connection_of
 from wetread.adapters.index.tables import events as events_table
@@ -233,6 +233,9 @@ class TableEvents:
         )
         return True
 
+    def latest(self, tx: Any) -> int:
+        return connection_of(tx).execute(select(func.max(events_table.c.cursor))).scalar() or 0
+
     def after(self, tx: Any, tenant: str, cursor: int, *, limit: int = 100, types: Any = None) -> list[Event]:
         rows = connection_of(tx).execute(
             select(events_table).where(events_table.c.tenant == tenant, events_table.c.cursor > cursor).limit(limit)
@@ -310,6 +313,11 @@ class FakeQueue:
 
     def cancel(self, workflow_ids: Sequence[str]) -> None:
         self.cancelled.update(workflow_ids)
+
+    def move(self, workflow_ids: Sequence[str], queue: str) -> None:
+        for workflow_id in workflow_ids:
+            if not self.items[workflow_id].done:
+                self.items[workflow_id].queue = queue
 
     def end_states(self, workflow_ids: Sequence[str]) -> Mapping[str, str]:
         return {i: "SUCCESS" for i in workflow_ids if i in self.items and self.items[i].done}

@@ -27,7 +27,7 @@ from tests.orchestration_fakes import (
     TableEvents,
 )
 
-from wetread.adapters.index.decisions import SqlDecisions, SqlManifests, SqlQuietWatches, SqlRunInputs
+from wetread.adapters.index.decisions import SqlDecisions, SqlManifests, SqlQuietWatches, SqlRuleSets, SqlRunInputs
 from wetread.adapters.index.executors import SqlExecutors
 from wetread.adapters.index.results import SqlResults
 from wetread.adapters.index.tasks import SqlTasks
@@ -39,12 +39,14 @@ from wetread.core.findings import ResultSet
 from wetread.core.identifiers import digest
 from wetread.core.ports.ingest import StudyChange
 from wetread.core.workflow import Workflow, WorkflowModel, check_workflow
-from wetread.core.workqueue import COMPOSE, EVALUATE, QUIET, RUN
+from wetread.core.workqueue import COMPOSE, EVALUATE, OPERATE, QUIET, RUN
 from wetread.orchestration.compose import Composition
 from wetread.orchestration.evaluate import Evaluator
 from wetread.orchestration.execute import Execution, failure
+from wetread.orchestration.operations import Operations
 from wetread.orchestration.outbox import DurableOutbox
 from wetread.orchestration.ports import Ports, Rules
+from wetread.orchestration.requests import Requests
 
 HEAD_RULE = """
 any(s.modality == 'CT' and (like(s.body_part, '*HEAD*') or s.body_part is None) and s.contrast is not True
@@ -103,6 +105,7 @@ class World:
             tasks=SqlTasks(),
             results=SqlResults(self.clock),
             decisions=SqlDecisions(),
+            rule_sets=SqlRuleSets(),
             inputs=SqlRunInputs(),
             manifests=SqlManifests(),
             watches=SqlQuietWatches(),
@@ -118,6 +121,8 @@ class World:
         self.evaluator = Evaluator(self.ports, self.rules)
         self.execution = Execution(self.ports, self.rules)
         self.composition = Composition(self.ports, self.rules)
+        self.operations = Operations(self.ports, self.rules, self.evaluator)
+        self.requests = Requests(self.database, self.ports.tasks, self.ports.events, self.queue, self.clock)
         self.outbox = DurableOutbox(self.ports.events, self.reading, self.queue, self.clock)
 
     def close(self) -> None:
@@ -196,7 +201,7 @@ class World:
     def step(self) -> bool:
         """Run the next ready item of the queue."""
         for item in self.queue.ready():
-            if item.workflow not in {EVALUATE, QUIET, RUN, COMPOSE}:
+            if item.workflow not in {EVALUATE, QUIET, RUN, COMPOSE, OPERATE}:
                 continue
             item.done = True
             self.execute(item)
@@ -210,12 +215,15 @@ class World:
         elif item.workflow == QUIET:
             self.evaluator.cancel(self.evaluator.wake(**arguments))
         elif item.workflow == COMPOSE:
+            again = arguments.get("again", False)
             try:
-                stored = self.composition.store(arguments["tenant"], arguments["result_key"])
+                stored = self.composition.store(arguments["tenant"], arguments["result_key"], again=again)
             except ComputationFailed as error:
                 self.composition.give_up(arguments["tenant"], arguments["result_key"], str(error))
                 return
             self.composition.note(arguments["tenant"], arguments["result_key"], stored, arguments["stamps"])
+        elif item.workflow == OPERATE:
+            self.operations.finish(self.operations.perform(**arguments))
         else:
             self._run(arguments)
 

@@ -18,6 +18,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from wetread.adapters.index.workitems import SqlWorkitems
 from wetread.adapters.telemetry.metrics import Metrics
+from wetread.bootstrap.shell import Guards
 from wetread.bootstrap.web import build_app
 from wetread.core.service import Service
 from wetread.core.ups_dataset import code, dicom_datetime, element
@@ -123,7 +124,7 @@ class Worklist:
             allowed_aet=allowed_aet,
         )
         self.service = Service(name="worklist", http=router)
-        self.app = build_app([self.service], checks={}, metrics=Metrics(self.database), keys=keys)
+        self.app = build_app([self.service], checks={}, metrics=Metrics(self.database), guards=Guards(keys))
         self.client = Client(self.app)
 
     def create(self, uid: str | None = None, /, **changes: Any) -> str:

@@ -6,6 +6,7 @@ input; 3 a server could not be reached or started; 4 interrupted before the end.
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -34,11 +35,12 @@ def up(
     host: Annotated[str | None, typer.Option(help="Address to bind (default 127.0.0.1).")] = None,
     port: Annotated[int | None, typer.Option(help="Port to bind; 0 takes a free one (default 8080).")] = None,
     data: Annotated[Path | None, typer.Option(help="Data folder (default ./wetread-data).")] = None,
+    dimse_port: Annotated[int | None, typer.Option(help="Also listen for DICOM associations on this port.")] = None,
 ) -> None:
     """Run everything on this machine: a web process and a worker process, restarted when one dies."""
     from wetread.commands.up import run_up
 
-    raise typer.Exit(run_up(host=host, port=port, data=data))
+    raise typer.Exit(run_up(host=host, port=port, data=data, dimse_port=dimse_port))
 
 
 @app.command()
@@ -106,6 +108,27 @@ def doctor(
     raise typer.Exit(run_doctor(url=url, live=live, as_json=json))
 
 
+viewer = typer.Typer(name="viewer", no_args_is_help=True, help="The DICOM viewer (OHIF) under /viewer.")
+
+
+@viewer.callback()
+def _viewer() -> None:
+    """The DICOM viewer (OHIF) under /viewer."""
+
+
+@viewer.command()
+def install(
+    into: Annotated[Path | None, typer.Option(help="Folder (default: WETREAD_VIEWER).")] = None,
+) -> None:
+    """Fetch the prebuilt OHIF package through npm, check its digest, unpack it where `/viewer` serves it."""
+    from wetread.commands.viewer import run_install
+    from wetread.settings import Settings
+
+    raise typer.Exit(run_install(into or Settings().viewer))
+
+
+app.add_typer(viewer)
+
 index = typer.Typer(name="index", no_args_is_help=True, help="The study index of the data folder.")
 
 
@@ -128,6 +151,43 @@ def rebuild(
 
 
 app.add_typer(index)
+
+audit = typer.Typer(
+    name="audit", invoke_without_command=True, help="Who accessed what: the audit trail of a data folder."
+)
+
+
+@audit.callback()
+def _audit(
+    context: typer.Context,
+    data: Annotated[Path | None, typer.Option(help="Data folder (default WETREAD_DATA).")] = None,
+    tenant: Annotated[str | None, typer.Option(help="Only this tenant (default: all).")] = None,
+    study: Annotated[str | None, typer.Option(help="Only this study or workitem, by UID.")] = None,
+    actor: Annotated[str | None, typer.Option(help="Only this credential, by name.")] = None,
+    since: Annotated[datetime | None, typer.Option(help="From this local time on.")] = None,
+    until: Annotated[datetime | None, typer.Option(help="Before this local time.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object per entry and line.")] = False,
+) -> None:
+    """Print the audit trail, oldest entry first; the server may be running."""
+    if context.invoked_subcommand is not None:
+        return
+    from wetread.commands.audit import run_audit
+
+    code = run_audit(data=data, tenant=tenant, study=study, actor=actor, since=since, until=until, as_json=json)
+    raise typer.Exit(code)
+
+
+@audit.command("verify")
+def audit_verify(
+    data: Annotated[Path | None, typer.Option(help="Data folder (default WETREAD_DATA).")] = None,
+) -> None:
+    """Check the chain of digests: exit code 1 when an entry was changed or taken out."""
+    from wetread.commands.audit import run_verify
+
+    raise typer.Exit(run_verify(data=data))
+
+
+app.add_typer(audit)
 
 db = typer.Typer(name="db", no_args_is_help=True, help="The tables of the database (settings from WETREAD_*).")
 
@@ -242,6 +302,7 @@ Json = Annotated[bool, typer.Option("--json", help="The answer of the server as 
 Limit = Annotated[int, typer.Option(min=1, max=1000, help="How many at most.")]
 Study = Annotated[str, typer.Argument(help="Study Instance UID.")]
 Detector = Annotated[str, typer.Argument(help="Detector, such as ich.")]
+Reason = Annotated[str, typer.Option(help="Why, for the timeline of the study.")]
 _HERE = "http://127.0.0.1:8080"
 
 
@@ -280,7 +341,7 @@ def tasks_retry(
     study: Study,
     detector: Detector,
     url: Url = _HERE,
-    reason: Annotated[str, typer.Option(help="Why, for the timeline of the study.")] = "",
+    reason: Reason = "",
     api_key: Key = None,
     json: Json = False,
 ) -> None:
@@ -290,10 +351,138 @@ def tasks_retry(
     raise typer.Exit(run_retry(_client(url, api_key), study, detector, reason=reason, as_json=json))
 
 
+@tasks.command("cancel")
+def tasks_cancel(
+    study: Study,
+    detector: Detector,
+    url: Url = _HERE,
+    reason: Reason = "",
+    api_key: Key = None,
+    json: Json = False,
+) -> None:
+    """Call a waiting or running task off; only a retry starts it again."""
+    _operate("cancel", study, detector, url, reason, api_key, as_json=json)
+
+
+@tasks.command("discard")
+def tasks_discard(
+    study: Study,
+    detector: Detector,
+    url: Url = _HERE,
+    reason: Reason = "",
+    api_key: Key = None,
+    json: Json = False,
+) -> None:
+    """Take a failed task off the dead letters: seen, still failed, never negative."""
+    _operate("discard", study, detector, url, reason, api_key, as_json=json)
+
+
+@tasks.command("rerun")
+def tasks_rerun(
+    study: Study,
+    detector: Detector,
+    url: Url = _HERE,
+    reason: Reason = "",
+    api_key: Key = None,
+    json: Json = False,
+) -> None:
+    """Run again with the model, the parameters and the rules of today."""
+    _operate("rerun", study, detector, url, reason, api_key, as_json=json)
+
+
+@tasks.command("re-encode")
+def tasks_reencode(
+    study: Study,
+    detector: Detector,
+    url: Url = _HERE,
+    reason: Reason = "",
+    api_key: Key = None,
+    json: Json = False,
+) -> None:
+    """Write the DICOM objects of a result again."""
+    _operate("re-encode", study, detector, url, reason, api_key, as_json=json)
+
+
+@tasks.command("re-evaluate")
+def tasks_reevaluate(study: Study, url: Url = _HERE, api_key: Key = None, json: Json = False) -> None:
+    """Evaluate the rules of today on a study, without reading anything twice."""
+    from wetread.commands.tasks import run_reevaluate
+
+    raise typer.Exit(run_reevaluate(_client(url, api_key), study, as_json=json))
+
+
+@tasks.command("re-notify")
+def tasks_renotify(
+    after: Annotated[int, typer.Option("--from", min=0, help="Cursor: events after it are delivered again.")],
+    url: Url = _HERE,
+    api_key: Key = None,
+    json: Json = False,
+) -> None:
+    """Deliver the events after a cursor to the webhooks again."""
+    from wetread.commands.tasks import run_renotify
+
+    raise typer.Exit(run_renotify(_client(url, api_key), after, as_json=json))
+
+
+@app.command()
+def explain(
+    study: Study,
+    url: Url = _HERE,
+    every: Annotated[bool, typer.Option("--all", help="Every decision, not only the latest.")] = False,
+    api_key: Key = None,
+    json: Json = False,
+) -> None:
+    """Say why a study was decided on as it was, replayed from the recorded facts, beside the rules of today."""
+    from wetread.commands.explain import run_explain
+
+    raise typer.Exit(run_explain(_client(url, api_key), study, every=every, as_json=json))
+
+
+def _operate(
+    verb: str, study: str, detector: str, url: str, reason: str, api_key: str | None, *, as_json: bool
+) -> None:
+    from wetread.commands.tasks import run_operate
+
+    raise typer.Exit(run_operate(_client(url, api_key), verb, study, detector, reason=reason, as_json=as_json))
+
+
 def _client(url: str, api_key: str | None) -> Client:
     from wetread.client import Client
 
     return Client(url, api_key)
+
+
+@ffr.command("ct")
+def ffr_ct(
+    folder: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="Folder with a coronary CT angiogram.")],
+    out: Annotated[Path, typer.Option(help="Folder for the results.")],
+    sbp: Annotated[float | None, typer.Option(help="Systolic pressure, mmHg.")] = None,
+    dbp: Annotated[float | None, typer.Option(help="Diastolic pressure, mmHg.")] = None,
+    lv_mass: Annotated[float | None, typer.Option(help="Mass of the left ventricle, g.")] = None,
+    flow: Annotated[float | None, typer.Option(help="Hyperaemic coronary flow, mL/min.")] = None,
+    dicom: Annotated[bool, typer.Option(help="Write SR, SEG and SC objects too.")] = True,
+    json: Json = False,
+) -> None:
+    """Compute CT-derived FFR from a CT angiogram: JSON, pictures, GLB, VTP and DICOM objects."""
+    from wetread.commands.ffr_ct import command_ct
+
+    patient = {"sbp_mmhg": sbp, "dbp_mmhg": dbp, "lv_mass_g": lv_mass, "q_hyp_ml_min": flow}
+    given = {name: value for name, value in patient.items() if value is not None}
+    raise typer.Exit(command_ct(folder, out, {"patient": given}, dicom=dicom, as_json=json))
+
+
+@ffr.command("phantom")
+def ffr_phantom(
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the phantom.")],
+    out: Annotated[Path, typer.Option(help="Folder for the CT series and truth.json.")],
+    size: Annotated[str, typer.Option(help="tiny, ci or full.")] = "ci",
+    noise: Annotated[float, typer.Option(min=0, help="Noise, HU.")] = 25.0,
+    calcium: Annotated[bool, typer.Option(help="Calcify the lesions.")] = False,
+) -> None:
+    """Write a synthetic coronary CT angiogram with its truth."""
+    from wetread.commands.ffr_ct import command_phantom
+
+    raise typer.Exit(command_phantom(seed, out, size=size, noise_hu=noise, calcium=calcium))
 
 
 app.add_typer(rules)

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import sys
 from pathlib import Path
 from typing import Any, Final, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 _ORIGIN: Final = re.compile(r"https?://(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
 """A web origin in the form that browsers send: lower case, no path, no default port (RFC 6454 6.2)."""
+
+_ALGORITHMS: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
+"""Signature algorithms of tokens: those whose keys an issuer can publish (RFC 7518 3.1, RFC 8037)."""
 
 
 def is_loopback(host: str) -> bool:
@@ -58,14 +63,27 @@ class Settings(BaseSettings):
         pattern=r"^[a-z0-9]{0,16}$",
         description="Name of this process among those that share a database: lower-case letters and digits.",
     )
-    host: str = Field(default="127.0.0.1", description="Address to bind. Loopback only unless API keys are configured.")
+    host: str = Field(default="127.0.0.1", description="Address to bind. Without authentication loopback only.")
     port: int = Field(default=8080, ge=0, le=65535, description="Port to bind; 0 takes a free one.")
     public_base_url: str | None = Field(
         default=None, description="Absolute URL of the service for emitted links, such as https://host/wetread."
     )
     api_keys_file: Path | None = Field(
-        default=None, description="File of API keys: lines of 'sha256-of-key tenant name'. Unset: no authentication."
+        default=None,
+        description="File of API keys: lines of 'sha256-of-key tenant name [scopes] [until=YYYY-MM-DD]'.",
     )
+    oidc_issuer: str | None = Field(
+        default=None, description="Issuer of bearer tokens, exactly as in its discovery document; https."
+    )
+    oidc_audience: str | None = Field(default=None, description="What tokens have to name as their audience.")
+    oidc_algorithms: str = Field(
+        default="RS256,PS256,ES256,ES384,EdDSA", description="Signature algorithms accepted, by comma."
+    )
+    oidc_tenant_claim: str = Field(default="tenant", description="Claim of a token that names the tenant.")
+    oidc_scope_claim: str = Field(default="scope", description="Claim of a token that lists the scopes.")
+    oidc_leeway: float = Field(default=30.0, ge=0, le=300, description="Seconds that the issuer's clock may differ.")
+    tenants_file: Path | None = Field(default=None, description="YAML file of limits per tenant. Unset: no limits.")
+    audit_days: float = Field(default=2190.0, ge=0, description="How long the audit trail is kept; 0: for ever.")
     detectors: str = Field(default="", description="Extra folders of detectors, separated by ':'.")
     workflows: Path | None = Field(default=None, description="Folder of workflow files; unset: the bundled ones.")
     quiet_series: float = Field(default=3.0, gt=0, description="Silence after which a series counts as complete.")
@@ -77,13 +95,43 @@ class Settings(BaseSettings):
     inference_lane: Literal["stat", "routine"] = Field(
         default="routine", description="Priority of this process's requests at the inference server."
     )
+    ups_lease: float = Field(
+        default=900.0, gt=0, description="Silence after which an external performer of a workitem counts as lost."
+    )
     inference_threads: int = Field(default=2, ge=1, description="Threads of one inference.")
+    viewer: Path = Field(
+        default=Path(sys.prefix) / "share" / "wetread" / "viewer",
+        description="Folder of the OHIF viewer, filled by `make viewer`; the default is inside the Python environment.",
+    )
     webhook_allow_private: bool | None = Field(
         default=None,
         description="Allow webhooks to loopback and private addresses. Unset: only when bound to loopback.",
     )
     max_part_bytes: int = Field(default=16 * 2**30, description="Largest single STOW part.")
     max_request_bytes: int = Field(default=64 * 2**30, description="Largest STOW request.")
+    dimse_port: int | None = Field(
+        default=None, ge=0, le=65535, description="DICOM port of the DIMSE edge; set: `wetread up` runs it too."
+    )
+    dimse_host: str = Field(
+        default="127.0.0.1", description="Address the DICOM port binds. Loopback only unless peers are configured."
+    )
+    dimse_http_port: int = Field(
+        default=0, ge=0, le=65535, description="Port of health and metrics of the DIMSE process of `wetread up`."
+    )
+    dimse_ae_title: str = Field(default="WETREAD", description="Our AE title.")
+    dimse_peers: Path | None = Field(
+        default=None, description="YAML file of the AEs that may associate, with addresses and tenant."
+    )
+    dimse_tls_certificate: Path | None = Field(default=None, description="PEM chain; set: the DICOM port speaks TLS.")
+    dimse_tls_key: Path | None = Field(default=None, description="PEM key of the certificate.")
+    dimse_tls_authorities: Path | None = Field(
+        default=None, description="PEM authorities; set: peers have to show a certificate that one of them signed."
+    )
+    dimse_max_associations: int = Field(default=32, ge=1, le=1000, description="DICOM associations at a time.")
+    dimse_max_pdu: int = Field(
+        default=131072, ge=4096, le=2**24, description="Largest DICOM PDU that peers may send, in bytes."
+    )
+    dimse_idle: float = Field(default=60.0, gt=0, description="Silence after which an association is aborted.")
     cors_origins: str = Field(
         default="", description="Web origins whose pages may read answers, such as https://viewer.example, by comma."
     )
@@ -101,6 +149,35 @@ class Settings(BaseSettings):
             raise ValueError(msg)
         return ",".join(origins)
 
+    @field_validator("oidc_algorithms")
+    @classmethod
+    def _algorithms(cls, value: str) -> str:
+        named = [part.strip() for part in value.split(",") if part.strip()]
+        if not named or any(name not in _ALGORITHMS for name in named):
+            # Never "none", and never HS*: its key would be one that the issuer publishes (RFC 8725 3.1).
+            msg = f"algorithms are some of {', '.join(_ALGORITHMS)}"
+            raise ValueError(msg)
+        return ",".join(named)
+
+    @field_validator("oidc_issuer")
+    @classmethod
+    def _issuer(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        parts = urlsplit(value)
+        plain = parts.scheme == "http" and is_loopback(parts.hostname or "")
+        if not (parts.scheme == "https" or plain) or not parts.hostname or parts.query or parts.fragment:
+            msg = "an issuer is an https URL (http on loopback only) without query"
+            raise ValueError(msg)
+        return value
+
+    @model_validator(mode="after")
+    def _audience_with_issuer(self) -> Self:
+        if (self.oidc_issuer is None) != (self.oidc_audience is None):
+            msg = "WETREAD_OIDC_ISSUER and WETREAD_OIDC_AUDIENCE go together"
+            raise ValueError(msg)
+        return self
+
     @model_validator(mode="before")
     @classmethod
     def _secret_files(cls, values: dict[str, Any]) -> dict[str, Any]:
@@ -115,13 +192,30 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _loopback_without_credentials(self) -> Self:
-        if not is_loopback(self.host) and self.api_keys_file is None:
+        if not is_loopback(self.host) and not self.authentication:
             msg = (
                 f"refusing to bind {self.host}: without authentication the server binds loopback only; "
-                "set WETREAD_API_KEYS_FILE"
+                "set WETREAD_API_KEYS_FILE or WETREAD_OIDC_ISSUER"
             )
             raise ValueError(msg)
+        if not is_loopback(self.dimse_host) and self.dimse_peers is None:
+            msg = (
+                f"refusing to bind {self.dimse_host} for DICOM: without peers it binds loopback only; "
+                "set WETREAD_DIMSE_PEERS"
+            )
+            raise ValueError(msg)
+        if (self.dimse_tls_certificate is None) != (self.dimse_tls_key is None):
+            msg = "WETREAD_DIMSE_TLS_CERTIFICATE and WETREAD_DIMSE_TLS_KEY go together"
+            raise ValueError(msg)
+        if self.dimse_tls_authorities is not None and self.dimse_tls_certificate is None:
+            msg = "WETREAD_DIMSE_TLS_AUTHORITIES needs WETREAD_DIMSE_TLS_CERTIFICATE"
+            raise ValueError(msg)
         return self
+
+    @property
+    def authentication(self) -> bool:
+        """Whether callers have to show a credential."""
+        return self.api_keys_file is not None or self.oidc_issuer is not None
 
     @property
     def database(self) -> Path | str:

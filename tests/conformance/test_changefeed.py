@@ -16,6 +16,7 @@ from wetread.adapters.index.audit import digest
 from wetread.adapters.index.changes import record
 from wetread.adapters.index.database import connection_of
 from wetread.core.errors import Unavailable
+from wetread.core.facts import Source
 from wetread.gateway.replay import rebuild, recover
 
 
@@ -331,3 +332,19 @@ def test_tenants_do_not_see_each_other(site: Parts) -> None:
     with site.database.read() as tx:
         assert site.archive.dead(tx, "other", [(uid_of(instance()), "x")]) == set()
         assert list(site.archive.audit_entries(tx, "other")) == []
+
+
+def test_a_result_for_a_deleted_study_is_refused_and_the_deletion_is_told(site: Parts) -> None:
+    def own(number: int) -> list[int | None]:
+        part = instance(StudyInstanceUID="1.2.77", SeriesInstanceUID=f"1.2.77.{number}", Modality="SR")
+        report = site.ingest.store("default", [part], source=Source(client="wetread"), own_result=True)
+        return [outcome.failure_reason for outcome in report.outcomes]
+
+    path = put(site, "1.2.77")
+    assert own(2) == [None]
+    assert delete(site, "/studies/1.2.77") == 204
+    assert site.outbox.removed == [("default", "1.2.77")]
+    assert own(3) == [0xA901]
+    assert site.get(path).status_code == 410, "the study does not come back"
+    put(site, "1.2.77")
+    assert own(4) == [None], "its sender may bring it back"

@@ -170,7 +170,7 @@ def test_single_part_application_dicom(site: Parts) -> None:
     "content_type",
     [
         "",
-        "application/json",
+        "application/xml",
         "multipart/form-data; boundary=XX",
         'multipart/related; type="text/plain"; boundary=XX',
         "x",

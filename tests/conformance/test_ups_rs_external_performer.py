@@ -15,6 +15,7 @@ import pydicom
 import pytest
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+from tests.gateway_support import CODECS
 from tests.ups_worklist import TENANT, live, request_dataset, worklist
 
 from wetread.adapters.index.database import SqlDatabase
@@ -49,13 +50,19 @@ class NoOrchestration:
     def study_changed(self, tx, change):
         assert change.study_uid == STUDY
 
+    def study_removed(self, tx, tenant, study_uid):
+        raise AssertionError("nothing is deleted here")
+
 
 @contextmanager
 def site(ups, folder):
     """Serve worklist and gateway on one address, with one CT instance stored over STOW-RS."""
     index = SqlDatabase(folder / "wetread.db", full_sync=False)
     archive, objects = SqlArchive(), SegmentStore(folder / "segments", shard="web")
-    services = [gateway(index, archive, objects, GroupIngest(index, archive, objects, NoOrchestration())), ups.service]
+    services = [
+        gateway(index, archive, objects, GroupIngest(index, archive, objects, NoOrchestration()), CODECS),
+        ups.service,
+    ]
     app = build_app(services, checks={}, metrics=Metrics(ups.database))
     with live(app) as address:
         body = b"--b\r\nContent-Type: application/dicom\r\n\r\n" + ct_instance() + b"\r\n--b--\r\n"

@@ -138,7 +138,8 @@ def test_impossible_syntax_is_406(site: Parts) -> None:
     path = put(site, instance())
     response = site.get(path, "application/dicom; transfer-syntax=1.2.840.10008.1.2.4.51")
     assert (response.status_code, response.headers["content-type"]) == (406, "application/problem+json")
-    assert site.get(f"{path}/frames/1", "image/jls").status_code == 406
+    assert site.get(f"{path}/frames/1", "image/jxl").status_code == 406
+    assert site.get(f"{path}/frames/1", "image/jpeg").status_code == 406, "lossless JPEG cannot be made here"
 
 
 def test_undecodable_pixels_are_406_or_as_stored(site: Parts) -> None:

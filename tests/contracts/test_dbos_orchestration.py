@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from tests.orchestration_fakes import STUDY
 from tests.orchestration_world import World
 
 from wetread.adapters.workqueue.dbos import DbosWorkQueue, create_queue_schema
+from wetread.adapters.workqueue.signals import queue_signal
 from wetread.core.errors import ConfigurationError
 from wetread.core.states import AiState
 from wetread.core.workqueue import APPLICATION_VERSION, QUEUES
@@ -166,6 +168,48 @@ def test_studies_run_through_real_queues(world: World, each_database: str, capsy
     check_lanes(world)
     if each_database == "sqlite":
         assert rows(world, "pragma journal_mode")[0][0] == "wal"
+
+
+@pytest.mark.timeout(120)
+def test_woken_lanes_start_delayed_work_on_time_and_a_stopping_worker_still_writes_the_report(world: World) -> None:
+    def enqueue(name: str, delay: float | None) -> None:
+        with world.database.write() as tx:
+            arguments = {"tenant": "default", "study_uid": "9", "generation": 1, "signal": "commit"}
+            world.ports.queue.enqueue(
+                tx,
+                workflow="evaluate_study",
+                workflow_id=name,
+                queue="control",
+                due=1.8e9,
+                arguments=arguments,
+                delay_seconds=delay,
+            )
+
+    def done(name: str) -> bool:
+        query = f"select status from workflow_status where workflow_uuid = '{name}'"
+        return rows(world, query)[0].status == "SUCCESS"
+
+    def work() -> None:
+        enqueue("now", None)
+        wait_for(lambda: done("now"))
+        begun = time.monotonic()
+        enqueue("later", 0.4)
+        wait_for(lambda: done("later"))
+        waited = time.monotonic() - begun
+        assert 0.4 <= waited < 5, "a sweep once a second is not what starts it"
+        world.deliver(range(1, 9), transfer_end=True)
+        wait_for(lambda: world.log("task.started"))
+
+    async def main() -> None:
+        signals = partial(queue_signal, world.database.url)
+        service = build(Orchestration(world.ports, world.rules, world.database.url, drain_seconds=20, signals=signals))
+        async with service.lifespan():
+            await asyncio.to_thread(work)
+
+    asyncio.run(main())
+    assert len(world.log("result.ready")) == 1, "the report did not wait for the next start"
+    left = rows(world, "select queue_name from workflow_status where status in ('ENQUEUED', 'PENDING')")
+    assert {row.queue_name for row in left} <= {"control"}, "at most a quiet timer that rang meanwhile"
 
 
 class Worker:

@@ -30,6 +30,7 @@ from wetread.testing.servers.triton import triton
 pytestmark = [pytest.mark.server("postgres"), pytest.mark.server("moto"), pytest.mark.server("triton")]
 
 
+@pytest.mark.timeout(300)  # three servers and a demo beside a busy machine
 def test_a_study_is_read_on_postgres_and_s3(
     postgres_server: Postgres,
     s3_server: S3Server,

@@ -14,7 +14,9 @@ import httpx
 import pytest
 from pydicom import dcmread
 from tests.e2e.conftest import PhantomStudies, wait_for
+from typer.testing import CliRunner
 
+from wetread.cli import app
 from wetread.commands.dicom_folder import scan_folder
 from wetread.commands.local_server import wait_ready
 from wetread.commands.send import Sender
@@ -62,6 +64,8 @@ def test_no_mark_in_logs_or_metrics(phantoms: PhantomStudies, tmp_path: Path) ->
             "/dicom-web/studies?PatientID=MARKED-ID&bogus=MARKED",
             f"/dicom-web/studies/{study.study_uid}/series/1.2.3/metadata",
             "/api/v1/worklist?q=MARKED",
+            "/dicom-web/studies/MARKED^NAME/metadata",
+            "/dicom-web/workitems/MARKED",
             "/",
         ):
             assert httpx.get(url + path).status_code in {200, 400, 404}
@@ -79,3 +83,15 @@ def test_no_mark_in_logs_or_metrics(phantoms: PhantomStudies, tmp_path: Path) ->
     for mark in ("MARKED", study.study_uid, *(i.sop_instance_uid for i in study.instances)):
         assert mark not in text
         assert mark not in metrics
+    trail = audit_trail(tmp_path / "data")
+    assert study.study_uid in trail, "the audit trail tells who has seen which study"
+    for mark in ("MARKED", *(i.sop_instance_uid for i in study.instances)):
+        assert mark not in trail
+
+
+def audit_trail(data: Path) -> str:
+    """Return everything that the audit trail of a data folder holds."""
+    printed = CliRunner().invoke(app, ["audit", "--data", str(data), "--json"])
+    assert printed.exit_code == 0
+    assert "whole" in CliRunner().invoke(app, ["audit", "verify", "--data", str(data)]).output
+    return printed.output

@@ -124,17 +124,22 @@ def test_the_keyboard_is_enough(page: Any) -> None:
     page.wait_for_selector("#rows")
 
 
-def test_raising_by_hand_on_the_study_page(page: Any, world: World) -> None:
-    page.goto("/studies/1.2.3.7")
+def test_raising_by_hand_while_the_study_goes_on(page: Any, world: World) -> None:
+    uid = "1.2.3.7"
+    page.goto(f"/studies/{uid}")
     page.wait_for_selector(".live.on")
-    # In one go: a live update between two steps draws the form anew.
-    page.evaluate(
-        """() => {
-            document.querySelector("#raise select").value = "stat";
-            document.querySelector("#raise-reason").value = "ward called";
-            document.querySelector("#raise button").click();
-        }"""
-    )
+    page.select_option("#raise select", "stat")
+    page.fill("#raise-reason", "ward caled")
+    page.press("#raise-reason", "ArrowLeft")
+    page.press("#raise-reason", "ArrowLeft")
+    world.result(uid, "ich", AiState.NEGATIVE, score=0.1)
+    world.event(EventType.RESULT_READY, uid, detector="ich", state="negative")
+    page.wait_for_selector('.card .state:text-is("Negative")')
+    # The page was drawn anew under the hands of the person who types: nothing is lost, the caret stands where it was.
+    page.keyboard.type("l")
+    assert page.input_value("#raise-reason") == "ward called"
+    assert page.input_value("#raise select") == "stat"
+    page.click("#raise button")
     page.wait_for_selector("#study.p-stat")
     assert "ward called" in page.text_content(".reasons")
     assert page.locator("#raise").count() == 0

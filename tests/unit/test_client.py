@@ -106,7 +106,7 @@ def test_raise_findings_manifest_and_timeline(world: World, client: Client) -> N
     assert (result.findings[0].volume_ml, result.findings[0].key_image.plane) == (12.5, 1)
     assert client.manifest("1.2.3", instances=3).signal == "manifest"
     assert client.manifest("1.2.3", sop_instance_uids=iter(["1.2.3.1.1"])).generation == 1
-    assert [entry.arguments["manifest"] for entry in world.work.take()] == [
+    assert [entry.arguments["manifest"] for entry in world.work.take() if "manifest" in entry.arguments] == [
         {"instances": 3},
         {"sop_instance_uids": ["1.2.3.1.1"]},
     ]

@@ -32,6 +32,16 @@ def groups(dataset: Dataset) -> list[Dataset]:
     return list(measurements.ContentSequence)
 
 
+def outcome(dataset: Dataset) -> Dataset:
+    """Return the group on the run as a whole."""
+    return next(group for group in groups(dataset) if tool(group).endswith(" outcome"))
+
+
+def described(dataset: Dataset, number: int = 1) -> Dataset:
+    """Return the group that describes a finding."""
+    return next(group for group in groups(dataset) if tool(group).endswith(f" finding {number}"))
+
+
 def name(item: Dataset) -> tuple[str, str]:
     code = item.ConceptNameCodeSequence[0]
     return code.CodeValue, code.CodingSchemeDesignator
@@ -66,10 +76,10 @@ def test_report_is_a_preliminary_unverified_measurement_report() -> None:
 
 def test_early_result_is_a_partial_report() -> None:
     sources = headers()
-    outcome = result_set(run(), positive(), frames(sources), preliminary=True)
-    dataset = report(EvidenceInput(outcome, sources, positive().mask, None))
+    early = result_set(run(), positive(), frames(sources), preliminary=True)
+    dataset = report(EvidenceInput(early, sources, positive().mask, None))
     assert dataset.CompletionFlag == "PARTIAL"
-    assert values(groups(dataset)[0], ("ai-state", "99WETREAD")) == ["preliminary_positive"]
+    assert values(outcome(dataset), ("ai-state", "99WETREAD")) == ["preliminary_positive"]
 
 
 def test_root_comment_is_the_statement_word_for_word() -> None:
@@ -113,7 +123,7 @@ def test_states_are_never_confused_in_the_words_for_readers() -> None:
 
 
 def test_provenance_repeats_the_run() -> None:
-    parameters = values(groups(standard())[0], ("111002", "DCM"))
+    parameters = values(outcome(standard()), ("111002", "DCM"))
     assert f"model_sha256={'c' * 64}" in parameters
     assert f"input_sha256={'e' * 64}" in parameters
     assert f"phantom_evidence_id={'9' * 64}" in parameters
@@ -136,7 +146,7 @@ def test_volumetric_group_stands_on_the_segment() -> None:
 
 
 def test_finding_says_presence_type_side_and_score() -> None:
-    group = groups(standard())[1]
+    group = described(standard())
     assert values(group, ("121052", "DCM")) == ["Present"]
     assert values(group, ("finding-type", "99WETREAD")) == [
         "Intraparenchymal hemorrhage",
@@ -152,7 +162,7 @@ def test_finding_says_presence_type_side_and_score() -> None:
 
 
 def test_uncertainty_and_method_hang_on_their_measurement() -> None:
-    group = groups(standard())[1]
+    group = described(standard())
     volume = next(i for i in group.ContentSequence if i.ValueType == "NUM" and name(i)[0] == "118565006")
     assert [i.ValueType for i in volume.ContentSequence] == ["TEXT", "NUM"]
     assert float(volume.ContentSequence[1].MeasuredValueSequence[0].NumericValue) == 0.1
@@ -162,6 +172,7 @@ def test_viewer_finds_outline_and_length_of_each_finding() -> None:
     found = groups(standard())
     drawn = [g for g in found if tool(g).startswith("Cornerstone3DTools@^0.1.0:")]
     assert [tool(g).split(":")[1] for g in drawn] == ["PlanarFreehandROI", "Length"] * 2
+    assert found[:4] == drawn, "a viewer opens the report on the image of its first group"
     assert len({values_uid(g) for g in found}) == len(found)  # the viewer's annotation id
     for group in drawn:
         points = drawn_by_viewer(group)
@@ -179,13 +190,13 @@ def test_one_pixel_outline_has_its_centre_half_a_pixel_inside() -> None:
     mask[5, 10, 33] = 1  # row 10, column 33
     seen = Observation("intracranial_hemorrhage", "positive", label=1)
     found = groups(report(evidence(result=positive(mask, observations=(seen,)))))
-    outline, length = drawn_by_viewer(found[2]), drawn_by_viewer(found[3])
+    outline, length = drawn_by_viewer(found[0]), drawn_by_viewer(found[1])
     assert outline is not None
     assert length is not None
     assert (outline[0] == outline[-1]).all()
     assert outline[:-1].mean(axis=0).tolist() == [33.5, 10.5]  # column \ row
     assert length.mean(axis=0).tolist() == [33.5, 10.5]
-    area = next(i for i in found[2].ContentSequence if i.ValueType == "NUM")
+    area = next(i for i in found[0].ContentSequence if i.ValueType == "NUM")
     assert name(area) == ("42798000", "SCT")
     assert float(area.MeasuredValueSequence[0].NumericValue) == 0.25
     assert area.MeasuredValueSequence[0].MeasurementUnitsCodeSequence[0].CodeValue == "mm2"
@@ -193,7 +204,7 @@ def test_one_pixel_outline_has_its_centre_half_a_pixel_inside() -> None:
 
 def test_outline_references_the_key_image() -> None:
     case = evidence()
-    outline = groups(report(case))[2]
+    outline = groups(report(case))[0]
     number = next(i for i in outline.ContentSequence if i.ValueType == "NUM")
     image = number.ContentSequence[0].ContentSequence[0].ReferencedSOPSequence[0]
     assert image.ReferencedSOPInstanceUID == case.headers[5].SOPInstanceUID
@@ -204,7 +215,7 @@ def test_finding_without_a_region_references_its_key_image() -> None:
     seen = Observation("intracranial_hemorrhage", "indeterminate", key_plane=3)
     case = evidence(result=positive(observations=(seen,), mask=None, state="indeterminate"))
     dataset = report(case)
-    group = groups(dataset)[1]
+    group = described(dataset)
     assert values(group, ("121052", "DCM")) == ["Presence Undetermined"]
     image = next(i for i in group.ContentSequence if i.ValueType == "IMAGE")
     assert image.ReferencedSOPSequence[0].ReferencedSOPInstanceUID == case.headers[3].SOPInstanceUID
@@ -220,7 +231,7 @@ def test_every_selected_image_and_the_segmentation_are_evidence() -> None:
 def test_quality_and_shadow_are_flagged() -> None:
     sources = headers()
     del sources[0].FrameOfReferenceUID
-    flags = values(groups(report(evidence(sources, shadow=True)))[0], ("quality-flag", "99WETREAD"))
+    flags = values(outcome(report(evidence(sources, shadow=True))), ("quality-flag", "99WETREAD"))
     assert flags == ["holes_bridged", "frame_of_reference=derived", "shadow"]
 
 

@@ -62,3 +62,24 @@ def test_any_accept_header_is_survived(text: str) -> None:
     ranges = parse_accept(text)
     assert all(0 < media.quality <= 1 for media in ranges)
     assert [media.quality for media in ranges] == sorted((media.quality for media in ranges), reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("header", "json", "text"),
+    [
+        ("application/dicom+json;q=0, */*", False, True),
+        ("*/*, application/dicom+json;q=0", False, True),
+        ("application/*;q=0.9, application/dicom+json;q=0", False, False),
+        ("application/dicom+json;q=0.1, */*;q=0", True, False),
+        ("*/*;q=0", False, False),
+    ],
+)
+def test_rfc_9110_12_5_1_the_most_specific_range_decides(header: str, json: bool, text: bool) -> None:
+    ranges = parse_accept(header)
+    assert (accepts(ranges, "application/dicom+json"), accepts(ranges, "text/html")) == (json, text)
+
+
+def test_a_type_named_with_a_low_quality_is_not_lifted_by_a_wider_range() -> None:
+    ranges = parse_accept("*/*;q=0.9, application/dicom+json;q=0.1")
+    assert not ranges[0].covers("application/dicom+json")
+    assert ranges[1].covers("application/dicom+json")

@@ -83,6 +83,7 @@ def test_a_run_that_ended_outside_our_code_is_failed(
     assert (task.state, task.reason, task.run_id) == (AiState.FAILED, reason, None)
     assert len(world.log("task.failed")) == 1
     assert bool(world.log("task.dead")) is dead
+    world.settle()  # the report says that it failed, then the workitem ends
     assert world.workitems.items[task.workitem_uid]["state"] == "CANCELED"
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
+import sys
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
-from wetread.adapters.auth.api_keys import ApiKeys
-from wetread.core.errors import ConfigurationError, NotAuthenticated
+from wetread.bootstrap.house import open_house
+from wetread.core.errors import ConfigurationError
 from wetread.settings import Settings, is_loopback
 
 
@@ -33,22 +33,48 @@ def test_environment_round_trip(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     assert Settings() == settings
 
 
-def write_keys(path: Path, *lines: str) -> Path:
-    path.write_text("\n".join(lines), encoding="utf-8")
-    return path
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"oidc_issuer": "http://idp.example", "oidc_audience": "w"}, "https URL"),
+        ({"oidc_issuer": "https://idp.example/?x=1", "oidc_audience": "w"}, "https URL"),
+        ({"oidc_issuer": "https://idp.example"}, "go together"),
+        ({"oidc_audience": "w"}, "go together"),
+        ({"oidc_algorithms": "none"}, "algorithms are"),
+        ({"oidc_algorithms": "RS256,HS256"}, "algorithms are"),
+        ({"oidc_algorithms": " , "}, "algorithms are"),
+    ],
+)
+def test_settings_of_the_issuer_that_would_weaken_it_are_refused(values: dict[str, str], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        Settings(**values)
 
 
-def test_api_key_gives_the_tenant(tmp_path: Path) -> None:
-    hashed = hashlib.sha256(b"sesame").hexdigest()
-    keys = ApiKeys(write_keys(tmp_path / "keys", "# comment", "", f"{hashed} north pacs-1  # trailing"))
-    assert keys.authenticate("Bearer sesame").tenant == "north"
-    for wrong in (None, "", "Bearer", "Bearer open", "Basic sesame", hashed, f"Bearer {hashed}"):
-        with pytest.raises(NotAuthenticated):
-            keys.authenticate(wrong)
+def test_an_issuer_allows_other_addresses_than_loopback() -> None:
+    settings = Settings(host="0.0.0.0", oidc_issuer="https://idp.example/realms/x", oidc_audience="wetread")
+    assert settings.authentication
+    assert Settings(oidc_issuer="http://127.0.0.1:1", oidc_audience="w").oidc_issuer
 
 
-def test_a_malformed_key_file_names_the_line_but_not_its_content(tmp_path: Path) -> None:
-    path = write_keys(tmp_path / "keys", "# ok", "secret-in-clear north x")
-    with pytest.raises(ConfigurationError, match="keys:2") as caught:
-        ApiKeys(path)
-    assert "secret" not in str(caught.value)
+def test_the_dicom_port_binds_loopback_without_peers(tmp_path: Path) -> None:
+    with pytest.raises(ValidationError, match="DIMSE_PEERS"):
+        Settings(dimse_host="0.0.0.0")
+    assert Settings(dimse_host="0.0.0.0", dimse_peers=tmp_path / "peers.yaml").dimse_host == "0.0.0.0"
+
+
+@pytest.mark.parametrize("given", [("certificate",), ("key",), ("authorities",)])
+def test_tls_files_go_together(given: tuple[str, ...], tmp_path: Path) -> None:
+    with pytest.raises(ValidationError, match="DIMSE_TLS"):
+        Settings(**{f"dimse_tls_{name}": tmp_path / name for name in given})
+
+
+def test_a_service_whose_extra_is_missing_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The base install does not bring pynetdicom."""
+    monkeypatch.setitem(sys.modules, "pynetdicom", None)
+    for name in [name for name in sys.modules if name.startswith("wetread.dimse.")]:
+        monkeypatch.delitem(sys.modules, name)
+    with (
+        open_house(Settings(data=tmp_path), ["dimse"]) as house,
+        pytest.raises(ConfigurationError, match=r"pip install 'wetread\[dimse\]'"),
+    ):
+        house.services(["dimse"])

@@ -14,6 +14,8 @@ from wetread.adapters.auth.api_keys import ApiKeys
 from wetread.adapters.index.database import SqlDatabase
 from wetread.adapters.telemetry.metrics import Metrics
 from wetread.bootstrap.cors import CorsPolicy
+from wetread.bootstrap.permissions import Need
+from wetread.bootstrap.shell import Guards
 from wetread.bootstrap.web import build_app
 from wetread.core.service import Service
 from wetread.settings import Settings
@@ -32,7 +34,8 @@ def client(tmp_path: Path, policy: CorsPolicy) -> TestClient:
     async def thing() -> dict[str, str]:
         return {}
 
-    app = build_app([Service("t", router)], checks={}, metrics=Metrics(database), keys=ApiKeys(keyfile), cors=policy)
+    guards = Guards(ApiKeys(keyfile), permissions={"GET /thing": Need.CREDENTIAL})
+    app = build_app([Service("t", router)], checks={}, metrics=Metrics(database), guards=guards, cors=policy)
     return TestClient(app)
 
 

@@ -12,6 +12,8 @@ from starlette.testclient import TestClient
 from wetread.adapters.auth.api_keys import ApiKeys
 from wetread.adapters.index.database import SqlDatabase
 from wetread.adapters.telemetry.metrics import Metrics
+from wetread.bootstrap.permissions import PERMISSIONS, Need
+from wetread.bootstrap.shell import Guards
 from wetread.bootstrap.web import build_app
 from wetread.core.errors import NotFound, Unavailable
 from wetread.core.service import Service
@@ -39,7 +41,8 @@ def client(tmp_path: Path, *, keys: ApiKeys | None = None, red: bool = False) ->
         if red:
             raise Unavailable("the object store does not answer")
 
-    app = build_app([Service("t", router)], checks={"store": check}, metrics=Metrics(database), keys=keys)
+    guards = Guards(keys, permissions=PERMISSIONS | {"GET /who": Need.CREDENTIAL})
+    app = build_app([Service("t", router)], checks={"store": check}, metrics=Metrics(database), guards=guards)
     return TestClient(app, raise_server_exceptions=False)
 
 

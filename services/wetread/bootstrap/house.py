@@ -16,7 +16,7 @@ from pydicom.config import settings as pydicom_settings
 from sqlalchemy import text
 
 import wetread
-from wetread.adapters.auth.api_keys import ApiKeys
+from wetread.adapters.audit.trail import SqlAccessTrail
 from wetread.adapters.index.database import SqlDatabase, connection_of
 from wetread.adapters.index.deliveries import SqlDeliveries
 from wetread.adapters.index.events import SqlEventLog
@@ -30,15 +30,19 @@ from wetread.adapters.notify.addresses import AddressPolicy
 from wetread.adapters.notify.webhook import HttpWebhookSender
 from wetread.adapters.workqueue.dbos import DbosWorkQueue, create_queue_schema
 from wetread.bootstrap.stores import artifact_store, object_store
-from wetread.core.errors import StorageFull, Unavailable
+from wetread.core.errors import ConfigurationError, StorageFull, Unavailable
 from wetread.core.ports import DetectorInfo
 from wetread.core.service import Service
-from wetread.registry import SERVICES, WORKER
+from wetread.registry import DIMSE, EXTRAS, SERVICES, WORKER
 from wetread.settings import Settings
 
 if TYPE_CHECKING:
+    from prometheus_client.registry import Collector
     from starlette.types import ASGIApp
 
+    from wetread.adapters.audit.journal import AccessJournal
+    from wetread.adapters.codecs.pool import CodecPool
+    from wetread.core.tenants import Tenants
     from wetread.detection.runner import ProcessDetectorRunner
     from wetread.gateway.ingest import GroupIngest
     from wetread.orchestration.ports import Rules
@@ -123,7 +127,10 @@ class House:
         self.tasks = SqlTasks()
         self.results = SqlResults(self.clock)
         self.workitems = SqlWorkitems(self.clock)
+        self.access_trail = SqlAccessTrail()
         networks = _PRIVATE_NETWORKS if settings.allow_private_webhooks else ()
+        self.collectors: list[Collector] = []
+        """Metrics of services that count for themselves."""
         self.webhooks = HttpWebhookSender(
             self.clock, AddressPolicy(networks), user_agent=f"wetread/{wetread.__version__}"
         )
@@ -141,9 +148,18 @@ class House:
             self.objects,
             DurableOutbox(self.events, self.order, self.queue, self.clock),
             settings=IngestSettings(
-                part_bytes=self.settings.max_part_bytes, request_bytes=self.settings.max_request_bytes
+                part_bytes=self.settings.max_part_bytes,
+                request_bytes=self.settings.max_request_bytes,
+                tenants=self.tenants,
             ),
         )
+
+    @cached_property
+    def codecs(self) -> CodecPool:
+        """The processes that decompress and compress pixel data; none runs before one is needed."""
+        from wetread.adapters.codecs.pool import CodecPool
+
+        return CodecPool()
 
     @cached_property
     def runner(self) -> ProcessDetectorRunner:
@@ -190,6 +206,8 @@ class House:
 
     def close(self) -> None:
         """Close what was opened."""
+        if "codecs" in self.__dict__:
+            self.codecs.close()
         self.queue.close()
         self.objects.close()
         self.index_database.close()
@@ -202,19 +220,48 @@ class House:
         built = []
         for name in names:
             module, _, function = SERVICES[name].partition(":")
-            build = getattr(import_module(module), function)
+            try:
+                build = getattr(import_module(module), function)
+            except ModuleNotFoundError as error:
+                if name not in EXTRAS or (error.name or "").partition(".")[0] == "wetread":
+                    raise
+                msg = f"the service {name} needs a package that is not installed: pip install 'wetread[{name}]'"
+                raise ConfigurationError(msg) from error
             built.append(getattr(inputs, name)(self, build))
         return built
 
     def application(self, services: Sequence[Service]) -> ASGIApp:
         """Return the ASGI application over the HTTP faces of *services*."""
         from wetread.adapters.telemetry.metrics import Metrics
+        from wetread.bootstrap import audit
         from wetread.bootstrap.cors import CorsPolicy
+        from wetread.bootstrap.credentials import authenticator
+        from wetread.bootstrap.shell import Guards
         from wetread.bootstrap.web import build_app
 
-        keys = ApiKeys(self.settings.api_keys_file) if self.settings.api_keys_file else None
+        metrics = Metrics(self.database)
+        for collector in self.collectors:
+            metrics.registry.register(collector)
+        journal = self.access_journal(lost=metrics.audit_lost.inc)
+        trail = Service("audit", audit.router(self.database, self.access_trail), lifespan=journal.lifespan)
+        guards = Guards(authenticator(self.settings), journal, self.tenants)
         cors = CorsPolicy(self.settings.allowed_origins, self.settings.cross_origin_resource_policy)
-        return build_app(services, checks=self.checks(), metrics=Metrics(self.database), keys=keys, cors=cors)
+        return build_app([trail, *services], checks=self.checks(), metrics=metrics, guards=guards, cors=cors)
+
+    @cached_property
+    def tenants(self) -> Tenants:
+        """Limits of each tenant. Raises ConfigurationError."""
+        from wetread.bootstrap.tenants import load_tenants
+
+        return load_tenants(self.settings.tenants_file)
+
+    def access_journal(self, *, lost: Callable[[int], None] = lambda _count: None) -> AccessJournal:
+        """Return an audit journal for this process; whoever takes it opens and closes it (``lifespan``)."""
+        from wetread.adapters.audit.journal import AccessJournal
+
+        days = self.settings.audit_days
+        retention = days * 86_400 if days else None
+        return AccessJournal(self.index_database, self.access_trail, retention_seconds=retention, lost=lost)
 
     def checks(self) -> dict[str, Callable[[], None]]:
         """Return the readiness checks: database, disk, object store, and in the embedded profile a living worker.
@@ -249,7 +296,8 @@ def open_house(settings: Settings, names: Sequence[str]) -> Iterator[House]:
     """Open the adapters for the named services of this process and close them at the end."""
     # pydicom's warnings about odd values quote them: patient data must not reach a log.
     pydicom_settings.reading_validation_mode = IGNORE
-    role = "worker" if set(names) & set(WORKER) else "web"
+    roles = {"worker": WORKER, "dimse": DIMSE}
+    role = next((role for role, of in roles.items() if set(names) & set(of)), "web")
     house = House(settings, shard=settings.instance or role)
     house.prepare()
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from wetread.core.service import Service
@@ -20,6 +21,7 @@ Build = Callable[..., Service]
 
 def gateway(house: House, build: Build) -> Service:
     """DICOMweb over the archive."""
+    from wetread.adapters.index.usage import SqlUsageMeter
     from wetread.gateway.settings import GatewaySettings
 
     return build(
@@ -27,24 +29,93 @@ def gateway(house: House, build: Build) -> Service:
         house.archive,
         house.objects,
         house.ingest,
+        house.codecs,
         settings=GatewaySettings(public_base_url=house.settings.public_base_url or "", ingest=house.ingest.settings),
         scratch=house.settings.data / "scratch",
+        meter=SqlUsageMeter(),
     )
+
+
+def dimse(house: House, build: Build) -> Service:
+    """The DICOM network edge over the same ingest and index as the gateway."""
+    from wetread.adapters.index.dicom_sends import SqlResultSends
+    from wetread.adapters.telemetry.dimse import DimseMetrics
+    from wetread.core.dicom.transfer_syntax import EXPLICIT_LE
+    from wetread.dimse.ports import DimsePorts
+    from wetread.dimse.settings import DEFAULT_PORT, DimseSettings, TlsFiles
+    from wetread.gateway.intake import GroupIntake
+
+    settings = house.settings
+    tls = None
+    if settings.dimse_tls_certificate is not None and settings.dimse_tls_key is not None:
+        tls = TlsFiles(settings.dimse_tls_certificate, settings.dimse_tls_key, settings.dimse_tls_authorities)
+    meter = DimseMetrics()
+    house.collectors += meter.collectors
+    journal = house.access_journal()
+    ports = DimsePorts(
+        database=house.index_database,
+        durable=house.database,
+        archive=house.archive,
+        objects=house.objects,
+        intake=GroupIntake(house.index_database, house.archive, house.objects, house.ingest),
+        events=house.events,
+        sends=SqlResultSends(),
+        access=journal,
+        decompress=lambda stored: house.codecs.transcode(stored, EXPLICIT_LE),
+        clock=house.clock,
+        meter=meter,
+    )
+    service = build(
+        ports,
+        DimseSettings(
+            ae_title=settings.dimse_ae_title,
+            host=settings.dimse_host,
+            port=DEFAULT_PORT if settings.dimse_port is None else settings.dimse_port,
+            peers=settings.dimse_peers,
+            tls=tls,
+            scratch=settings.data / "scratch",
+            max_associations=settings.dimse_max_associations,
+            max_pdu=settings.dimse_max_pdu,
+            idle_seconds=settings.dimse_idle,
+            object_bytes=settings.max_part_bytes,
+        ),
+    )
+
+    @asynccontextmanager
+    async def lifespan() -> AsyncIterator[None]:
+        async with journal.lifespan(), service.lifespan():
+            yield
+
+    return replace(service, lifespan=lifespan)
 
 
 def worklist(house: House, build: Build) -> Service:
     """Reading order, provider API, events, pages and UPS-RS."""
+    from wetread.adapters.index.decisions import SqlDecisions, SqlRuleSets
     from wetread.adapters.index.worklist import SqlWorklist
-    from wetread.bootstrap.house import installed_detectors
-    from wetread.worklist.ports import WorklistPorts
+    from wetread.bootstrap.house import installed_detectors, load_rules
+    from wetread.orchestration.endpoints import router as operations
+    from wetread.orchestration.explain import Explainer
+    from wetread.orchestration.foreign_outputs import OfferedTasks
+    from wetread.orchestration.requests import Renotification, Requests
+    from wetread.worklist import viewer
+    from wetread.worklist.ports import WorklistPorts, tenant_of
     from wetread.worklist.ups import UpsHooks, UpsService, UpsSettings
     from wetread.worklist.ups_endpoints import build_router
     from wetread.worklist.ups_upkeep import upkeep
 
     detectors = installed_detectors(house.settings)
-    # A run takes seconds: once started it is not called off (C313); a waiting task is, by the state machine itself.
-    hooks = UpsHooks(on_cancel_requested=lambda _tx, _tenant, _uid: False)
-    policy = UpsSettings(public_base_url=house.settings.public_base_url)
+    active = cache(lambda: load_rules(house.settings))
+    offers = OfferedTasks(house.archive, house.workitems, lambda: active().external)
+    requests = Requests(house.database, house.tasks, house.events, house.queue, house.clock, offers)
+    renotification = Renotification(house.database, house.events, house.deliveries, house.clock)
+    hooks = UpsHooks(on_cancel_requested=requests.cancel_requested, on_state_changed=requests.workitem_changed)
+
+    @cache
+    def explainer() -> Explainer:
+        return Explainer(house.database, SqlDecisions(), SqlRuleSets(), active().workflows)
+
+    policy = UpsSettings(public_base_url=house.settings.public_base_url, lease_s=house.settings.ups_lease)
     workitems = build_router(
         database=house.database, repository=house.workitems, clock=house.clock, settings=policy, hooks=hooks
     )
@@ -65,11 +136,13 @@ def worklist(house: House, build: Build) -> Service:
         detectors=lambda: detectors,
         stopping=house.stopping,
     )
-    service = build(ports, also=[workitems])
+    every = min(30.0, house.settings.ups_lease / 4)
+    pages = viewer.router(house.settings.viewer)
+    service = build(ports, also=[workitems, operations(requests, renotification, explainer, tenant_of), pages])
 
     @asynccontextmanager
     async def lifespan() -> AsyncIterator[None]:
-        async with service.lifespan(), upkeep(ups):
+        async with service.lifespan(), upkeep(ups, every_s=every, on_silent=requests.performers_silent):
             yield
 
     return replace(service, lifespan=lifespan)
@@ -83,9 +156,16 @@ def ffrct(_house: House, build: Build) -> Service:
 def orchestration(house: House, build: Build) -> Service:
     """Durable workflows; carries triage's deliveries as one of them."""
     from wetread.adapters.evidence.encoder import Encoder
-    from wetread.adapters.index.decisions import SqlDecisions, SqlManifests, SqlQuietWatches, SqlRunInputs
+    from wetread.adapters.index.decisions import (
+        SqlDecisions,
+        SqlManifests,
+        SqlQuietWatches,
+        SqlRuleSets,
+        SqlRunInputs,
+    )
     from wetread.adapters.index.executors import SqlExecutors
     from wetread.adapters.workqueue.dbos import DbosRunControl
+    from wetread.adapters.workqueue.signals import queue_signal
     from wetread.bootstrap.house import WORKER_EXECUTOR, load_rules
     from wetread.orchestration.ports import Ports
     from wetread.orchestration.service import Orchestration
@@ -100,6 +180,7 @@ def orchestration(house: House, build: Build) -> Service:
         tasks=house.tasks,
         results=house.results,
         decisions=SqlDecisions(),
+        rule_sets=SqlRuleSets(),
         inputs=SqlRunInputs(),
         manifests=SqlManifests(),
         watches=SqlQuietWatches(),
@@ -120,6 +201,7 @@ def orchestration(house: House, build: Build) -> Service:
             workflows={"deliver": house.notifier.deliver},
             executor_id=house.settings.instance or WORKER_EXECUTOR,
             drain_seconds=_DRAIN_SECONDS,
+            signals=partial(queue_signal, house.database.url),
         )
     )
 

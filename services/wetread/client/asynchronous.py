@@ -146,6 +146,34 @@ class AsyncClient:
         """Try again what ended without an answer. Raises Conflict when the task's state does not allow it."""
         return await self.send(calls.retry_task(study_uid, detector, reason))
 
+    async def cancel_task(self, study_uid: str, detector: str, reason: str = "") -> models.Requested:
+        """Call a waiting or running task off. Raises Conflict when its state does not allow it."""
+        return await self.send(calls.operate_task(study_uid, detector, "cancel", reason))
+
+    async def discard_task(self, study_uid: str, detector: str, reason: str = "") -> models.Requested:
+        """Take a failed task off the dead letters. Raises Conflict when its state does not allow it."""
+        return await self.send(calls.operate_task(study_uid, detector, "discard", reason))
+
+    async def rerun_task(self, study_uid: str, detector: str, reason: str = "") -> models.Requested:
+        """Run again with the model of today. Raises Conflict when the task's state does not allow it."""
+        return await self.send(calls.operate_task(study_uid, detector, "rerun", reason))
+
+    async def reencode_task(self, study_uid: str, detector: str, reason: str = "") -> models.Requested:
+        """Write the DICOM objects of a result again. Raises Conflict when the task's state does not allow it."""
+        return await self.send(calls.operate_task(study_uid, detector, "re-encode", reason))
+
+    async def reevaluate(self, study_uid: str) -> None:
+        """Evaluate today's rules on a study again."""
+        await self.send(calls.reevaluate(study_uid))
+
+    async def renotify(self, after: int) -> models.Renotified:
+        """Deliver the events after a cursor to the webhooks again."""
+        return await self.send(calls.renotify(after))
+
+    async def explanation(self, study_uid: str, *, every: bool = False) -> models.StudyExplanation:
+        """Return why a study was decided on as it was: the latest decision, or all."""
+        return await self.send(calls.explanation(study_uid, every=every))
+
     # --- events and webhooks ---------------------------------------------------------------------------------------
 
     async def events(self, after: int = 0, types: Sequence[str] = (), limit: int = 100) -> models.Events:

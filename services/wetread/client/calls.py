@@ -113,6 +113,28 @@ def retry_task(study_uid: str, detector: str, reason: str = "") -> Call[models.T
     return Call("POST", path, _model(models.TaskDetail), json={"reason": reason})
 
 
+def operate_task(study_uid: str, detector: str, verb: str, reason: str = "") -> Call[models.Requested]:
+    """Ask for cancel, discard, rerun or re-encode."""
+    path = f"{API}/tasks/{check_uid(study_uid)}/{detector}:{verb}"
+    return Call("POST", path, _model(models.Requested), json={"reason": reason})
+
+
+def reevaluate(study_uid: str) -> Call[None]:
+    """Evaluate today's rules on a study again."""
+    return Call("POST", f"{API}/studies/{check_uid(study_uid)}:re-evaluate", _nothing)
+
+
+def renotify(after: int) -> Call[models.Renotified]:
+    """Deliver the events after a cursor to the webhooks again."""
+    return Call("POST", f"{API}/events:re-notify", _model(models.Renotified), json={"from": after})
+
+
+def explanation(study_uid: str, *, every: bool = False) -> Call[models.StudyExplanation]:
+    """Why a study was decided on as it was."""
+    path = f"{API}/studies/{check_uid(study_uid)}/explanation"
+    return Call("GET", path, _model(models.StudyExplanation), {"all": "true"} if every else {})
+
+
 def events(after: int = 0, types: Sequence[str] = (), limit: int = 100) -> Call[models.Events]:
     """Events after a cursor."""
     params: dict[str, Any] = {"after": after, "limit": limit}

@@ -224,6 +224,30 @@ class TaskDetail(Task):
     events: tuple[Moment, ...]
 
 
+class Requested(_Answer):
+    """An accepted request on a task. ``state``: the task's when it was asked; it changes within a moment."""
+
+    study_uid: str
+    detector: str
+    verb: str
+    state: AiState | None
+
+
+class Renotified(_Answer):
+    """How many events are delivered again, and to how many receivers in all."""
+
+    events: int
+    deliveries: int
+
+
+class StudyExplanation(_Answer):
+    """Decisions on a study, replayed from recorded facts (docs/workflows.md says what is in each)."""
+
+    study_uid: str
+    decisions: tuple[dict[str, Any], ...]
+    ruo: str
+
+
 class Event(_Answer):
     """A CloudEvents 1.0 event; ``cursor`` is its place in the stream. De-duplicate by ``id``."""
 

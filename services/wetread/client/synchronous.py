@@ -144,6 +144,34 @@ class Client:
         """Try again what ended without an answer. Raises Conflict when the task's state does not allow it."""
         return self.send(calls.retry_task(study_uid, detector, reason))
 
+    def cancel_task(self, study_uid: str, detector: str, reason: str = "") -> models.Requested:
+        """Call a waiting or running task off. Raises Conflict when its state does not allow it."""
+        return self.send(calls.operate_task(study_uid, detector, "cancel", reason))
+
+    def discard_task(self, study_uid: str, detector: str, reason: str = "") -> models.Requested:
+        """Take a failed task off the dead letters. Raises Conflict when its state does not allow it."""
+        return self.send(calls.operate_task(study_uid, detector, "discard", reason))
+
+    def rerun_task(self, study_uid: str, detector: str, reason: str = "") -> models.Requested:
+        """Run again with the model of today. Raises Conflict when the task's state does not allow it."""
+        return self.send(calls.operate_task(study_uid, detector, "rerun", reason))
+
+    def reencode_task(self, study_uid: str, detector: str, reason: str = "") -> models.Requested:
+        """Write the DICOM objects of a result again. Raises Conflict when the task's state does not allow it."""
+        return self.send(calls.operate_task(study_uid, detector, "re-encode", reason))
+
+    def reevaluate(self, study_uid: str) -> None:
+        """Evaluate today's rules on a study again."""
+        self.send(calls.reevaluate(study_uid))
+
+    def renotify(self, after: int) -> models.Renotified:
+        """Deliver the events after a cursor to the webhooks again."""
+        return self.send(calls.renotify(after))
+
+    def explanation(self, study_uid: str, *, every: bool = False) -> models.StudyExplanation:
+        """Return why a study was decided on as it was: the latest decision, or all."""
+        return self.send(calls.explanation(study_uid, every=every))
+
     # --- events and webhooks ---------------------------------------------------------------------------------------
 
     def events(self, after: int = 0, types: Sequence[str] = (), limit: int = 100) -> models.Events:

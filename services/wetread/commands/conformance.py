@@ -10,7 +10,7 @@ from typing import Any, Final
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import UID
 
-from wetread.adapters.index.search import COUNT_LIMIT, INDEXED, VERIFY_LIMIT
+from wetread.adapters.index.search import INDEXED, VERIFY_LIMIT
 from wetread.core import errors
 from wetread.core.dicom.dictionary import keyword_of
 from wetread.core.dicom.header import HeaderLimits
@@ -19,6 +19,7 @@ from wetread.core.dicomweb.levels import DEFAULTS, REQUIRED, Level, level_of
 from wetread.core.dicomweb.media_types import ALIASES
 from wetread.core.dicomweb.query import KEY_LIMIT, MAXIMUM
 from wetread.core.errors import ConfigurationError
+from wetread.core.ports.archive import COUNT_LIMIT
 from wetread.gateway import endpoints as _endpoints  # noqa: F401 - its modules define problems of their own
 from wetread.gateway import reasons
 from wetread.gateway.settings import GatewaySettings, IngestSettings

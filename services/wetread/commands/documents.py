@@ -20,7 +20,7 @@ def openapi_json() -> str:
 
     from wetread.bootstrap.cors import Cors
     from wetread.bootstrap.house import House
-    from wetread.bootstrap.web import Shell
+    from wetread.bootstrap.shell import Shell
 
     with tempfile.TemporaryDirectory() as scratch:
         house = House(Settings(data=Path(scratch)), shard="web")

@@ -88,3 +88,6 @@ class _Silence:
 
     def study_changed(self, tx: object, change: object) -> None:
         """Drop it."""
+
+    def study_removed(self, tx: object, tenant: str, study_uid: str) -> None:
+        """Drop it."""

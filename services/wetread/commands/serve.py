@@ -13,6 +13,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from wetread.adapters.telemetry.logs import configure_logging
+from wetread.core.errors import ConfigurationError
 from wetread.core.lifeline import PARENT_VARIABLE, die_with_parent
 from wetread.core.service import Service
 from wetread.registry import SERVICES
@@ -39,7 +40,11 @@ def run_serve(names: Sequence[str], *, fd: int | None) -> int:
     from wetread.bootstrap.house import open_house
 
     with open_house(settings, names) as house:
-        services = house.services(names)
+        try:
+            services = house.services(names)
+        except ConfigurationError as error:
+            print(f"wetread: {error.detail}", file=sys.stderr)
+            return 2
         if any(service.http is not None for service in services):
             return _serve_http(house.application(services), settings, fd, house.stopping)
         return asyncio.run(_run_until_terminated(services))
@@ -48,13 +53,15 @@ def run_serve(names: Sequence[str], *, fd: int | None) -> int:
 def _serve_http(app: ASGIApp, settings: Settings, fd: int | None, stopping: threading.Event) -> int:
     import uvicorn
 
+    from wetread.bootstrap.http_protocol import GuardedHttpProtocol
+
     config = uvicorn.Config(
         app,
         host=settings.host,
         port=settings.port,
         fd=fd,
         loop="uvloop",
-        http="httptools",
+        http=GuardedHttpProtocol,
         ws="websockets-sansio",
         ws_ping_interval=30,
         access_log=False,  # query strings hold patient data

@@ -36,6 +36,46 @@ def run_retry(client: Client, study_uid: str, detector: str, *, reason: str, as_
     return _run(client, retried, as_json=as_json)
 
 
+def run_operate(client: Client, verb: str, study_uid: str, detector: str, *, reason: str, as_json: bool) -> int:
+    """Ask for cancel, discard, rerun or re-encode. Returns the exit code: 1 when the task's state does not allow it."""
+    asked = {
+        "cancel": client.cancel_task,
+        "discard": client.discard_task,
+        "rerun": client.rerun_task,
+        "re-encode": client.reencode_task,
+    }[verb]
+
+    def shown() -> str:
+        answer = asked(study_uid, detector, reason)
+        if as_json:
+            return answer.model_dump_json()
+        return f"{verb} of {detector} accepted (the task was {answer.state}); see: wetread tasks show"
+
+    return _run(client, shown, as_json=as_json)
+
+
+def run_reevaluate(client: Client, study_uid: str, *, as_json: bool) -> int:
+    """Ask for today's rules on a study. Returns the exit code."""
+
+    def shown() -> str:
+        client.reevaluate(study_uid)
+        return json.dumps({"study_uid": study_uid}) if as_json else "re-evaluation accepted; see: wetread explain"
+
+    return _run(client, shown, as_json=as_json)
+
+
+def run_renotify(client: Client, after: int, *, as_json: bool) -> int:
+    """Ask for events after a cursor to be delivered again. Returns the exit code."""
+
+    def shown() -> str:
+        answer = client.renotify(after)
+        return (
+            answer.model_dump_json() if as_json else f"{answer.deliveries} deliveries of {answer.events} events again"
+        )
+
+    return _run(client, shown, as_json=as_json)
+
+
 def _run(client: Client, shown: Callable[[], str], *, as_json: bool) -> int:
     try:
         print(shown())

@@ -1,4 +1,7 @@
-"""``wetread up``: one command, two processes. Restarts a process that dies and takes both along when it ends."""
+"""``wetread up``: one command, two processes, three with the DIMSE edge.
+
+Restarts a process that dies and takes the others along when it ends.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from typing import IO, Any
 
 from wetread.core.lifeline import PARENT_VARIABLE
 from wetread.core.ruo import RUO_SHORT
-from wetread.registry import WEB, WORKER
+from wetread.registry import DIMSE, WEB, WORKER
 from wetread.settings import Settings
 
 _GRACE_SECONDS = 20.0
@@ -62,7 +65,7 @@ class Supervisor:
         self._socket.bind((self.settings.host, self.settings.port))
         # The supervisor owns the socket: while the web process restarts, connections wait instead of being refused.
         self._socket.listen(1024)
-        for names in (WEB, WORKER):
+        for names in (WEB, WORKER, DIMSE) if self.settings.dimse_port is not None else (WEB, WORKER):
             start = self._starter(names)
             self.children.append(Child(names, start, start(), time.monotonic()))
 
@@ -81,6 +84,8 @@ class Supervisor:
             inherited = (self._socket.fileno(),)
             command += ["--fd", str(self._socket.fileno())]
         environment = os.environ | self.settings.environment() | {PARENT_VARIABLE: str(os.getpid())}
+        if names == DIMSE:
+            environment["WETREAD_PORT"] = str(self.settings.dimse_http_port)
 
         def start() -> subprocess.Popen[bytes]:
             return subprocess.Popen(  # noqa: S603 - our own interpreter and our own arguments
@@ -131,10 +136,10 @@ def lock_folder(data: Path) -> IO[str]:
     return handle
 
 
-def run_up(*, host: str | None, port: int | None, data: Path | None) -> int:
+def run_up(*, host: str | None, port: int | None, data: Path | None, dimse_port: int | None = None) -> int:
     """Run until SIGINT or SIGTERM. Returns the exit code."""
     try:
-        settings = settings_of(host=host, port=port, data=data)
+        settings = settings_of(host=host, port=port, data=data, dimse_port=dimse_port)
     except ValueError as error:
         print(f"wetread: {_first_message(error)}", file=sys.stderr)
         return 2
@@ -156,7 +161,9 @@ def run_up(*, host: str | None, port: int | None, data: Path | None) -> int:
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     print(f"wetread is at {supervisor.url}/ (DICOMweb {supervisor.url}/dicom-web), data in {settings.data}", flush=True)
-    if settings.api_keys_file is None:
+    if settings.dimse_port is not None:
+        print(f"DICOM at {settings.dimse_ae_title}@{settings.dimse_host}:{settings.dimse_port}", flush=True)
+    if not settings.authentication:
         print("No authentication is configured, so only this machine can connect.", flush=True)
     print(RUO_SHORT, flush=True)
     try:

@@ -43,6 +43,10 @@ def _sct(value: str, meaning: str) -> Concept:
     return Concept(Code(value=value, scheme="SCT", meaning=meaning), PS316)
 
 
+def _anatomy(value: str, meaning: str) -> Concept:
+    return Concept(Code(value=value, scheme="SCT", meaning=meaning), PS316, category="anatomical_structure")
+
+
 def _dcm(value: str, meaning: str) -> Concept:
     return Concept(Code(value=value, scheme="DCM", meaning=meaning), PS316)
 
@@ -72,6 +76,22 @@ CONCEPTS: Final[Mapping[str, Concept]] = {
     "IPH": _own("ich-iph", "Intraparenchymal hemorrhage"),
     "IVH": _own("ich-ivh", "Intraventricular hemorrhage"),
     "SAH": _own("ich-sah", "Subarachnoid hemorrhage"),
+    # Coronary arteries
+    "coronary_stenosis": _sct("415582006", "stenosis"),
+    "left_main_artery": _anatomy("3227004", "Left Main Coronary Artery"),
+    "lad_artery": _anatomy("59438005", "Left Anterior Descending Coronary Artery"),
+    "lcx_artery": _anatomy("57396003", "Circumflex Coronary Artery"),
+    "right_coronary_artery": _anatomy("13647002", "Right Coronary Artery"),
+    "coronary_artery": _anatomy("41801008", "Coronary artery"),
+    "calcification": _own("calcification", "Calcification of arterial wall"),
+    "fractional_flow_reserve": _sct("371842003", "Fractional flow reserve"),
+    "ffr_p5": _own("ffr-p5", "CT-derived FFR, 5th percentile"),
+    "ffr_p95": _own("ffr-p95", "CT-derived FFR, 95th percentile"),
+    "ffr_method": _own("ffr-method", "CT-derived FFR, reduced-order model"),
+    "lumen_diameter_stenosis": _sct("408715008", "Lumen Diameter Stenosis"),
+    "lumen_area_stenosis": _sct("408714007", "Lumen Area Stenosis"),
+    "stenotic_lesion_length": _sct("408716009", "Stenotic Lesion Length"),
+    "lumen_area": _sct("397415007", "Vessel lumen cross-sectional area"),
     # Measurements
     "volume": _sct("118565006", "Volume"),
     "area": _sct("42798000", "Area"),

@@ -140,6 +140,18 @@ class Observation:
 
 
 @dataclass(frozen=True, slots=True)
+class Attachment:
+    """A document or picture beside the findings, such as a result as JSON or a curved reformat as PNG."""
+
+    name: str
+    """File name of letters, digits, ``.`` and ``-``."""
+    media_type: str
+    data: bytes
+    capture: bool = False
+    """A PNG that also goes into the study as Secondary Capture; the statement of research use is drawn in it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Result:
     """What a detector says about one volume."""
 
@@ -152,6 +164,7 @@ class Result:
     heatmap: FloatArray | None = None
     """[plane, row, column] 0..1, where the score came from; may be coarse in plane."""
     flags: tuple[str, ...] = ()
+    attachments: tuple[Attachment, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

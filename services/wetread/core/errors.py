@@ -19,8 +19,10 @@
     |- NotApplicable                 422   a detector does not apply to a study (typed reason)
     |- NotProcessable                422   the data do not allow the computation (typed reason)
     |- ComputationFailed             500   our fault: timeout, crashed, out_of_memory, ...
-    |- Unavailable                   503   a dependency is down, try again
+    |- TooManyRequests               429   a tenant's rate or number of requests at a time
+    |- Unavailable                   503   a dependency is down, or there is too much to do: try again
     |- StorageFull                   507
+    |- QuotaExceeded                 507   a tenant's room is used up
     |- CorruptRecord                 500   stored bytes do not match their checksum
     `- ConfigurationError            500   settings, manifests, workflow files
 
@@ -180,9 +182,26 @@ class Unavailable(WetreadError):
         self.retry_after = retry_after
 
 
+class TooManyRequests(WetreadError):
+    """A tenant asks more than its share (RFC 6585 4). ``retry_after``: seconds until it may again."""
+
+    status, slug, title = 429, "too-many-requests", "Too many requests"
+    transient = True
+
+    def __init__(self, detail: str = "", *, retry_after: float) -> None:
+        super().__init__(detail)
+        self.retry_after = retry_after
+
+
 class StorageFull(WetreadError):
     status, slug, title = 507, "storage-full", "Insufficient storage"
     transient = True
+
+
+class QuotaExceeded(WetreadError):
+    """A tenant's room is used up: waiting does not help, deleting does (RFC 4918 11.5; PS3.18 table I.2-1, A700)."""
+
+    status, slug, title = 507, "quota-exceeded", "Storage quota exceeded"
 
 
 class CorruptRecord(WetreadError):

@@ -20,6 +20,8 @@ class EventType(StrEnum):
     TASK_FAILED = "task.failed"
     TASK_DEAD = "task.dead"
     TASK_RETRIED = "task.retried"
+    TASK_STALLED = "task.stalled"
+    TASK_DISCARDED = "task.discarded"
     RESULT_READY = "result.ready"
     RESULT_SUPERSEDED = "result.superseded"
     FINDING_POSITIVE = "finding.positive"

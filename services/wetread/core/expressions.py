@@ -92,6 +92,8 @@ class Expression:
 
     text: str
     type: Type
+    names_instances: bool
+    """Whether it looks at single instances."""
     _run: Run
     _traced: Callable[[_Recorder], Run]
 
@@ -138,7 +140,8 @@ def compile_expression(text: str, *, results: frozenset[str] = frozenset(), expe
     def traced(recorder: _Recorder) -> Run:
         return _Compiler(source, results, recorder).build(tree, {})[1]
 
-    return Expression(source, kind, run, traced)
+    instances = any(isinstance(node, ast.Name) and node.id == "instances" for node in ast.walk(tree))
+    return Expression(source, kind, instances, run, traced)
 
 
 def _environment(namespace: Namespace) -> Env:

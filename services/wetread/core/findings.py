@@ -101,6 +101,16 @@ class Run(_Value):
     shadow: bool = False
 
 
+class StoredAttachment(_Value):
+    """A document or picture of a result and the artifact key of its bytes."""
+
+    name: str
+    media_type: str
+    key: str
+    capture: bool = False
+    """Also written into the study as Secondary Capture."""
+
+
 class ResultSet(_Value):
     """The outcome of one run, whatever it was: a study is never left without an answer."""
 
@@ -116,6 +126,7 @@ class ResultSet(_Value):
     """The selected instances in order along the normal (the planes of the mask)."""
     mask_key: str | None = None
     """Artifact key of the label mask (.npz, array ``mask`` [plane, row, column] uint8)."""
+    attachments: tuple[StoredAttachment, ...] = ()
     timings: dict[str, float] = Field(default_factory=dict)
     """Seconds per stage."""
 

@@ -54,6 +54,18 @@ REASONED: Final = frozenset({S.NOT_APPLICABLE, S.NOT_PROCESSABLE, S.FAILED, S.CA
 RETRYABLE: Final = frozenset({S.NOT_PROCESSABLE, S.FAILED, S.CANCELLED})
 """States without an answer that a person may ask to be tried again."""
 
+UNANSWERED: Final = RETRYABLE
+"""Final states in which a wanted task gave no answer (``on_failure`` of workflows)."""
+
+CANCELLABLE: Final = PENDING | {S.PRELIMINARY_POSITIVE}
+"""States that a person or a UPS client may call off."""
+
+RERUNNABLE: Final = READ | RETRYABLE
+"""States after which a run may be asked for again, with the model and the parameters of today."""
+
+BY_PERSON: Final = frozenset({"operator", "ups_request"})
+"""Reasons of ``cancelled`` that only a person takes back: no evaluation starts such a pair again."""
+
 _OUTCOMES: Final = READ | {S.NOT_APPLICABLE, S.NOT_PROCESSABLE, S.FAILED, S.CANCELLED}
 
 TRANSITIONS: Final[dict[AiState | None, frozenset[AiState]]] = {

@@ -62,6 +62,12 @@ class Retries(_Strict):
     backoff: Duration = 0.5
 
 
+class Fallback(_Strict):
+    """``run``: the task to run instead."""
+
+    run: Name
+
+
 class TaskSpec(_Strict):
     """One node. ``uses``: ``detector/<name>@<range>`` or ``evidence/standard`` (always done, listed for readers)."""
 
@@ -73,12 +79,32 @@ class TaskSpec(_Strict):
     timeout: Duration | None = None
     shadow: bool = False
     retries: Retries = Retries()
+    performer: Literal["own", "external"] = "own"
+    """``external``: the task is only offered as a workitem; the detector need not be installed."""
+    label: Annotated[str, Field(max_length=64)] = ""
+    """(0074,1202) of an offered workitem; empty: the workflow's name."""
+    claim_within: Duration | None = None
+    """How long a workitem is offered; unset: as long as the workflow may take."""
+    on_lease_lost: Literal["flag", "replace", "fail"] = "flag"
+    """What follows when an external performer falls silent: tell the operator, offer anew, or fail."""
+    on_failure: Literal["continue", "stop"] | Fallback = "continue"
+    """What follows when the task ends without an answer: nothing, no further task, or another task instead."""
 
     @property
     def detector(self) -> str | None:
         """Name of the detector, None for the built-in evidence task."""
         match = _USES.fullmatch(self.uses)
         return match["name"] if match else None
+
+    @property
+    def external(self) -> bool:
+        """Whether others perform it."""
+        return self.performer == "external"
+
+    @property
+    def fallback(self) -> str | None:
+        """The task that runs when this one ends without an answer."""
+        return self.on_failure.run if isinstance(self.on_failure, Fallback) else None
 
     @property
     def version_range(self) -> str:
@@ -129,6 +155,12 @@ class Workflow:
         """Its name."""
         return self.model.workflow
 
+    @property
+    def expressions(self) -> tuple[Expression, ...]:
+        """Every compiled condition."""
+        rules = (condition for condition, _ in self.triage)
+        return (self.when, *([self.stat_if] if self.stat_if else []), *self.conditions.values(), *rules)
+
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the typed content: the identity of a rule version."""
@@ -161,6 +193,10 @@ def check_workflow(model: WorkflowModel) -> Workflow:
             if need not in tasks:
                 msg = f"there is no task {need!r}"
                 raise WorkflowError(msg, (*where, "needs"))
+        if spec.external and spec.detector is None:
+            msg = "an external performer needs detector/<name>@<version range>"
+            raise WorkflowError(msg, (*where, "performer"))
+        _check_fallback(tasks, name, where)
     _check_acyclic(tasks)
     named = frozenset(name for name, spec in tasks.items() if spec.detector)
     return Workflow(
@@ -185,6 +221,23 @@ def _compiled(text: str, where: tuple[str | int, ...], results: frozenset[str] =
     except ExpressionError as error:
         msg = f"{error.detail} (line {error.line}, column {error.column} of the condition)"
         raise WorkflowError(msg, where) from error
+
+
+def _check_fallback(tasks: Mapping[str, TaskSpec], name: str, where: tuple[str | int, ...]) -> None:
+    fallback = tasks[name].fallback
+    if fallback is None:
+        return
+    if fallback not in tasks or tasks[fallback].detector is None:
+        msg = f"there is no task {fallback!r} with a detector"
+        raise WorkflowError(msg, (*where, "on_failure", "run"))
+    passed = {name}
+    following: str | None = fallback
+    while following is not None:
+        if following in passed:
+            msg = f"tasks fall back on one another in a circle: {', '.join(sorted(passed))}"
+            raise WorkflowError(msg, (*where, "on_failure", "run"))
+        passed.add(following)
+        following = tasks[following].fallback
 
 
 def _check_acyclic(tasks: Mapping[str, TaskSpec]) -> None:

@@ -17,6 +17,8 @@ EVALUATE: Final = "evaluate_study"
 QUIET: Final = "study_quiet"
 RUN: Final = "run_task"
 COMPOSE: Final = "compose_results"
+OPERATE: Final = "operate_task"
+"""What a person or an outside performer asks of a task, carried out by the orchestration."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,12 @@ QUEUES: Final[dict[str, Lane]] = {
     "maintenance": Lane(1, 1.0),
 }
 """Lanes of the embedded profile, which runs them all in one worker process."""
+
+
+LONG_LANES: Final = tuple(name for name in QUEUES if name.startswith("detector."))
+"""Lanes whose work takes long: a stopping process takes none of it any more."""
+SHORT_LANES: Final = ("control", "evidence", "notify")
+"""Lanes of what follows from running work: a stopping process still does it, so that no report waits for the next."""
 
 
 def detector_lane(priority: Priority) -> str:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from wetread.core.detector import LabelArray
 from wetread.core.errors import NotApplicable, NotFound, NotProcessable
 from wetread.core.findings import Run, result_json
 from wetread.core.identifiers import DEFAULT_TENANT, digest
@@ -56,7 +55,10 @@ def detect(
         began = time.perf_counter()
         execution, run = session.run(study)
         if execution.mask is not None and out is not None:
-            _write(out / f"{run.result_key}.npz", execution.mask)
+            _write(out / f"{run.result_key}.npz", mask_bytes(execution.mask))
+        if out is not None:
+            for item in execution.attachments:
+                _write(out / run.result_key / item.name, item.data)
         answer = result_json(execution.result, ())
         answer |= {"study_uid": run.study_uid, "series_uid": run.series_uid, "seconds": time.perf_counter() - began}
         results.append(answer)
@@ -107,6 +109,6 @@ class _Session:
         return run_record(request, self._installed.info, self._parameters, engine=engine, encoder_version=ENCODER)
 
 
-def _write(path: Path, mask: LabelArray) -> None:
+def _write(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(mask_bytes(mask))
+    path.write_bytes(data)

@@ -12,15 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from wetread.core.detector import BaseDetector, Context, LabelArray, Result, Volume
+from wetread.core.detector import Attachment, BaseDetector, Context, LabelArray, Result, Volume
 from wetread.core.dicom.volume import assemble
 from wetread.core.errors import ComputationFailed, ConfigurationError, NotApplicable, NotProcessable
-from wetread.core.findings import ResultSet, Run
+from wetread.core.findings import ResultSet, Run, StoredAttachment
 from wetread.core.manifest import Manifest
 from wetread.core.ports.inference import InferenceClient
 from wetread.core.ports.pixels import FrameDecoder
 from wetread.core.results import result_set
 from wetread.core.states import AiState
+from wetread.detection.artifact import attachment_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,7 @@ class Execution:
 
     result: ResultSet
     mask: LabelArray | None
+    attachments: tuple[Attachment, ...] = ()
 
 
 def merged_parameters(manifest: Manifest, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -87,6 +89,15 @@ def execute(
             operating_point=detector.card.default_operating_point or "",
             preliminary=preliminary,
             mask_key=mask_key if mask is not None else None,
+            attachments=tuple(
+                StoredAttachment(
+                    name=item.name,
+                    media_type=item.media_type,
+                    key=attachment_key(run.result_key, item.name),
+                    capture=item.capture,
+                )
+                for item in result.attachments
+            ),
             timings=clock.seconds,
         )
     except (NotApplicable, NotProcessable) as refusal:
@@ -97,7 +108,7 @@ def execute(
         raise
     except Exception as error:
         raise ComputationFailed("crashed", f"the detector failed with {type(error).__name__}") from error
-    return Execution(finished, mask)
+    return Execution(finished, mask, result.attachments)
 
 
 def refused(

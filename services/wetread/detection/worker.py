@@ -79,6 +79,8 @@ class Worker:
             del objects
             if execution.mask is not None:
                 self._ports.artifacts.put(run.tenant, key, mask_bytes(execution.mask))
+            for item, stored in zip(execution.attachments, execution.result.attachments, strict=True):
+                self._ports.artifacts.put(run.tenant, stored.key, item.data)
         timings = {"read": round(read, 6), **execution.result.timings}
         result = execution.result.model_copy(update={"timings": timings})
         return {"result": result.model_dump(mode="json", by_alias=True)}

@@ -6,18 +6,18 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from wetread.gateway.admission import Endpoint
 from wetread.gateway.capabilities import CapabilitiesEndpoint
 from wetread.gateway.changefeed import ChangeFeedEndpoints
 from wetread.gateway.deleting import DeleteEndpoint
 from wetread.gateway.qido import SearchEndpoints
 from wetread.gateway.rendered import RenderEndpoints
 from wetread.gateway.retrieval import RetrieveEndpoints
-from wetread.gateway.stow import StowEndpoint
 
 
 def routes(
     base_path: str,
-    stow: StowEndpoint,
+    stow: Endpoint,
     search: SearchEndpoints,
     retrieve: RetrieveEndpoints,
     rendered: RenderEndpoints,

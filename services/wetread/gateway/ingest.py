@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
+from wetread.core.dicom.header_memory import HeaderMemory
 from wetread.core.errors import NotFound, StorageFull, WetreadError
 from wetread.core.facts import Source
 from wetread.core.ports.archive import Archive, IndexEntry, KnownInstance
@@ -78,6 +79,7 @@ class GroupIngest:
         self.settings = settings or IngestSettings()
         self._clock = clock
         self._lock = threading.Lock()
+        self._memory = HeaderMemory(self.settings.header)
 
     def store(
         self,
@@ -107,8 +109,8 @@ class GroupIngest:
         self.commit([batch])
         return batch.outcomes
 
-    def prepare(self, part: Part, transfer: Transfer, *, study_uid: str | None = None) -> Prepared:
-        """Parse and validate one part of *transfer*."""
+    def prepare(self, part: Part | Sequence[Part], transfer: Transfer, *, study_uid: str | None = None) -> Prepared:
+        """Parse and validate one part of *transfer*, whole or in pieces."""
         return prepare(
             part,
             received_at=self._clock(),
@@ -116,6 +118,7 @@ class GroupIngest:
             study_uid=study_uid,
             own_result=transfer.own_result,
             limits=self.settings.header,
+            memory=self._memory,
         )
 
     def commit(self, batches: Sequence[Batch]) -> None:
@@ -158,6 +161,7 @@ class GroupIngest:
             with self._database.write() as tx:
                 self._archive.remove(tx, tenant, removal)
                 self._archive.move_marks(tx, [ref.locator])
+                self._outbox.study_removed(tx, tenant, removal.study_uid)
         return removal
 
     def replay_removal(self, tenant: str, removal: Removal, ref: ObjectRef) -> None:
@@ -176,6 +180,7 @@ class GroupIngest:
         try:
             with self._database.read() as tx:
                 known = self._archive.known(tx, tenant, [c.part.sop_uid for c in candidates])
+                candidates = self._living(tx, tenant, candidates)
             fresh = self._unknown(known, candidates)
             refs = self._objects.append(tenant, [(c.part.description, c.part.chunks) for c in fresh])
             for candidate, ref in zip(fresh, refs, strict=True):
@@ -185,7 +190,7 @@ class GroupIngest:
                 with self._database.write() as tx:
                     # Another process may have indexed the same instance since the look-up.
                     again = self._archive.known(tx, tenant, [c.part.sop_uid for c in fresh])
-                    fresh = self._unknown(again, fresh)
+                    fresh = self._unknown(again, self._living(tx, tenant, fresh))
                     self._write(tx, tenant, fresh, ended, events=True)
                     if refs:
                         self._archive.move_marks(tx, [refs[-1].locator])
@@ -194,6 +199,17 @@ class GroupIngest:
             return
         for candidate in fresh:
             candidate.batch.transfer.changed.add(candidate.part.study_uid)
+
+    def _living(self, tx: Transaction, tenant: str, candidates: list[_Candidate]) -> list[_Candidate]:
+        """Refuse results of our own for studies that were deleted meanwhile; return the rest."""
+        wanted = {c.part.study_uid for c in candidates if c.part.own_result}
+        gone = wanted - self._archive.existing(tx, tenant, sorted(wanted)) if wanted else set()
+        for candidate in candidates:
+            if candidate.part.own_result and candidate.part.study_uid in gone:
+                candidate.batch.outcomes[candidate.position] = replace(
+                    candidate.part.outcome, failure_reason=reasons.STUDY_MISMATCH, comment="the study was deleted"
+                )
+        return [c for c in candidates if not (c.part.own_result and c.part.study_uid in gone)]
 
     def _unknown(self, known: dict[str, KnownInstance], candidates: list[_Candidate]) -> list[_Candidate]:
         """Settle duplicates (of the index, and within the group) and return the rest."""
@@ -208,10 +224,11 @@ class GroupIngest:
                 fresh.append(candidate)
             else:
                 candidate.twin = part.sop_uid not in known
-                candidate.batch.outcomes[candidate.position] = self._duplicate(part, earlier)
+                candidate.batch.outcomes[candidate.position] = self._duplicate(candidate, earlier)
         return fresh
 
-    def _duplicate(self, part: Prepared, earlier: KnownInstance) -> InstanceOutcome:
+    def _duplicate(self, candidate: _Candidate, earlier: KnownInstance) -> InstanceOutcome:
+        part, tenant = candidate.part, candidate.batch.transfer.tenant
         assert part.facts is not None
         outcome = part.outcome
         if earlier.content_hash == part.facts.content_hash:
@@ -223,7 +240,7 @@ class GroupIngest:
                 warning_reason=None,
                 comment="this SOP Instance UID is stored under another study or series",
             )
-        if self.settings.duplicates == "keep_first":
+        if (self.settings.tenants.policy(tenant).duplicates or self.settings.duplicates) == "keep_first":
             return replace(
                 outcome,
                 warning_reason=reasons.WARNING_DISCARDED,

@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 
 class PartBuffer:
-    """``spool_bytes``: size beyond which the rest goes to *scratch*. ``view`` ends collecting."""
+    """``spool_bytes``: size beyond which the rest goes to *scratch*. ``pieces`` ends collecting."""
 
     def __init__(self, scratch: Path | None, spool_bytes: int) -> None:
         self._scratch = scratch
@@ -39,16 +39,15 @@ class PartBuffer:
         self.in_memory = 0
         return -held
 
-    def view(self) -> bytes | memoryview:
-        """Return the whole body; a spooled one as a mapping that lives as long as the view."""
+    def pieces(self) -> list[bytes | memoryview]:
+        """Return the body as it came; a spooled one as a mapping that lives as long as the view."""
         if self._file is not None:
             self._file.flush()
             mapped = mmap.mmap(self._file.fileno(), self.size, access=mmap.ACCESS_READ)
             self._file.close()
-            return memoryview(mapped)
-        body = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
-        self._pieces = []
-        return bytes(body)
+            return [memoryview(mapped)]
+        pieces, self._pieces = self._pieces, []
+        return pieces
 
     def discard(self) -> None:
         """Drop what was collected."""

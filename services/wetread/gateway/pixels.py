@@ -6,13 +6,13 @@ One frame is read and decoded at a time; the decoded size is checked before a de
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.encaps import encapsulate
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import UID
 
@@ -20,21 +20,17 @@ from wetread.core.dicom.attributes import Attributes, integer, text
 from wetread.core.dicom.frame_table import FrameTable
 from wetread.core.dicom.json_model import little_endian
 from wetread.core.dicom.transfer_syntax import EXPLICIT_LE, transfer_syntax
-from wetread.core.errors import NotAcceptable, NotFound, PayloadTooLarge
+from wetread.core.errors import NotFound, PayloadTooLarge
 from wetread.core.ports.archive import ArchivedInstance
 from wetread.core.ports.objects import ObjectStore
+from wetread.core.ports.pixels import FrameLayout, FrameSamples
+from wetread.gateway.transcoding import Transcoder, Undecodable
 
 _KEYWORDS: Final[Mapping[str, str]] = {
     "7FE00010": "PixelData",
     "7FE00008": "FloatPixelData",
     "7FE00009": "DoubleFloatPixelData",
 }
-
-
-class Undecodable(NotAcceptable):
-    """No installed decoder understands the stored frames (or they are damaged): they can only be had as stored."""
-
-    slug, title = "undecodable", "The stored pixel data cannot be decoded"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +49,19 @@ class PixelDescription:
     planar: int
 
     @property
-    def frame_bytes(self) -> int:
-        """Decoded size of one frame."""
-        return -(-self.rows * self.columns * self.samples * self.allocated // 8)
+    def layout(self) -> FrameLayout:
+        """The same as codecs take it."""
+        return FrameLayout(
+            rows=self.rows,
+            columns=self.columns,
+            samples=self.samples,
+            bits_allocated=self.allocated,
+            bits_stored=self.stored,
+            high_bit=self.stored - 1,
+            signed=self.signed,
+            photometric=self.photometric,
+            planar_configuration=self.planar,
+        )
 
 
 def describe(data: Attributes) -> PixelDescription:
@@ -81,12 +87,24 @@ def describe(data: Attributes) -> PixelDescription:
 
 
 class FrameReader:
-    """Reads and decodes frames of one instance. ``frame_bytes``: cap on a decoded frame."""
+    """Reads and decodes frames of one instance. ``frame_bytes``: cap on a decoded frame.
+
+    ``attributes`` gives the instance's metadata; it is asked only when frames have to be understood.
+    """
 
     def __init__(
-        self, objects: ObjectStore, instance: ArchivedInstance, attributes: Attributes, *, frame_bytes: int = 1 << 30
+        self,
+        objects: ObjectStore,
+        transcoder: Transcoder,
+        tenant: str,
+        instance: ArchivedInstance,
+        attributes: Callable[[], Attributes],
+        *,
+        frame_bytes: int = 1 << 30,
     ) -> None:
         self._objects = objects
+        self._transcoder = transcoder
+        self._tenant = tenant
         self._instance = instance
         self._attributes = attributes
         self._cap = frame_bytes
@@ -110,54 +128,65 @@ class FrameReader:
         return frame
 
     def native(self, number: int) -> bytes:
-        """Return frame *number* as uncompressed little endian values (Explicit VR Little Endian)."""
+        """Return frame *number* as uncompressed little endian values, laid out as the metadata say."""
         if not self.table.encapsulated:
-            return little_endian(self.stored(number), self.description.vr, little=self.syntax.little_endian)
+            frame = self.stored(number)
+            return frame if self.syntax.little_endian else little_endian(frame, self.description.vr, little=False)
         description = self.description
-        samples, found = self._decode(number)
-        planar = int(found.get("planar_configuration", 0) or 0)
-        if description.samples > 1 and planar != description.planar:
-            return _replanned(samples, description, planar)
-        return samples
+        values = self._unpacked(number, rgb=False).values
+        if description.allocated == 1:
+            return np.packbits(np.frombuffer(values, np.uint8), bitorder="little").tobytes()
+        if description.samples > 1 and description.planar == 1:
+            return _by_plane(values, description)
+        return values
+
+    def encoded(self, number: int, target: str) -> bytes:
+        """Return frame *number* losslessly compressed as *target*. Raises Undecodable."""
+        layout = self.description.layout
+        if layout.bits_allocated % 8 or self.description.keyword != "PixelData":
+            msg = "the pixel data do not fit the transfer syntax"
+            raise Undecodable(msg)
+        if self.table.encapsulated:
+            samples = self._unpacked(number, rgb=False)
+            layout = replace(layout, photometric=samples.photometric, planar_configuration=0)
+            values = samples.values
+        else:
+            values = self.native(number)
+        return self._transcoder.pack(self._tenant, self._instance, number, values, layout, target)
 
     def array(self, number: int) -> tuple[NDArray[Any], str]:
         """Return (samples as rows x columns [x samples], photometric interpretation), colour as RGB where known."""
-        description = self.description
         self._check(number)
-        runner_options = self._options(description)
         if self.table.encapsulated:
-            uid, source = self._instance.transfer_syntax_uid, encapsulate([self.stored(number)], has_bot=False)
-        else:
-            uid, source = EXPLICIT_LE, self.native(number)
+            samples = self._unpacked(number, rgb=True)
+            values = np.frombuffer(samples.values, np.dtype(samples.dtype)).reshape(samples.shape)
+            return values, samples.photometric
+        native = self.native(number)
         try:
-            values, found = get_decoder(UID(uid)).as_array(source, index=0, **runner_options)
+            values, found = get_decoder(UID(EXPLICIT_LE)).as_array(native, index=0, **self._options())
         except Exception as error:
             msg = "the stored pixel data cannot be decoded"
             raise Undecodable(msg) from error
-        return values, str(found.get("photometric_interpretation", description.photometric))
+        return values, str(found.get("photometric_interpretation", self.description.photometric))
 
-    @property
+    @cached_property
     def description(self) -> PixelDescription:
         """Pixel description, checked against the cap. Raises NotFound, PayloadTooLarge."""
-        description = describe(self._attributes)
-        if description.frame_bytes > self._cap:
+        description = describe(self._attributes())
+        if description.layout.frame_bytes > self._cap:
             msg = "a decoded frame would exceed the limit of this server"
             raise PayloadTooLarge(msg)
         return description
 
-    def _decode(self, number: int) -> tuple[bytes, Mapping[str, Any]]:
-        description = self.description
-        source = encapsulate([self.stored(number)], has_bot=False)
-        try:
-            decoder = get_decoder(UID(self._instance.transfer_syntax_uid))
-            decoded, found = decoder.as_buffer(source, index=0, **self._options(description))
-        except Exception as error:
-            # Codecs are C code behind many exception types; whatever they say, the frame cannot be decoded here.
-            msg = "the stored pixel data cannot be decoded"
-            raise Undecodable(msg) from error
-        return bytes(decoded), found
+    def _unpacked(self, number: int, *, rgb: bool) -> FrameSamples:
+        self._check(number)
+        layout = self.description.layout
+        return self._transcoder.unpack(
+            self._tenant, self._instance, number, lambda: self.stored(number), layout, rgb=rgb
+        )
 
-    def _options(self, description: PixelDescription) -> dict[str, Any]:
+    def _options(self) -> dict[str, Any]:
+        description = self.description
         return {
             "rows": description.rows,
             "columns": description.columns,
@@ -192,10 +221,8 @@ def _shift_bits(data: bytes, first: int, count: int) -> bytes:
     return np.packbits(bits, bitorder="little").tobytes()
 
 
-def _replanned(frame: bytes, description: PixelDescription, planar: int) -> bytes:
-    """Change between colour-by-pixel and colour-by-plane so that the frame agrees with the instance's metadata."""
+def _by_plane(frame: bytes, description: PixelDescription) -> bytes:
+    """Turn colour-by-pixel into colour-by-plane, so that the frame agrees with the instance's metadata."""
     values = np.frombuffer(frame, np.dtype(f"<u{max(description.allocated // 8, 1)}"))
-    rows, columns, samples = description.rows, description.columns, description.samples
-    if planar == 0:
-        return values.reshape(rows, columns, samples).transpose(2, 0, 1).tobytes()
-    return values.reshape(samples, rows, columns).transpose(1, 2, 0).tobytes()
+    pixels = values.reshape(description.rows, description.columns, description.samples)
+    return pixels.transpose(2, 0, 1).tobytes()

@@ -6,7 +6,6 @@ Pure computation on bytes; runs in any thread. What is wrong with a part ends in
 from __future__ import annotations
 
 import hashlib
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -15,9 +14,12 @@ import orjson
 
 from wetread.core.dicom.attributes import text
 from wetread.core.dicom.facts import SeriesHeader, age_years, instance_facts, series_header
+from wetread.core.dicom.file_meta import file_meta
 from wetread.core.dicom.frame_table import frame_table
 from wetread.core.dicom.header import Header, HeaderLimits, read_header
+from wetread.core.dicom.header_memory import HeaderMemory
 from wetread.core.dicom.json_model import JsonDataset, to_json
+from wetread.core.dicomweb.stored_metadata import pack
 from wetread.core.errors import InstanceRejected
 from wetread.core.facts import InstanceFacts, Source
 from wetread.core.identifiers import is_uid
@@ -27,10 +29,11 @@ from wetread.core.ports.objects import ObjectRef
 from wetread.gateway import reasons
 
 _DICOMDIR: Final = "1.2.840.10008.1.3.10"
-_IMPLEMENTATION: Final = "2.25.329800735698586629295641978511506172918"
-"""Implementation Class UID of file meta information that we have to write (PS3.10 7.1)."""
 
 Part = bytes | memoryview
+
+_HEAD_BYTES: Final = 1 << 16
+"""Enough for the header of most instances: it is looked at without joining what was received in pieces."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,21 +88,36 @@ class Prepared:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class _Parsed:
+    """``pieces``: the part as received. ``json``: its attributes as a JSON object."""
+
+    pieces: Sequence[Part]
+    header: Header
+    attributes: JsonDataset
+    json: bytes
+    clean: bool
+
+
 def prepare(
-    part: Part,
+    part: Part | Sequence[Part],
     *,
     received_at: float,
     source: Source,
     study_uid: str | None = None,
     own_result: bool = False,
     limits: HeaderLimits | None = None,
+    memory: HeaderMemory | None = None,
 ) -> Prepared:
-    """Parse and validate *part*. ``study_uid``: the study that the request's URL names."""
+    """Parse and validate *part* (whole, or in pieces). ``study_uid``: the study that the request's URL names.
+
+    ``memory``: of earlier headers, for speed.
+    """
     try:
-        header = read_header(part, limits)
-        attributes, clean = to_json(header)
+        parsed = _parse([part] if isinstance(part, Part) else part, limits, memory)
     except InstanceRejected as error:
         return Prepared(InstanceOutcome(None, None, None, failure_reason=error.reason, comment=error.detail))
+    attributes = parsed.attributes
     problem = _identity_problem(attributes, study_uid)
     outcome = InstanceOutcome(
         _uid_or_none(attributes, "00080016"),
@@ -110,24 +128,35 @@ def prepare(
     if problem is not None:
         reason, comment = problem
         return Prepared(replace(outcome, failure_reason=reason, comment=comment))
-    return _accepted(part, header, attributes, outcome, clean, received_at, source, own_result)
+    return _accepted(parsed, outcome, received_at, source, own_result)
+
+
+def _parse(pieces: Sequence[Part], limits: HeaderLimits | None, memory: HeaderMemory | None) -> _Parsed:
+    if memory is not None:
+        size = sum(len(piece) for piece in pieces)
+        first = memoryview(pieces[0]) if pieces else memoryview(b"")
+        head = bytes(first[:_HEAD_BYTES])
+        if len(head) < _HEAD_BYTES and len(pieces) > 1:
+            head = b"".join([head, *pieces[1:]])[:_HEAD_BYTES]
+        plain = memory.read(head, size)
+        if plain is not None:
+            return _Parsed(pieces, plain.header, plain.attributes, plain.json, plain.clean)
+    whole = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+    header = read_header(whole, limits)
+    attributes, clean = to_json(header)
+    return _Parsed([whole], header, attributes, orjson.dumps(attributes), clean)
 
 
 def _accepted(
-    part: Part,
-    header: Header,
-    attributes: JsonDataset,
-    outcome: InstanceOutcome,
-    clean: bool,
-    received_at: float,
-    source: Source,
-    own_result: bool,
+    parsed: _Parsed, outcome: InstanceOutcome, received_at: float, source: Source, own_result: bool
 ) -> Prepared:
-    warnings: list[str] = [] if clean else ["charset"]
-    chunks: list[Part] = [part]
+    header, attributes = parsed.header, parsed.attributes
+    warnings: list[str] = [] if parsed.clean else ["charset"]
+    chunks = list(parsed.pieces)
+    digest = _digest(chunks, header)
     if not header.complete_file:
-        lead = file_meta(outcome, header.transfer_syntax_uid)
-        chunks = [lead, memoryview(part)[header.dataset_start :]]
+        lead = file_meta(outcome.sop_class_uid or "", outcome.sop_instance_uid or "", header.transfer_syntax_uid)
+        chunks = [lead, *_behind(chunks, header.dataset_start)]
         shift = len(lead) - header.dataset_start
         warnings.append("file-meta")
         outcome = replace(
@@ -137,8 +166,6 @@ def _accepted(
         )
     else:
         shift = 0
-    digest = hashlib.sha256(memoryview(part)[header.dataset_start :])
-    digest.update(header.transfer_syntax_uid.encode())
     description = {
         "received": received_at,
         "source": {"ae": source.ae, "client": source.client, "site": source.site},
@@ -149,20 +176,37 @@ def _accepted(
         description=orjson.dumps(description),
         chunks=chunks,
         size=sum(len(chunk) for chunk in chunks),
-        facts=instance_facts(
-            attributes, content_hash=digest.hexdigest(), transfer_syntax_uid=header.transfer_syntax_uid
-        ),
+        facts=instance_facts(attributes, content_hash=digest, transfer_syntax_uid=header.transfer_syntax_uid),
         series=series_header(attributes),
         series_uid=text(attributes, "0020000E"),
         age_years=age_years(attributes),
         attributes=attributes,
-        metadata=zlib.compress(orjson.dumps(attributes), 1),
+        metadata=pack(parsed.json),
         frames=frame_table(header, attributes, shift=shift).to_json(),
         received_at=received_at,
         source=source,
         own_result=own_result,
         warnings=tuple(warnings),
     )
+
+
+def _behind(pieces: Sequence[Part], start: int) -> list[Part]:
+    """Return what lies behind the first *start* bytes."""
+    rest: list[Part] = []
+    for piece in pieces:
+        if start < len(piece):
+            rest.append(memoryview(piece)[start:])
+        start = max(start - len(piece), 0)
+    return rest
+
+
+def _digest(pieces: Sequence[Part], header: Header) -> str:
+    """Return the identity of a content: SHA-256 over the data set and its transfer syntax."""
+    digest = hashlib.sha256()
+    for piece in _behind(pieces, header.dataset_start):
+        digest.update(piece)
+    digest.update(header.transfer_syntax_uid.encode())
+    return digest.hexdigest()
 
 
 def _identity_problem(attributes: JsonDataset, study_uid: str | None) -> tuple[int, str] | None:
@@ -188,26 +232,3 @@ def _identity_problem(attributes: JsonDataset, study_uid: str | None) -> tuple[i
 def _uid_or_none(attributes: JsonDataset, tag: str) -> str | None:
     value = text(attributes, tag)
     return value if value and is_uid(value) else None
-
-
-def file_meta(outcome: InstanceOutcome, transfer_syntax_uid: str) -> bytes:
-    """Return preamble, prefix and file meta information for a data set that came without (PS3.10 7.1)."""
-    elements = b"".join(
-        [
-            _element(0x0001, b"OB", b"\x00\x01"),
-            _element(0x0002, b"UI", (outcome.sop_class_uid or "").encode()),
-            _element(0x0003, b"UI", (outcome.sop_instance_uid or "").encode()),
-            _element(0x0010, b"UI", transfer_syntax_uid.encode()),
-            _element(0x0012, b"UI", _IMPLEMENTATION.encode()),
-        ]
-    )
-    group_length = b"\x02\x00\x00\x00UL\x04\x00" + len(elements).to_bytes(4, "little")
-    return bytes(128) + b"DICM" + group_length + elements
-
-
-def _element(number: int, vr: bytes, value: bytes) -> bytes:
-    value += b"\0" if len(value) % 2 else b""
-    tag = b"\x02\x00" + number.to_bytes(2, "little")
-    if vr == b"OB":
-        return tag + vr + b"\0\0" + len(value).to_bytes(4, "little") + value
-    return tag + vr + len(value).to_bytes(2, "little") + value

@@ -11,15 +11,17 @@ from anyio.to_thread import run_sync
 from starlette.requests import Request
 from starlette.responses import Response
 
+from wetread.core.dicomweb.fragments import SeriesAnswers
 from wetread.core.dicomweb.levels import AVAILABILITY, DEFAULTS, REQUIRED, RETRIEVE_URL, Level, level_of
-from wetread.core.dicomweb.media_types import DICOM_JSON, accepts, parse_accept
+from wetread.core.dicomweb.media_types import parse_accept
 from wetread.core.dicomweb.query import Query, parse_query
-from wetread.core.errors import InvalidInput, NotAcceptable
+from wetread.core.errors import InvalidInput
 from wetread.core.identifiers import check_uid
-from wetread.core.ports.archive import Archive, Match, SearchPage
+from wetread.core.ports.archive import COUNT_LIMIT, Archive, Match, SearchPage
 from wetread.core.ports.database import Database
 from wetread.gateway.responses import base_url, data_response, etag_of, warning_299
 from wetread.gateway.settings import GatewaySettings
+from wetread.gateway.xml_answers import wants_xml, xml_response
 
 
 class UriTooLong(InvalidInput):
@@ -54,9 +56,7 @@ class SearchEndpoints:
             msg = f"the query is longer than {self._settings.url_bytes} bytes"
             raise UriTooLong(msg)
         ranges = parse_accept(request.headers.get("accept"), request.query_params.get("accept"))
-        if not accepts(ranges, DICOM_JSON):
-            msg = f"searches are answered as {DICOM_JSON}"
-            raise NotAcceptable(msg)
+        as_xml = wants_xml(ranges)
         study, series = request.path_params.get("study"), request.path_params.get("series")
         for uid, name in ((study, "Study Instance UID"), (series, "Series Instance UID")):
             if uid is not None:
@@ -73,17 +73,43 @@ class SearchEndpoints:
             warnings.append(
                 warning_299(base, f"There are {least}{page.remaining} additional results that can be requested")
             )
-        if not page.matches and self._settings.qido_empty_status == 204:
+        if not page.matches and (as_xml or self._settings.qido_empty_status == 204):
             return Response(status_code=204)
+        if as_xml:
+            return await run_sync(self._as_xml, request, (tenant, body, warnings), body, warnings)
         return data_response(request, body, etag=etag_of(tenant, body, warnings), warnings=warnings)
+
+    @staticmethod
+    def _as_xml(request: Request, version: object, body: bytes, warnings: list[str]) -> Response:
+        return xml_response(request, orjson.loads(body), version=version, warnings=warnings)
 
     def _run(
         self, tenant: str, query: Query, study: str | None, series: str | None, base: str
     ) -> tuple[SearchPage, bytes]:
+        plain = self._plain(tenant, query, study, series, base)
+        if plain is not None:
+            return plain
         with self._database.read() as tx:
             page = self._archive.search(tx, tenant, query, study_uid=study, series_uid=series)
         within = (study is not None, series is not None)
         return page, orjson.dumps([render(match, query, base, within=within) for match in page.matches])
+
+    def _plain(
+        self, tenant: str, query: Query, study: str | None, series: str | None, base: str
+    ) -> tuple[SearchPage, bytes] | None:
+        """Answer for all instances of a series from their fragments, nothing parsed; None for any other search."""
+        asks_more = query.keys or query.include or query.include_all or not query.page
+        if study is None or series is None or query.level is not Level.INSTANCE or asks_more:
+            return None
+        with self._database.read() as tx:
+            page = self._archive.fragments(tx, tenant, study, series, limit=query.page, offset=query.offset)
+        answers = SeriesAnswers(base, study, series)
+        objects = [answers.answer(one.attributes, one.sop_uid, one.transfer_syntax_uid) for one in page.instances]
+        if not objects or None in objects:
+            return None
+        matches = tuple(Match(study, series, one.sop_uid, {}) for one in page.instances)
+        found = SearchPage(matches, min(page.remaining, COUNT_LIMIT), page.remaining >= COUNT_LIMIT)
+        return found, b"[" + b",".join(filter(None, objects)) + b"]"
 
 
 def render(match: Match, query: Query, base: str, *, within: tuple[bool, bool]) -> dict[str, Mapping[str, Any]]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from anyio.to_thread import run_sync
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from wetread.core.errors import InvalidInput
 
@@ -61,6 +62,28 @@ def part_of(request: Request, body: bytes, headers: Mapping[str, str]) -> Respon
         return Response(body, headers={**headers, "Accept-Ranges": "bytes"})
     start, count = wanted
     return _partial(body[start : start + count], start, len(body), headers)
+
+
+def parts_of(request: Request, pieces: Sequence[bytes], headers: Mapping[str, str]) -> Response:
+    """Return the body that *pieces* make, or the range of it that is asked for, without joining what is sent whole."""
+    if "range" in request.headers:
+        return part_of(request, b"".join(pieces), headers)
+    length = sum(len(piece) for piece in pieces)
+    return _Pieces(pieces, {**headers, "Accept-Ranges": "bytes", "Content-Length": str(length)})
+
+
+class _Pieces(Response):
+    """A response whose body is sent piece by piece."""
+
+    def __init__(self, pieces: Sequence[bytes], headers: Mapping[str, str]) -> None:
+        super().__init__(headers=headers)
+        self._pieces = pieces
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - of ASGI
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        for piece in self._pieces:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 async def read_part(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
 from anyio.to_thread import run_sync
@@ -14,11 +15,11 @@ from wetread.core.dicomweb.media_types import accepts, parse_accept
 from wetread.core.dicomweb.multipart import MultipartWriter
 from wetread.core.errors import InvalidInput, NotAcceptable, NotFound
 from wetread.core.ports.archive import ArchivedInstance
-from wetread.gateway.pixels import Undecodable
 from wetread.gateway.rendering import FORMATS, RenderOptions, icon, parse_options, render, thumbnail
 from wetread.gateway.responses import DATA_HEADERS, base_url, etag_of, not_modified, warning_299
 from wetread.gateway.retrieval import RetrieveEndpoints
 from wetread.gateway.settings import GatewaySettings
+from wetread.gateway.transcoding import Undecodable
 
 _THUMBNAIL_SIDE: Final = 128
 _IMAGES_PER_ANSWER: Final = 500
@@ -49,7 +50,7 @@ class RenderEndpoints:
             return same
         headers = {"ETag": etag, "Vary": "Accept", **DATA_HEADERS}
         picks = _picks(found, frames, every=single is None)
-        images = await run_sync(self._images, request, picks, options, media)
+        images = await run_sync(self._images, request, picks, options, media, limiter=self._retrieve.codec_turns)
         if single is not None:
             response = Response(images[0], headers=headers | {"Content-Type": media})
         else:
@@ -76,9 +77,16 @@ class RenderEndpoints:
         tenant = str(getattr(request.state, "tenant", "default"))
         images = []
         for item, frame in picks:
-            reader = self._retrieve.reader(request, item)
-            images.append(render(reader, self._retrieve.attributes(tenant, item), frame, options, media))
+            key = (tenant, item.content_hash, "rendered", frame, options, media)
+            drawing = partial(self._render, request, tenant, item, frame, options, media)
+            images.append(self._retrieve.transcoder.cache.get(key, drawing, len))
         return images
+
+    def _render(
+        self, request: Request, tenant: str, item: ArchivedInstance, frame: int, options: RenderOptions, media: str
+    ) -> bytes:
+        reader = self._retrieve.reader(request, item)
+        return render(reader, self._retrieve.attributes(tenant, item), frame, options, media)
 
     async def thumbnail(self, request: Request) -> Response:
         """``GET .../thumbnail``: middle frame of the middle image, small, without text; an icon where there is none."""
@@ -93,7 +101,7 @@ class RenderEndpoints:
         if same is not None:
             return same
         picks = _picks(found, frames, every=False, middle=True)
-        body = await run_sync(self._thumbnail, request, picks)
+        body = await run_sync(self._thumbnail, request, picks, limiter=self._retrieve.codec_turns)
         return Response(body, headers={"Content-Type": "image/jpeg", "ETag": etag, **DATA_HEADERS})
 
     def _thumbnail(self, request: Request, picks: Sequence[tuple[ArchivedInstance, int]]) -> bytes:
@@ -101,6 +109,10 @@ class RenderEndpoints:
             return icon(_THUMBNAIL_SIDE)
         item, frame = picks[0]
         tenant = str(getattr(request.state, "tenant", "default"))
+        key = (tenant, item.content_hash, "thumbnail", frame)
+        return self._retrieve.transcoder.cache.get(key, partial(self._small, request, tenant, item, frame), len)
+
+    def _small(self, request: Request, tenant: str, item: ArchivedInstance, frame: int) -> bytes:
         try:
             reader = self._retrieve.reader(request, item)
             return thumbnail(reader, self._retrieve.attributes(tenant, item), frame, _THUMBNAIL_SIDE)

@@ -13,7 +13,8 @@ from PIL import Image
 
 from wetread.core.dicom.attributes import numbers, text
 from wetread.core.errors import InvalidInput
-from wetread.gateway.pixels import FrameReader, Undecodable
+from wetread.gateway.pixels import FrameReader
+from wetread.gateway.transcoding import Undecodable
 from wetread.gateway.windowing import (
     Window,
     apply_voi_lut,

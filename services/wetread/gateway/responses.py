@@ -84,13 +84,16 @@ def data_response(
     media_type: str = DICOM_JSON,
     warnings: Sequence[str] = (),
     status: int = 200,
+    coding: str = "",
 ) -> Response:
-    """Return cacheable JSON, gzipped when the client takes it and it is worth it."""
+    """Return cacheable JSON, gzipped when the client takes it and it is worth it. ``coding``: its own."""
     same = not_modified(request, etag)
     if same is not None:
         return same
     headers = {"Content-Type": media_type, "ETag": etag, "Vary": "Accept, Accept-Encoding", **DATA_HEADERS}
-    if len(body) >= _GZIP_FROM and takes_gzip(request):
+    if coding:
+        headers["Content-Encoding"] = coding
+    elif len(body) >= _GZIP_FROM and takes_gzip(request):
         body = gzip.compress(body, 1)
         headers["Content-Encoding"] = "gzip"
     response = Response(body, status, headers)

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
-import zlib
+from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
 import orjson
+from anyio import CapacityLimiter
 from anyio.to_thread import run_sync
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from wetread.core.dicom.header import Element, Header, read_header
 from wetread.core.dicom.json_model import little_endian
-from wetread.core.dicomweb.media_types import DICOM, DICOM_JSON, OCTETS, MediaType, accepts, parse_accept
+from wetread.core.dicom.lossless import obstacle
+from wetread.core.dicomweb import stored_metadata
+from wetread.core.dicomweb.media_types import DICOM, OCTETS, MediaType, parse_accept
 from wetread.core.dicomweb.multipart import MultipartWriter
 from wetread.core.errors import InvalidInput, NotAcceptable, NotFound
 from wetread.core.identifiers import check_uid
@@ -23,26 +27,38 @@ from wetread.core.ports.archive import Archive, ArchivedInstance, SeriesMetadata
 from wetread.core.ports.database import Database
 from wetread.core.ports.objects import ObjectStore
 from wetread.gateway.archives import ZIP, ZipStream, zip_range
-from wetread.gateway.negotiation import NATIVE, STORED, Choice, choose_frames, choose_instance
-from wetread.gateway.pixels import FrameReader, Undecodable
-from wetread.gateway.ranges import part_of, read_part
-from wetread.gateway.recode import to_explicit_little_endian
-from wetread.gateway.responses import DATA_HEADERS, base_url, data_response, etag_of, not_modified
+from wetread.gateway.negotiation import ENCODED, NATIVE, STORED, Choice, choose_frames, choose_instance
+from wetread.gateway.pixels import FrameReader
+from wetread.gateway.ranges import part_of, parts_of, read_part
+from wetread.gateway.responses import DATA_HEADERS, base_url, data_response, etag_of, not_modified, takes_gzip
 from wetread.gateway.settings import GatewaySettings
+from wetread.gateway.transcoding import Transcoder, Undecodable
+from wetread.gateway.xml_answers import wants_xml, xml_response
 
 _FRAMES: Final = re.compile(r"[0-9]{1,9}(?:,[0-9]{1,9})*")
 _BULK_PATH: Final = re.compile(r"[0-9A-Fa-f]{8}(?:/[0-9]{1,6}/[0-9A-Fa-f]{8})*")
-_BULK_KEY: Final = b'"BulkDataURI":"'
+_AHEAD: Final = 2
+"""Instances that are read while earlier ones are being sent."""
 
 
 class RetrieveEndpoints:
     """The retrieve resources."""
 
-    def __init__(self, database: Database, archive: Archive, objects: ObjectStore, settings: GatewaySettings) -> None:
+    def __init__(
+        self,
+        database: Database,
+        archive: Archive,
+        objects: ObjectStore,
+        transcoder: Transcoder,
+        settings: GatewaySettings,
+    ) -> None:
         self._database = database
         self._archive = archive
         self._objects = objects
+        self.transcoder = transcoder
         self._settings = settings
+        # Who waits for a codec waits here, not in the threads that everything else needs.
+        self.codec_turns = CapacityLimiter(settings.codec_processes * 2)
 
     async def instances(self, request: Request) -> Response:
         """``GET`` of a study, series or instance: PS3.10 files."""
@@ -51,11 +67,17 @@ class RetrieveEndpoints:
         ranges = _ranges(request)
         zipped = None if single else zip_range(ranges)
         ranges = (zipped,) if zipped is not None else ranges
-        plans = [choose_instance(ranges, item.transfer_syntax_uid, single=single, lossy=item.lossy) for item in found]
+        encodable = self.transcoder.targets
+        plans = [
+            choose_instance(ranges, item.transfer_syntax_uid, single=single, lossy=item.lossy, encodable=encodable)
+            for item in found
+        ]
         etag = etag_of([(item.sop_uid, item.content_hash) for item in found], plans, zipped is not None)
         same = not_modified(request, etag)
         if same is not None:
             return same
+        if any(plan[0].form == ENCODED for plan in plans):
+            await run_sync(self._check_encodable, request, found, plans)
         headers = {"ETag": etag, "Vary": "Accept", **DATA_HEADERS}
         if single and not plans[0][0].multipart:
             stored = plans[0][0]
@@ -65,22 +87,23 @@ class RetrieveEndpoints:
                 part = await read_part(request, found[0].ref.length, reading, typed)
                 if part is not None:
                     return part
-            body, choice = await run_sync(self._instance, found[0], plans[0])
+            body, choice = await self._instance(request, found[0], plans[0])
             return part_of(request, body, headers | {"Content-Type": choice.content_type})
         if zipped is not None:
             named = {"Content-Type": ZIP, "Content-Disposition": 'attachment; filename="dicom.zip"'}
-            first = await run_sync(self._instance, found[0], plans[0])
-            return StreamingResponse(self._members(found, plans, first[0]), headers=headers | named)
+            first = await self._instance(request, found[0], plans[0])
+            return StreamingResponse(self._members(request, found, plans, first[0]), headers=headers | named)
         writer = MultipartWriter(DICOM, boundary=etag.strip('"'))
-        first = await run_sync(self._instance, found[0], plans[0])
+        first = await self._instance(request, found[0], plans[0])
         headers["Content-Type"] = writer.content_type
         base = base_url(request, self._settings)
         if all(plan[0].form == STORED for plan in plans):
             headers["Content-Length"] = str(self._stored_length(writer.boundary, found, plans, base))
-        return StreamingResponse(self._parts(writer, found, plans, first, base), headers=headers)
+        return StreamingResponse(self._parts(request, writer, found, plans, first, base), headers=headers)
 
     async def _parts(
         self,
+        request: Request,
         writer: MultipartWriter,
         found: Sequence[ArchivedInstance],
         plans: Sequence[list[Choice]],
@@ -88,14 +111,24 @@ class RetrieveEndpoints:
         base: str,
     ) -> AsyncIterator[bytes]:
         """Yield the parts. An instance that cannot be read ends the connection without the final delimiter."""
-        for number, (item, plan) in enumerate(zip(found, plans, strict=True)):
-            body, choice = first if number == 0 else await run_sync(self._instance, item, plan)
-            yield writer.begin(choice.content_type, len(body), _instance_url(base, item))
-            yield body
-        yield writer.end()
+        yield writer.begin(first[1].content_type, len(first[0]), _instance_url(base, found[0]))
+        yield first[0]
+        waiting = list(zip(found, plans, strict=True))[:0:-1]
+        reading: deque[asyncio.Task[tuple[bytes, Choice]]] = deque()
+        try:
+            for item in found[1:]:
+                while waiting and len(reading) < _AHEAD:
+                    reading.append(asyncio.create_task(self._instance(request, *waiting.pop())))
+                body, choice = await reading.popleft()
+                yield writer.begin(choice.content_type, len(body), _instance_url(base, item))
+                yield body
+            yield writer.end()
+        finally:
+            for task in reading:
+                task.cancel()
 
     async def _members(
-        self, found: Sequence[ArchivedInstance], plans: Sequence[list[Choice]], first: bytes
+        self, request: Request, found: Sequence[ArchivedInstance], plans: Sequence[list[Choice]], first: bytes
     ) -> AsyncIterator[bytes]:
         """Yield a zip archive. An instance that cannot be read ends the connection without the central directory."""
         archive = ZipStream()
@@ -104,7 +137,7 @@ class RetrieveEndpoints:
             if item.series_uid != current:
                 series, number, current = series + 1, 0, item.series_uid
             number += 1
-            body = first if (series, number) == (1, 1) else (await run_sync(self._instance, item, plan))[0]
+            body = first if (series, number) == (1, 1) else (await self._instance(request, item, plan))[0]
             yield await run_sync(archive.add, series, number, body)
         yield archive.end()
 
@@ -118,31 +151,42 @@ class RetrieveEndpoints:
             total += item.ref.length
         return total + len(writer.end())
 
-    def _instance(self, item: ArchivedInstance, plan: Sequence[Choice]) -> tuple[bytes, Choice]:
+    async def _instance(self, request: Request, item: ArchivedInstance, plan: Sequence[Choice]) -> tuple[bytes, Choice]:
         """Return the bytes of one instance in the first form of *plan* that is possible."""
-        stored = self._objects.read(item.ref)
         problem: Undecodable | None = None
         for choice in plan:
             if choice.form == STORED:
-                return stored, choice
+                return await run_sync(self._objects.read, item.ref), choice
+            converting = partial(self.transcoder.instance, tenant_of(request), item, choice.transfer_syntax)
             try:
-                return to_explicit_little_endian(stored), choice
+                return await run_sync(converting, limiter=self.codec_turns), choice
             except Undecodable as error:
                 problem = error
         assert problem is not None
         raise problem
 
+    def _check_encodable(
+        self, request: Request, found: Sequence[ArchivedInstance], plans: Sequence[list[Choice]]
+    ) -> None:
+        """Refuse before the first byte what a compressed syntax cannot carry. Raises NotAcceptable."""
+        for item, plan in zip(found, plans, strict=True):
+            if plan[0].form != ENCODED:
+                continue
+            problem = obstacle(self.attributes(tenant_of(request), item), plan[0].transfer_syntax)
+            if problem:
+                raise NotAcceptable(problem)
+
     async def frames(self, request: Request) -> Response:
         """``GET .../frames/{list}``: 1-based frame numbers, in the order asked for."""
         numbers = self.frame_numbers(request)
         (item,) = await run_sync(self.find, request)
-        plan = choose_frames(_ranges(request), item.transfer_syntax_uid, one=len(numbers) == 1, lossy=item.lossy)
+        plan = self._frame_plan(_ranges(request), item, one=len(numbers) == 1)
         etag = etag_of(item.content_hash, numbers, plan)
         same = not_modified(request, etag)
         if same is not None:
             return same
-        reader = await run_sync(self.reader, request, item)
-        frames, choice = await run_sync(_read_frames, reader, numbers, plan)
+        limiter = None if plan[0].form == STORED else self.codec_turns
+        frames, choice = await run_sync(_read_frames, self.reader(request, item), numbers, plan, limiter=limiter)
         headers = {"ETag": etag, "Vary": "Accept", **DATA_HEADERS}
         if not choice.multipart:
             return part_of(request, frames[0], headers | {"Content-Type": choice.content_type})
@@ -151,25 +195,31 @@ class RetrieveEndpoints:
         pieces: list[bytes] = []
         for number, frame in zip(numbers, frames, strict=True):
             pieces += [writer.begin(choice.content_type, len(frame), f"{url}/frames/{number}"), frame]
+        pieces.append(writer.end())
         # The boundary is made of the entity tag, so that a range of the whole body can be asked for (PS3.18 8.6.1.2).
-        body = b"".join([*pieces, writer.end()])
-        return part_of(request, body, headers | {"Content-Type": writer.content_type})
+        return parts_of(request, pieces, headers | {"Content-Type": writer.content_type})
 
     async def metadata(self, request: Request) -> Response:
-        """``GET .../metadata``: DICOM JSON of every instance, bulk values by address."""
-        if not accepts(_ranges(request), DICOM_JSON):
-            msg = f"metadata is available as {DICOM_JSON}"
-            raise NotAcceptable(msg)
+        """``GET .../metadata``: DICOM JSON or XML of every instance, bulk values by address."""
+        as_xml = wants_xml(_ranges(request))
         base = base_url(request, self._settings)
-        body, versions = await run_sync(self._metadata, request, base)
-        return data_response(request, body, etag=etag_of(versions, base, sorted(request.path_params.items())))
+        coding = "gzip" if takes_gzip(request) and not as_xml else ""
+        body, versions = await run_sync(self._metadata, request, base, coding)
+        version = tenant_of(request), versions, base, sorted(request.path_params.items())
+        if as_xml:
+            return await run_sync(lambda: xml_response(request, orjson.loads(body), version=version))
+        return data_response(request, body, etag=etag_of(*version), coding=coding)
 
-    def _metadata(self, request: Request, base: str) -> tuple[bytes, list[tuple[str, int]]]:
+    def _metadata(self, request: Request, base: str, coding: str) -> tuple[bytes, list[tuple[str, int]]]:
         path = path_of(request)
         with self._database.read() as tx:
             found = self._archive.metadata(tx, tenant_of(request), *path)
+        versions = [(group.series_uid, group.version) for group in found]
+        if coding:
+            members = ((stored, _url_in(base, group, uid)) for group in found for uid, stored in group.instances)
+            return stored_metadata.gzip_array(members), versions
         pieces = [addressed(stored, base, group, uid) for group in found for uid, stored in group.instances]
-        return b"[" + b",".join(pieces) + b"]", [(group.series_uid, group.version) for group in found]
+        return b"[" + b",".join(pieces) + b"]", versions
 
     async def bulkdata(self, request: Request) -> Response:
         """``GET .../bulkdata/{path}``: one value, little endian, by the address that metadata gave."""
@@ -206,7 +256,7 @@ class RetrieveEndpoints:
             raise NotFound(msg)
         tag, vr, start, length, _ = element
         if header.pixels is not None and header.pixels.fragments is not None and tag == header.pixels.tag:
-            plan = choose_frames(ranges, item.transfer_syntax_uid, one=False, lossy=item.lossy)
+            plan = self._frame_plan(ranges, item, one=False)
             reader = self._reader(tenant, item)
             frames, choice = _read_frames(reader, list(range(1, reader.count + 1)), plan)
             return frames, choice.content_type
@@ -215,6 +265,10 @@ class RetrieveEndpoints:
             raise NotAcceptable(msg)
         value = bytes(header.data[start : start + length])
         return [little_endian(value, vr, little=header.little_endian)], OCTETS
+
+    def _frame_plan(self, ranges: Sequence[MediaType], item: ArchivedInstance, *, one: bool) -> list[Choice]:
+        encodable = self.transcoder.targets
+        return choose_frames(ranges, item.transfer_syntax_uid, one=one, lossy=item.lossy, encodable=encodable)
 
     def find(self, request: Request) -> list[ArchivedInstance]:
         """Return the instances that the request's path names. Raises NotFound."""
@@ -226,14 +280,15 @@ class RetrieveEndpoints:
         return self._reader(tenant_of(request), item)
 
     def _reader(self, tenant: str, item: ArchivedInstance) -> FrameReader:
-        attributes = self.attributes(tenant, item)
-        return FrameReader(self._objects, item, attributes, frame_bytes=self._settings.frame_bytes)
+        attributes = partial(self.attributes, tenant, item)
+        limit = self._settings.frame_bytes
+        return FrameReader(self._objects, self.transcoder, tenant, item, attributes, frame_bytes=limit)
 
     def attributes(self, tenant: str, item: ArchivedInstance) -> Mapping[str, Mapping[str, Any]]:
         """Return the stored metadata of one instance."""
         with self._database.read() as tx:
             (group,) = self._archive.metadata(tx, tenant, item.study_uid, item.series_uid, item.sop_uid)
-        found: Mapping[str, Mapping[str, Any]] = orjson.loads(zlib.decompress(group.instances[0][1]))
+        found: Mapping[str, Mapping[str, Any]] = orjson.loads(stored_metadata.unpack(group.instances[0][1]))
         return found
 
     def frame_numbers(self, request: Request) -> list[int]:
@@ -269,8 +324,11 @@ def path_of(request: Request) -> tuple[str, str | None, str | None]:
 
 def addressed(stored: bytes, base: str, group: SeriesMetadata, sop_uid: str) -> bytes:
     """Return the JSON of an instance from its stored metadata, bulk data addresses made absolute."""
-    url = f"{base}/studies/{group.study_uid}/series/{group.series_uid}/instances/{sop_uid}"
-    return zlib.decompress(stored).replace(_BULK_KEY, _BULK_KEY + url.encode())
+    return stored_metadata.addressed(stored, _url_in(base, group, sop_uid))
+
+
+def _url_in(base: str, group: SeriesMetadata, sop_uid: str) -> bytes:
+    return f"{base}/studies/{group.study_uid}/series/{group.series_uid}/instances/{sop_uid}".encode()
 
 
 def _ranges(request: Request) -> tuple[MediaType, ...]:
@@ -290,6 +348,8 @@ def _read_frames(reader: FrameReader, numbers: Sequence[int], plan: Sequence[Cho
     problem: Undecodable | None = None
     for choice in plan:
         try:
+            if choice.form == ENCODED:
+                return [reader.encoded(number, choice.transfer_syntax) for number in numbers], choice
             read = reader.native if choice.form == NATIVE else reader.stored
             return [read(number) for number in numbers], choice
         except Undecodable as error:

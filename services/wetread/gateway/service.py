@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,7 +13,10 @@ from anyio.to_thread import run_sync
 from wetread.core.ports.archive import Archive
 from wetread.core.ports.database import Database
 from wetread.core.ports.objects import ObjectStore
+from wetread.core.ports.pixels import FrameCodecs
+from wetread.core.ports.usage import UsageMeter
 from wetread.core.service import Service
+from wetread.gateway.admission import Admission, Room
 from wetread.gateway.capabilities import CapabilitiesEndpoint
 from wetread.gateway.changefeed import ChangeFeedEndpoints
 from wetread.gateway.committer import Committer
@@ -24,7 +28,9 @@ from wetread.gateway.rendered import RenderEndpoints
 from wetread.gateway.replay import recover
 from wetread.gateway.retrieval import RetrieveEndpoints
 from wetread.gateway.settings import GatewaySettings
+from wetread.gateway.singleflight import SingleFlight
 from wetread.gateway.stow import StowEndpoint
+from wetread.gateway.transcoding import Transcoder
 
 
 class GatewayPorts(Protocol):
@@ -39,6 +45,8 @@ class GatewayPorts(Protocol):
     @property
     def ingest(self) -> GroupIngest: ...
     @property
+    def codecs(self) -> FrameCodecs: ...
+    @property
     def gateway_settings(self) -> GatewaySettings: ...
     @property
     def scratch(self) -> Path | None: ...
@@ -51,6 +59,7 @@ def build(ports: GatewayPorts) -> Service:
         ports.archive,
         ports.objects,
         ports.ingest,
+        ports.codecs,
         settings=ports.gateway_settings,
         scratch=ports.scratch,
     )
@@ -61,20 +70,31 @@ def gateway(
     archive: Archive,
     objects: ObjectStore,
     ingest: GroupIngest,
+    codecs: FrameCodecs,
     *,
     settings: GatewaySettings | None = None,
     scratch: Path | None = None,
+    meter: UsageMeter | None = None,
 ) -> Service:
-    """Wire the gateway. ``scratch``: folder for parts that do not fit into memory (None: all stay in memory).
+    """Wire the gateway.
+
+    ``scratch``: folder for parts that do not fit into memory (None: all stay in memory). ``meter``: measures tenants
+    with a storage quota (None: there are no quotas).
 
     Its lifespan indexes what a crash left behind, then opens the store path.
     """
     settings = settings or GatewaySettings()
     committer = Committer(ingest)
-    retrieve = RetrieveEndpoints(database, archive, objects, settings)
+    transcoder = Transcoder(codecs, objects, SingleFlight(settings.codec_cache_bytes))
+    retrieve = RetrieveEndpoints(database, archive, objects, transcoder, settings)
     router = routes(
         settings.base_path,
-        StowEndpoint(committer, settings, scratch),
+        Admission(
+            StowEndpoint(committer, settings, scratch),
+            committer.budget,
+            settings.ingest,
+            Room(database, meter) if meter else None,
+        ),
         SearchEndpoints(database, archive, settings),
         retrieve,
         RenderEndpoints(retrieve, settings),
@@ -86,6 +106,9 @@ def gateway(
     @asynccontextmanager
     async def lifespan() -> AsyncIterator[None]:
         await run_sync(recover, database, archive, objects, ingest)
+        # What start-up made stays: a full collection would look at all of it again, for 60 ms amid requests.
+        gc.collect()
+        gc.freeze()
         committer.open()
         try:
             yield

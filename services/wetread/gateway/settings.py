@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from wetread.core.dicom.header import HeaderLimits
-
-DuplicatePolicy = Literal["reject", "keep_first"]
+from wetread.core.tenants import DuplicatePolicy, Tenants
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +25,24 @@ class IngestSettings:
     request_bytes: int = 64 << 30
     request_parts: int = 20_000
     part_header_bytes: int = 8192
+    metadata_bytes: int = 64 << 20
+    """JSON or XML of one request that brings metadata and bulk data apart."""
+    assembled_bytes: int = 1 << 30
+    """Bulk data of one instance that is put together from them."""
     spool_bytes: int = 16 << 20
     """Parts beyond this size go to a scratch file instead of memory."""
     idle_seconds: float = 30.0
     """A body that sends nothing for this long is given up (408)."""
+    slow_grace_seconds: float = 60.0
+    """After so much waiting for a body it has to have come at ``slowest_bytes_per_second`` or more (408)."""
+    slowest_bytes_per_second: int = 16 << 10
+    back_pressure_seconds: float = 10.0
+    """A request waits so long for memory that others hold, then it is answered with 503."""
+    requests_at_once: int = 512
+    """Store requests of all tenants that may be open in one process; further ones are answered with 503."""
     header: HeaderLimits = field(default_factory=HeaderLimits)
+    tenants: Tenants = field(default_factory=Tenants)
+    """What each tenant may use, on top of the limits above."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +55,9 @@ class GatewaySettings:
     url_bytes: int = 16 << 10
     frame_bytes: int = 1 << 30
     """Decoded size of one frame: checked before a decoder may allocate it."""
-    transcode_threads: int = 2
+    codec_processes: int = 2
+    """Processes that decompress and compress; started when first needed."""
+    codec_cache_bytes: int = 64 << 20
+    """Decompressed, transcoded and rendered frames that are kept for whoever asks next."""
     qido_empty_status: Literal[200, 204] = 200
     ingest: IngestSettings = field(default_factory=IngestSettings)

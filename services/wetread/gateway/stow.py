@@ -5,14 +5,20 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
+from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
+from typing import Final
 
+from anyio.to_thread import run_sync
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from wetread.core.dicom.native_xml import to_xml
 from wetread.core.dicomweb.media_types import (
     DICOM,
     DICOM_JSON,
+    DICOM_XML,
     MULTIPART,
     OCTETS,
     MediaType,
@@ -32,13 +38,19 @@ from wetread.core.facts import Source
 from wetread.core.identifiers import check_uid
 from wetread.core.ports.ingest import InstanceOutcome
 from wetread.gateway import reasons
+from wetread.gateway.assembling import instances
+from wetread.gateway.bulkparts import METADATA, BulkSpool, receive
 from wetread.gateway.committer import Committer
-from wetread.gateway.ingest import Batch, Transfer
+from wetread.gateway.ingest import Transfer
 from wetread.gateway.partbuffer import PartBuffer
-from wetread.gateway.prepare import Prepared
+from wetread.gateway.prepare import Part, Prepared
 from wetread.gateway.responses import base_url, json_response
 from wetread.gateway.settings import GatewaySettings
 from wetread.gateway.store_response import location, store_response, store_status
+
+_STORABLE: Final = f"stored are {MULTIPART} and single parts of type {DICOM}, {DICOM_JSON}, {DICOM_XML}"
+_PARSE_BYTES: Final = 64 << 10
+"""Received bytes that are worth a hand-over to the parser."""
 
 
 class StowEndpoint:
@@ -56,8 +68,8 @@ class StowEndpoint:
         if study_uid is not None:
             check_uid(study_uid, "Study Instance UID")
         ranges = parse_accept(request.headers.get("accept"), request.query_params.get("accept"))
-        if not accepts(ranges, DICOM_JSON):
-            msg = f"the answer is {DICOM_JSON}"
+        if not accepts(ranges, DICOM_JSON) and not accepts(ranges, DICOM_XML):
+            msg = f"the answer is {DICOM_JSON} or {DICOM_XML}"
             raise NotAcceptable(msg)
         content = _content_type(request)
         declared = request.headers.get("content-length", "")
@@ -68,7 +80,9 @@ class StowEndpoint:
         tenant = getattr(request.state, "tenant", "default")
         store = _Store(self._committer, self._settings, self._scratch, Transfer(tenant, source), study_uid)
         try:
-            if content.multipart:
+            if content.payload in METADATA:
+                await store.metadata(self._body(request), content)
+            elif content.multipart:
                 await store.multipart(self._body(request), content)
             else:
                 await store.single(self._body(request))
@@ -80,9 +94,14 @@ class StowEndpoint:
             store.abandon()
             raise
         outcomes = store.outcomes
+        # For the audit trail: the path may name no study.
+        request.state.studies = {outcome.study_instance_uid or "" for outcome in outcomes}
         base = base_url(request, self._settings)
         status = store_status(outcomes, too_large=store.too_large)
-        return json_response(store_response(outcomes, base), status=status, headers=location(outcomes, base))
+        module = store_response(outcomes, base)
+        if not accepts(ranges, DICOM_JSON):
+            return Response(to_xml(module), status, location(outcomes, base) | {"Cache-Control": "no-store"}, DICOM_XML)
+        return json_response(module, status=status, headers=location(outcomes, base))
 
     async def _body(self, request: Request) -> AsyncIterator[bytes]:
         """Yield the body; a body that stands still is given up. The consumer's own work does not count."""
@@ -112,14 +131,9 @@ def _content_type(request: Request) -> MediaType:
     try:
         content = parse_media_type(request.headers.get("content-type", ""))
     except InvalidInput as error:
-        msg = f"Content-Type must be {MULTIPART}; type={DICOM} or {DICOM}"
-        raise UnsupportedMediaType(msg) from error
-    if content.multipart and content.payload not in (DICOM, "*/*"):
-        msg = f"multipart bodies of type {DICOM} are stored"
-        raise UnsupportedMediaType(msg)
-    if not content.multipart and content.type != DICOM:
-        msg = f"Content-Type must be {MULTIPART}; type={DICOM} or {DICOM}"
-        raise UnsupportedMediaType(msg)
+        raise UnsupportedMediaType(_STORABLE) from error
+    if content.payload not in ((DICOM, "*/*", *METADATA) if content.multipart else (DICOM, *METADATA)):
+        raise UnsupportedMediaType(_STORABLE)
     return content
 
 
@@ -139,11 +153,15 @@ class _Store:
         self._scratch = scratch
         self._transfer = transfer
         self._study_uid = study_uid
-        self._pending: list[asyncio.Future[Prepared] | Prepared] = []
+        self._received: list[list[Part]] = []
+        self._received_bytes = 0
+        self._pending: list[Future[list[Prepared]] | Prepared] = []
+        self._pending_parts = 0
         self._pending_bytes = 0
+        self._complete_parts = 0
         self._held = 0
         self._group_held = 0
-        self._sent: deque[tuple[Batch, asyncio.Future[None], int]] = deque()
+        self._sent: deque[tuple[asyncio.Future[list[InstanceOutcome]], int]] = deque()
         self._outcomes: list[InstanceOutcome] = []
         self._buffer: PartBuffer | None = None
         self._refusal: InstanceOutcome | None = None
@@ -171,6 +189,31 @@ class _Store:
             raise InvalidInput(msg)
         self._end()
         await self._finish()
+
+    async def metadata(self, body: AsyncIterator[bytes], content: MediaType) -> None:
+        """Store instances whose metadata and bulk data come apart."""
+        spool = BulkSpool(self._scratch, self._limits.spool_bytes, self._hold)
+        try:
+            received = await receive(body, content, spool, self._limits)
+            found = await run_sync(partial(instances, received, spool, limit=self._limits.assembled_bytes))
+            while (part := await run_sync(next, found, None)) is not None:
+                self._pending_parts += 1
+                if isinstance(part, InstanceOutcome):
+                    self._parse()
+                    self._pending.append(Prepared(part))
+                else:
+                    self._hold(len(part))
+                    self._pending_bytes += len(part)
+                    self._received.append([part])
+                    self._received_bytes += len(part)
+                    self._parse()
+                await self._flush_full()
+        finally:
+            spool.close()
+        await self._finish()
+        if received.broken:
+            reason = reasons.PROCESSING_FAILURE
+            self._outcomes.append(InstanceOutcome(None, None, None, failure_reason=reason, comment=received.broken))
 
     async def multipart(self, body: AsyncIterator[bytes], content: MediaType) -> None:
         """Store the parts of a multipart body. Raises MalformedMultipart when not one part was complete."""
@@ -224,10 +267,6 @@ class _Store:
                 self._end()
         return splitter.broken or ("" if splitter.complete else "the body ends before its final delimiter")
 
-    @property
-    def _complete_parts(self) -> int:
-        return len(self._pending) + sum(len(batch.parts) for batch, _, _ in self._sent) + len(self._outcomes)
-
     def _begin(self, part_type: str = "") -> None:
         self._buffer = PartBuffer(self._scratch, self._limits.spool_bytes)
         self._refusal = None
@@ -267,11 +306,24 @@ class _Store:
         self._buffer = None
         if buffer is None:
             return
+        self._complete_parts += 1
+        self._pending_parts += 1
         if self._refusal is not None:
+            self._parse()
             self._pending.append(Prepared(self._refusal))
             return
         self._pending_bytes += buffer.size
-        self._pending.append(self._committer.prepare(buffer.view(), self._transfer, self._study_uid))
+        self._received.append(buffer.pieces())
+        self._received_bytes += buffer.size
+        if self._received_bytes >= _PARSE_BYTES:
+            self._parse()
+
+    def _parse(self) -> None:
+        """Hand the received parts over; small ones together, because a hand-over costs as much as parsing one."""
+        if self._received:
+            self._pending.append(self._committer.prepare(self._received, self._transfer, self._study_uid))
+            self._received = []
+            self._received_bytes = 0
 
     def _drop_open_part(self) -> None:
         if self._buffer is not None:
@@ -283,36 +335,34 @@ class _Store:
         """Before a new part: while memory is short, first get one's own parts out of it."""
         if self._committer.budget.bytes < self._limits.in_flight_bytes:
             return
-        if self._pending:
-            await self._send(last=False)
+        if self._pending_parts:
+            self._send(last=False)
         while self._sent:
             await self._settle()
-        await self._committer.budget.wait()
+        await self._committer.budget.wait(self._limits.back_pressure_seconds)
 
     async def _flush_full(self) -> None:
-        if len(self._pending) >= self._limits.group_instances or self._pending_bytes >= self._limits.group_bytes // 2:
+        if self._pending_parts >= self._limits.group_instances or self._pending_bytes >= self._limits.group_bytes // 2:
             while len(self._sent) > 1:
                 await self._settle()
-            await self._send(last=False)
+            self._send(last=False)
 
     async def _finish(self) -> None:
-        await self._send(last=True)
+        self._send(last=True)
         while self._sent:
             await self._settle()
 
-    async def _send(self, *, last: bool) -> None:
-        parts = [item if isinstance(item, Prepared) else await item for item in self._pending]
-        self._pending = []
-        self._pending_bytes = 0
-        batch = Batch(self._transfer, parts, last)
+    def _send(self, *, last: bool) -> None:
+        self._parse()
+        pending, self._pending = self._pending, []
+        self._pending_parts = self._pending_bytes = 0
         held, self._group_held = self._group_held, 0
-        self._sent.append((batch, self._committer.commit(batch), held))
+        self._sent.append((self._committer.commit(self._transfer, pending, last=last), held))
 
     async def _settle(self) -> None:
-        batch, done, held = self._sent.popleft()
+        done, held = self._sent.popleft()
         try:
-            await done
+            self._outcomes += await done
         finally:
             self._held -= held
             self._committer.budget.release(held)
-        self._outcomes += batch.outcomes

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, Final
 
 from dbos import DBOS, DBOSConfig, DBOSPortableJSONSerializer
@@ -21,20 +23,26 @@ from wetread.core.workqueue import (
     APPLICATION_VERSION,
     COMPOSE,
     EVALUATE,
+    LONG_LANES,
     MAX_RECOVERY_ATTEMPTS,
+    OPERATE,
     QUEUES,
     QUIET,
     RUN,
+    SHORT_LANES,
 )
 from wetread.orchestration.compose import Composition
 from wetread.orchestration.evaluate import Evaluation, Evaluator
 from wetread.orchestration.execute import Execution, failure
+from wetread.orchestration.lanes import Lanes, Signals, listen_to_none, running_lanes, unfinished
+from wetread.orchestration.operations import Afterwards, Operations
 
 _log = logging.getLogger(__name__)
 
 Durable = Callable[..., Any]
 _TIMEOUT_GRACE_SECONDS: Final = 10.0
 """The runner ends a run itself; the step's own limit is the net below it."""
+_DRAIN_LOOK_SECONDS: Final = 0.05
 
 
 def _transient(error: BaseException) -> bool:
@@ -63,10 +71,11 @@ class DurableApplication:
         executor_id: str,
         queues: Sequence[str] = tuple(QUEUES),
         max_recovery_attempts: int = MAX_RECOVERY_ATTEMPTS,
+        signals: Signals | None = None,
     ) -> None:
         self._url = url
         self._executor_id = executor_id
-        self._queues = tuple(queues)
+        self._lanes = Lanes(queues, signals)
         self._max_recovery_attempts = max_recovery_attempts
         self._workflows: dict[str, Durable] = {}
         self._launched = False
@@ -106,15 +115,26 @@ class DurableApplication:
         DBOS(config=config)
         for name, function in self._workflows.items():
             DBOS.workflow(name=name, max_recovery_attempts=self._max_recovery_attempts)(function)
-        DBOS.listen_queues(self._queues)
+        listen_to_none()
         DBOS.launch()
         self._launched = True
+        self._lanes.start()
 
     def destroy(self, *, drain_seconds: int = 0) -> None:
-        """Stop taking work, wait for running workflows up to *drain_seconds*, close. What is left stays recoverable."""
-        if self._launched:
-            self._launched = False
-            DBOS.destroy(destroy_registry=True, workflow_completion_timeout_sec=drain_seconds)
+        """Stop in two steps of together *drain_seconds*, close. What is left stays recoverable.
+
+        First no new inference, but what follows from running one (its report, its notification) is still taken; once
+        those lanes are empty too, none.
+        """
+        if not self._launched:
+            return
+        self._launched = False
+        deadline = time.monotonic() + drain_seconds
+        self._lanes.stop(LONG_LANES)
+        while time.monotonic() < deadline and (running_lanes(LONG_LANES) or unfinished(SHORT_LANES)):
+            time.sleep(_DRAIN_LOOK_SECONDS)
+        self._lanes.stop()
+        DBOS.destroy(destroy_registry=True)
 
     def take_over(self, executor_ids: Sequence[str]) -> int:
         """Hand the unfinished work of dead executors back to its queues; returns how much there was.
@@ -126,12 +146,17 @@ class DurableApplication:
 
 
 def register_orchestration(
-    application: DurableApplication, evaluator: Evaluator, execution: Execution, composition: Composition
+    application: DurableApplication,
+    evaluator: Evaluator,
+    execution: Execution,
+    composition: Composition,
+    operations: Operations,
 ) -> None:
-    """Register the four workflows of the orchestration."""
+    """Register the durable workflows of the orchestration."""
     _register_control(application, evaluator)
     application.register(RUN, _run_task(execution))
     application.register(COMPOSE, _compose_results(composition))
+    application.register(OPERATE, _operate_task(operations))
 
 
 def _register_control(application: DurableApplication, evaluator: Evaluator) -> None:
@@ -194,10 +219,23 @@ def _run_task(execution: Execution) -> Durable:
     return run_task
 
 
+def _operate_task(operations: Operations) -> Durable:
+    def operate_task(tenant: str, study_uid: str, detector: str, verb: str, text: str, reason: str) -> str:
+        def perform() -> dict[str, Any]:
+            return asdict(operations.perform(tenant, study_uid, detector, verb, text, reason))
+
+        done = DBOS.run_step(_retried("perform"), perform)
+        afterwards = Afterwards(done["outcome"], tuple(done["cancel"]), tuple(done["expedite"]))
+        DBOS.run_step(_retried("finish"), lambda: operations.finish(afterwards))
+        return afterwards.outcome
+
+    return operate_task
+
+
 def _compose_results(composition: Composition) -> Durable:
-    def compose_results(tenant: str, result_key: str, stamps: dict[str, float]) -> str:
+    def compose_results(tenant: str, result_key: str, stamps: dict[str, float], again: bool = False) -> str:
         try:
-            stored = DBOS.run_step(_retried("store"), composition.store, tenant, result_key)
+            stored = DBOS.run_step(_retried("store"), composition.store, tenant, result_key, again=again)
         except Exception as error:
             detail = f"{type(error).__name__}: {error}" if isinstance(error, WetreadError) else type(error).__name__
             _log.warning("report failed", extra={"result": result_key[:12], "error": type(error).__name__})

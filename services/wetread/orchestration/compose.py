@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from wetread.core.detector import LabelArray
-from wetread.core.errors import ComputationFailed, Unavailable
+from wetread.core.errors import ComputationFailed, NotFound, Unavailable
 from wetread.core.events import EventType
 from wetread.core.facts import Source
 from wetread.core.findings import ResultSet, StoredSeries
@@ -34,8 +34,10 @@ class Composition:
         self._conclusions = Conclusions(ports, rules)
         self._announce = Announcer(ports.events, ports.clock)
 
-    def store(self, tenant: str, result_key: str) -> list[dict[str, object]]:
-        """Encode and store; returns the stored series as JSON. A result whose report is stored is not encoded again.
+    def store(self, tenant: str, result_key: str, *, again: bool = False) -> list[dict[str, object]]:
+        """Encode and store; returns the stored series as JSON.
+
+        A result whose report is stored is not encoded *again* unless asked for: the same bytes under the same UIDs.
 
         Raises Unavailable (try again) or ComputationFailed.
         """
@@ -45,8 +47,13 @@ class Composition:
                 msg = "crashed"
                 raise ComputationFailed(msg, "the result is gone")
             result, stored = known
-            if stored:
+            if stored and not again:
                 return [s.model_dump(mode="json") for s in stored]
+            try:
+                self._ports.studies.summary(tx, tenant, result.run.study_uid)
+            except NotFound as error:
+                msg = "study_deleted"
+                raise ComputationFailed(msg, "the study was deleted") from error
             images = SourceImages(self._ports.objects, self._located(tx, result))
         objects = self._ports.encoder.encode(self._evidence(result, images))
         report = self._ports.ingest.store(
@@ -75,6 +82,10 @@ class Composition:
             if known is None or known[1]:
                 return
             run = known[0].run
+            try:
+                self._ports.studies.summary(tx, tenant, run.study_uid)
+            except NotFound:
+                return  # deleted: there is nothing to report in
             task = self._ports.tasks.get(tx, tenant, run.study_uid, run.detector)
             if task is None or task.result_key != result_key:
                 return
@@ -101,6 +112,9 @@ class Composition:
             headers=images.headers(),
             mask=self._mask(result),
             read_plane=images.plane if result.sop_instance_uids else None,
+            captures=[
+                self._ports.artifacts.get(result.run.tenant, item.key) for item in result.attachments if item.capture
+            ],
         )
 
     def _mask(self, result: ResultSet) -> LabelArray | None:

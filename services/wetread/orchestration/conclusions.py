@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from wetread.core.errors import WorkitemStateError
+from wetread.core.errors import NotFound, WorkitemStateError
 from wetread.core.events import EventType
+from wetread.core.facts import StudyFacts
 from wetread.core.findings import Finding, ResultSet, StoredSeries
 from wetread.core.identifiers import digest
 from wetread.core.ports.database import Transaction
@@ -23,6 +24,8 @@ from wetread.orchestration import workitems
 from wetread.orchestration.announce import Announcer, Stamps
 from wetread.orchestration.namespace import namespace, results_of, source_study
 from wetread.orchestration.ports import Ports, Rules
+from wetread.orchestration.requests import Requests
+from wetread.orchestration.unanswered import unanswered
 
 _POSITIVE = frozenset({AiState.POSITIVE, AiState.PRELIMINARY_POSITIVE})
 
@@ -34,13 +37,22 @@ class Conclusions:
         self._ports = ports
         self._rules = rules
         self._announce = Announcer(ports.events, ports.clock)
+        self._requests = Requests(ports.database, ports.tasks, ports.events, ports.queue, ports.clock)
 
     def conclude(
-        self, tx: Transaction, task: Task, result: ResultSet, stamps: Stamps, *, flags: Iterable[str] = ()
+        self,
+        tx: Transaction,
+        task: Task,
+        result: ResultSet,
+        stamps: Stamps,
+        *,
+        flags: Iterable[str] = (),
+        stored: tuple[StoredSeries, ...] = (),
     ) -> Task:
         """Apply a result. ``task.early`` says whether its input may still grow; the former state is the stored one.
 
         An early run that is not positive leaves the pair at AI pending: only the complete set may say "negative".
+        ``stored``: objects that the study holds already, of an external performer; no report of ours is written then.
         """
         quality = tuple(dict.fromkeys((*result.quality, *flags)))
         result = result.model_copy(update={"quality": quality})
@@ -49,7 +61,7 @@ class Conclusions:
             self._ports.results.put(tx, _preliminary(result), (), current=False)
             return self._put(tx, task, AiState.AWAITING_IMAGES, result, early=True)
         final = _preliminary(result) if task.early else _final(result)
-        self._ports.results.put(tx, final, ())
+        self._ports.results.put(tx, final, stored)
         task = self._put(tx, task, final.state, final, early=task.early)
         first = former is None or former.run.result_key != final.run.result_key
         if former is not None and first:
@@ -77,11 +89,21 @@ class Conclusions:
             run_id=None,
             updated_at=self._ports.clock.now(),
         )
+        result = self._failure(tx, failed)
+        if result is not None:
+            failed = replace(failed, result_key=result.run.result_key, early=False)
         self._ports.tasks.put(tx, failed)
         self._announce.task(tx, EventType.TASK_FAILED, failed, stamps, detail=failed.detail)
         if dead:
             self._announce.task(tx, EventType.TASK_DEAD, failed, stamps, detail=failed.detail)
-        self.end_workitem(tx, failed, ())
+        if result is None:
+            self.end_workitem(tx, failed, ())
+        else:  # the workitem ends when the report is stored, and names it
+            former = self._current(tx, failed)
+            self._ports.results.put(tx, result, ())
+            if former is not None and former.run.result_key != result.run.result_key:
+                self._announce.superseded(tx, former, result, stamps)
+            self._report(tx, failed, result, stamps)
         self._wake_dependants(tx, failed)
 
     def cancel(self, tx: Transaction, task: Task, reason: str, detail: str, stamps: Stamps) -> None:
@@ -93,6 +115,12 @@ class Conclusions:
         self._announce.task(tx, EventType.TASK_FINISHED, changed, stamps)
         self.end_workitem(tx, changed, ())
         self._wake_dependants(tx, changed)
+
+    def reapply(self, tx: Transaction, task: Task) -> None:
+        """Raise the study by today's rules for a positive result that stands; nobody is told again."""
+        result = self._current(tx, task)
+        if result is not None and not task.shadow and _positives(result):
+            self._raise(tx, task, result, self._consequences(tx, task))
 
     def stored(
         self, tx: Transaction, tenant: str, result_key: str, stored: tuple[StoredSeries, ...], stamps: Stamps
@@ -113,7 +141,10 @@ class Conclusions:
             return
         info = self._ports.runner.detectors()[task.detector]
         now = self._ports.clock.now()
-        facts = self._ports.studies.facts(tx, task.tenant, task.study_uid)
+        try:
+            facts = self._ports.studies.facts(tx, task.tenant, task.study_uid)
+        except NotFound:  # the study was deleted: its workitems end all the same
+            facts = StudyFacts(task.tenant, task.study_uid, ())
         known = self._ports.results.get(tx, task.tenant, task.result_key) if task.result_key else None
         ending = workitems.Ending(
             study_uid=task.study_uid,
@@ -131,6 +162,14 @@ class Conclusions:
         )
         self.finish_workitem(tx, task, completed=completed, attributes=attributes)
 
+    def update_workitem(self, tx: Transaction, task: Task, attributes: workitems.Json) -> None:
+        """Change a workitem that waits or runs; one that somebody else has ended stays as it is."""
+        assert task.workitem_uid is not None
+        try:
+            self._ports.workitems.update(tx, task.tenant, task.workitem_uid, attributes)
+        except WorkitemStateError:
+            return
+
     def finish_workitem(self, tx: Transaction, task: Task, *, completed: bool, attributes: workitems.Json) -> None:
         """End a workitem; one that somebody else has ended stays as it is."""
         assert task.workitem_uid is not None
@@ -138,6 +177,27 @@ class Conclusions:
             self._ports.workitems.finish(tx, task.tenant, task.workitem_uid, completed=completed, attributes=attributes)
         except WorkitemStateError:
             return
+
+    def _failure(self, tx: Transaction, task: Task) -> ResultSet | None:
+        """Return the result that says that the detector failed; None when no study is left to say it in."""
+        try:
+            facts = self._ports.studies.facts(tx, task.tenant, task.study_uid)
+        except NotFound:
+            return None
+        if not source_study(facts).series:
+            return None
+        info = self._ports.runner.detectors()[task.detector]
+        return unanswered(
+            task,
+            info,
+            key=digest(task.tenant, task.study_uid, task.detector, task.input_digest, task.runs),
+            parameters=info.manifest.parameters,
+            rules_digest=self._rules.digest,
+            now=task.updated_at,
+            state=AiState.FAILED,
+            reason=task.reason or "crashed",
+            detail=task.detail,
+        )
 
     # --- parts -----------------------------------------------------------------------------------------------------
 
@@ -208,7 +268,8 @@ class Conclusions:
                 detector=task.detector,
                 finding_id=finding.finding_id if finding else None,
             )
-            self._ports.reading.raise_to(tx, task.tenant, task.study_uid, reason)
+            if self._ports.reading.raise_to(tx, task.tenant, task.study_uid, reason):
+                self._requests.expedite(tx, task.tenant, task.study_uid)
 
     def _report(self, tx: Transaction, task: Task, result: ResultSet, stamps: Stamps) -> None:
         """Queue the report; when it is there already (an early result was promoted), end the workitem now."""
@@ -232,9 +293,15 @@ class Conclusions:
         """Re-evaluate the study when another task of the workflow needs this one."""
         workflow = self._rules.workflow(task.workflow)
         name = workflow.detectors.get(task.detector) if workflow else None
-        if workflow is None or not any(name in s.needs and s.detector for s in workflow.model.tasks.values()):
+        if workflow is None or name is None:
             return
-        generation = self._ports.studies.summary(tx, task.tenant, task.study_uid).generation
+        needed = any(name in s.needs and s.detector for s in workflow.model.tasks.values())
+        if not needed and workflow.model.tasks[name].on_failure == "continue":
+            return
+        try:
+            generation = self._ports.studies.summary(tx, task.tenant, task.study_uid).generation
+        except NotFound:
+            return
         cause = f"request:{task.detector}:{task.runs}"
         self._ports.queue.enqueue(
             tx,

@@ -20,6 +20,8 @@ from wetread.core.ports.inference import DetectorChooser
 from wetread.core.priority import Priority, due_at, most_urgent
 from wetread.core.ruo import RUO_STATEMENT
 from wetread.core.workflow import Consequence, Workflow
+from wetread.orchestration.explain import shown
+from wetread.orchestration.external import ExternalChooser
 from wetread.orchestration.namespace import namespace, source_study
 from wetread.orchestration.plan import History, Plan, plan_study
 from wetread.orchestration.ports import Rules
@@ -45,8 +47,8 @@ class RuleVerdict:
             "version": self.workflow.model.version,
             "event": self.workflow.model.on.event,
             "verdict": self.verdict,
-            "when": _explained(self.when),
-            "stat_if": _explained(self.stat) if self.stat else None,
+            "when": shown(self.when),
+            "stat_if": shown(self.stat) if self.stat else None,
         }
 
 
@@ -126,6 +128,7 @@ class DryRun:
 
 def dry_run(facts: StudyFacts, rules: Rules, chooser: DetectorChooser, *, at: float) -> DryRun:
     """Return what would happen to a complete study that arrives at the Unix time *at*."""
+    chooser = ExternalChooser(chooser, rules.external)
     study = source_study(replace(facts, received_at=at, last_received_at=at))
     uids = tuple(i.sop_instance_uid for s in study.series for i in s.instances)
     evidence = Evidence(manifest=StudyManifest(sop_instance_uids=uids))
@@ -133,7 +136,7 @@ def dry_run(facts: StudyFacts, rules: Rules, chooser: DetectorChooser, *, at: fl
     names = namespace(study, now=at, zone=rules.zone)
     verdicts = []
     for workflow in rules.workflows:
-        when = planned.rules[workflow.name]
+        when = workflow.when.explain(names)
         stat = workflow.stat_if.explain(names) if workflow.stat_if and when.value is True else None
         verdicts.append(RuleVerdict(workflow, when, stat))
     wanted = [plan.priority for plan in planned.plans if plan.wanted]
@@ -196,9 +199,3 @@ def _verdict(explanation: Explanation) -> str:
     if explanation.value is UNKNOWN:
         return "unknown"
     return "matched" if explanation.value else "not matched"
-
-
-def _explained(explanation: Explanation) -> dict[str, Any]:
-    value = "unknown" if explanation.value is UNKNOWN else explanation.value
-    steps = explanation.steps.as_json() if explanation.steps else None
-    return {"value": value, "note": explanation.note, "steps": steps}

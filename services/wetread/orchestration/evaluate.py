@@ -12,16 +12,21 @@ from wetread.core.identifiers import digest
 from wetread.core.ports.database import Transaction
 from wetread.core.ports.events import Reason
 from wetread.core.ports.orchestration import Decision, QuietWatch
+from wetread.core.ports.work import Task
 from wetread.core.priority import Priority, due_at
 from wetread.core.workqueue import EVALUATE, QUIET
 from wetread.orchestration.announce import Announcer, Stamps
 from wetread.orchestration.conclusions import Conclusions
-from wetread.orchestration.plan import History, StudyPlan, plan_study
+from wetread.orchestration.explain import recorded
+from wetread.orchestration.plan import History, StudyPlan, Verdict, plan_study
 from wetread.orchestration.ports import Ports, Rules
+from wetread.orchestration.requests import Requests
 from wetread.orchestration.runs import Runs, Situation
 
 _OVERTAKEN: Final = frozenset({"commit", "transfer_end"})
 """Signals of one commit group: a later group brings its own."""
+_ASKED: Final = ("request:retry", "request:rerun", "request:re-evaluate")
+"""Signals of people: their stamps begin at the request."""
 _SETTLED: Final = frozenset({"transfer_end", "quiet_series", "quiet_study", "max_wait", "manifest"})
 
 
@@ -42,6 +47,7 @@ class Evaluator:
         self._conclusions = Conclusions(ports, rules)
         self._runs = Runs(ports, rules, self._conclusions)
         self._announce = Announcer(ports.events, ports.clock)
+        self._requests = Requests(ports.database, ports.tasks, ports.events, ports.queue, ports.clock)
 
     def evaluate(
         self,
@@ -69,9 +75,50 @@ class Evaluator:
         kind = signal.split(":", 1)[0]
         if kind in _OVERTAKEN and present > generation:
             return Evaluation("overtaken")
+        situation = self._situation(tx, tenant, study_uid, generation, present, signal, stamps)
+        plan, now = situation.study, situation.now
+        self._note(tx, plan, present, signal, now)
+        self._raise_by_rule(tx, plan)
+        cancel = [run_id for item in plan.plans for run_id in self._runs.apply(tx, item, situation)]
+        if plan.whole.level == "complete":
+            by = {"by": plan.whole.by}
+            self._announce.study(tx, EventType.STUDY_STABLE, tenant, study_uid, present, by, situation.stamps)
+        self._watch(tx, tenant, study_uid, plan, now)
+        return Evaluation(plan.whole.level, tuple(cancel))
+
+    def rerun(self, tx: Transaction, task: Task) -> tuple[str, ...]:
+        """Start a finished task again on its study as it is now; returns the ids of runs to cancel.
+
+        A study or an input that today's rules refuse stays as it is.
+        """
+        tenant, study_uid = task.tenant, task.study_uid
+        try:
+            present = self._ports.studies.summary(tx, tenant, study_uid).generation
+        except NotFound:
+            return ()
+        situation = self._situation(tx, tenant, study_uid, present, present, "request:rerun", {})
+        plan = next((p for p in situation.study.plans if p.detector == task.detector), None)
+        if plan is None or plan.verdict is not Verdict.RUN:
+            return ()
+        return tuple(self._runs.restart(tx, plan, task, situation))
+
+    def _situation(
+        self,
+        tx: Transaction,
+        tenant: str,
+        study_uid: str,
+        generation: int,
+        present: int,
+        signal: str,
+        stamps: Stamps,
+    ) -> Situation:
+        """Return what is known of a study and what should become of it. Nothing is written."""
+        kind = signal.split(":", 1)[0]
         now = self._ports.clock.now()
         facts = self._ports.studies.facts(tx, tenant, study_uid)
-        stamps = {"received": facts.last_received_at, **stamps, "evaluated": now}
+        # What a person asks for begins with the request: the images came long before.
+        begun = {"requested": now} if signal.startswith(_ASKED) else {"received": facts.last_received_at}
+        stamps = {**begun, **stamps, "evaluated": now}
         seen = {s.split(":", 1)[0] for s in self._ports.decisions.signals(tx, tenant, study_uid, present)}
         if generation == present or kind not in _OVERTAKEN | {"quiet_series", "quiet_study"}:
             seen.add(kind)
@@ -81,9 +128,7 @@ class Evaluator:
             [result for result, _ in self._ports.results.current(tx, tenant, study_uid)],
         )
         plan = plan_study(facts, evidence, self._rules, self._ports.runner, history, now=now)
-        self._note(tx, plan, present, signal, now)
-        self._raise_by_rule(tx, plan)
-        situation = Situation(
+        return Situation(
             study=plan,
             timing=self._rules.completeness.timing(facts.source),
             arriving_since=facts.received_at,
@@ -91,11 +136,6 @@ class Evaluator:
             stamps=stamps,
             now=now,
         )
-        cancel = [run_id for item in plan.plans for run_id in self._runs.apply(tx, item, situation)]
-        if plan.whole.level == "complete":
-            self._announce.study(tx, EventType.STUDY_STABLE, tenant, study_uid, present, {"by": plan.whole.by}, stamps)
-        self._watch(tx, tenant, study_uid, plan, now)
-        return Evaluation(plan.whole.level, tuple(cancel))
 
     def cancel(self, evaluation: Evaluation) -> None:
         """Cancel the runs that the evaluation superseded; after its commit."""
@@ -202,6 +242,8 @@ class Evaluator:
 
     def _note(self, tx: Transaction, plan: StudyPlan, generation: int, signal: str, now: float) -> None:
         study = plan.study
+        models = (w.model.model_dump(mode="json", by_alias=True) for w in self._rules.workflows)
+        self._ports.rule_sets.put(tx, self._rules.digest, lambda: list(models))
         self._ports.decisions.put(
             tx,
             Decision(
@@ -212,6 +254,7 @@ class Evaluator:
                 now,
                 self._rules.digest,
                 plan.as_json(),
+                recorded(plan.names, plan.results) if plan.names is not None else None,
             ),
         )
 
@@ -225,7 +268,8 @@ class Evaluator:
             if before is None or before[0].rank <= item.priority.rank:
                 continue
             reason = Reason("rule", f"workflow {item.workflow.name}", item.priority, self._ports.clock.now())
-            self._ports.reading.raise_to(tx, study.tenant, study.study_instance_uid, reason)
+            if self._ports.reading.raise_to(tx, study.tenant, study.study_instance_uid, reason):
+                self._requests.expedite(tx, study.tenant, study.study_instance_uid)
 
 
 def _silence(idle: float, waited: float, timing: Timing) -> str | None:

@@ -76,6 +76,8 @@ def bind(workflow: Workflow, detectors: Mapping[str, DetectorInfo], file: Path, 
     """Check that every detector is installed in an accepted version and knows its parameters."""
     for detector, task in workflow.detectors.items():
         spec = workflow.model.tasks[task]
+        if spec.external:
+            continue
         info = detectors.get(detector)
         if info is None:
             offered = ", ".join(sorted(detectors)) or "none"

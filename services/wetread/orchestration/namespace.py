@@ -20,9 +20,17 @@ def source_study(facts: StudyFacts) -> StudyFacts:
 
 
 def namespace(
-    study: StudyFacts, *, now: float, zone: tzinfo = UTC, results: Mapping[str, Mapping[str, Any]] | None = None
+    study: StudyFacts,
+    *,
+    now: float,
+    zone: tzinfo = UTC,
+    results: Mapping[str, Mapping[str, Any]] | None = None,
+    with_instances: bool = True,
 ) -> Namespace:
-    """Return the name space of a study (without own results) at a time in the site's zone."""
+    """Return the name space of a study (without own results) at a time in the site's zone.
+
+    ``with_instances``: False leaves ``instances`` empty, for conditions that do not name them.
+    """
     local = datetime.fromtimestamp(now, tz=zone)
     return Namespace(
         study={
@@ -41,7 +49,7 @@ def namespace(
         },
         now={"hour": float(local.hour), "weekday": float(local.weekday())},
         series=tuple(_series(s) for s in study.series),
-        instances=tuple(_instance(i) for s in study.series for i in s.instances),
+        instances=tuple(_instance(i) for s in study.series for i in s.instances) if with_instances else (),
         results=results or {},
     )
 

@@ -9,7 +9,7 @@ from wetread.core.ports.events import EventLog, ReadingOrder, Reason
 from wetread.core.ports.ingest import StudyChange
 from wetread.core.ports.work import WorkQueue
 from wetread.core.priority import Priority, due_at
-from wetread.core.workqueue import EVALUATE
+from wetread.core.workqueue import EVALUATE, OPERATE
 from wetread.orchestration.announce import Announcer
 
 
@@ -17,6 +17,7 @@ class DurableOutbox:
     """Outbox over event log, reading order and durable queue; all three commit or roll back with the index rows."""
 
     def __init__(self, events: EventLog, reading: ReadingOrder, queue: WorkQueue, clock: Clock) -> None:
+        self._events = events
         self._announce = Announcer(events, clock)
         self._reading = reading
         self._queue = queue
@@ -47,5 +48,24 @@ class DurableOutbox:
                 "generation": change.generation,
                 "signal": signal,
                 "stamps": stamps,
+            },
+        )
+
+    def study_removed(self, tx: Transaction, tenant: str, study_uid: str) -> None:
+        """Enqueue the stop of what runs on a deleted study, or the evaluation of what is left."""
+        now = self._clock.now()
+        self._queue.enqueue(
+            tx,
+            workflow=OPERATE,
+            workflow_id=digest(OPERATE, tenant, study_uid, "removed", self._events.latest(tx), now),
+            queue="control",
+            due=due_at(now, Priority.STAT),
+            arguments={
+                "tenant": tenant,
+                "study_uid": study_uid,
+                "detector": "",
+                "verb": "removed",
+                "text": "",
+                "reason": "deleted",
             },
         )

@@ -16,14 +16,13 @@ from wetread.core.completeness import Evidence, Judgement, Timing, judge_input, 
 from wetread.core.detector import InputSet
 from wetread.core.errors import NotApplicable, NotProcessable
 from wetread.core.expression_types import UNKNOWN, Namespace
-from wetread.core.expressions import Explanation
 from wetread.core.facts import StudyFacts
 from wetread.core.findings import ResultSet
 from wetread.core.identifiers import digest
 from wetread.core.ports.inference import DetectorChooser
 from wetread.core.ports.work import Task
 from wetread.core.priority import Priority
-from wetread.core.states import FINAL
+from wetread.core.states import FINAL, UNANSWERED
 from wetread.core.workflow import TaskSpec, Workflow
 from wetread.orchestration.namespace import namespace, results_of, source_study
 from wetread.orchestration.ports import Rules
@@ -97,25 +96,21 @@ class History:
 
 @dataclass(frozen=True, slots=True)
 class StudyPlan:
-    """All plans of a study with the explanation of every rule."""
+    """All plans of a study with the value of every rule, and what the rules saw."""
 
     study: StudyFacts
     whole: Judgement
     plans: tuple[Plan, ...]
-    rules: Mapping[str, Explanation] = field(default_factory=dict)
+    rules: Mapping[str, Any] = field(default_factory=dict)
+    names: Namespace | None = None
+    results: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """``result`` values by workflow and task."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the decision trace."""
         return {
             "study": {"level": self.whole.level, "by": self.whole.by, "forced": self.whole.forced},
-            "rules": {
-                name: {
-                    "matched": "unknown" if e.value is UNKNOWN else e.value,
-                    "note": e.note,
-                    "steps": e.steps.as_json() if e.steps else None,
-                }
-                for name, e in self.rules.items()
-            },
+            "rules": {name: "unknown" if value is UNKNOWN else value for name, value in self.rules.items()},
             "plans": [plan.as_json() for plan in self.plans],
         }
 
@@ -139,10 +134,13 @@ def plan_study(
     study = source_study(facts)
     timing = rules.completeness.timing(study.source)
     whole = judge_study(study, evidence, timing)
-    planner = _Planner(study, evidence, timing, whole, rules, runner, history, now)
-    explanations = {workflow.name: planner.explain(workflow) for workflow in rules.workflows}
-    plans = tuple(planner.plan(detector, explanations) for detector in rules.detectors)
-    return StudyPlan(study, whole, plans, explanations)
+    space = namespace(study, now=now, zone=rules.zone, with_instances=rules.need_instances)
+    before = rules.workflows if history.tasks else ()
+    results = {w.name: results_of(w.detectors, history.tasks, history.results) for w in before}
+    planner = _Planner(study, evidence, timing, whole, rules, runner, history, space, results)
+    values = {workflow.name: workflow.when.evaluate(planner.names(workflow)) for workflow in rules.workflows}
+    plans = tuple(planner.plan(detector, values) for detector in rules.detectors)
+    return StudyPlan(study, whole, plans, values, space, results)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,29 +152,27 @@ class _Planner:
     rules: Rules
     runner: DetectorChooser
     history: History
-    now: float
+    space: Namespace
+    results: Mapping[str, Mapping[str, Any]]
 
     def names(self, workflow: Workflow) -> Namespace:
-        results = results_of(workflow.detectors, self.history.tasks, self.history.results)
-        return namespace(self.study, now=self.now, zone=self.rules.zone, results=results)
+        results = self.results.get(workflow.name)
+        return replace(self.space, results=results) if results else self.space
 
     def everything(self) -> str:
         """Digest of the whole study, never equal to that of a selection."""
         return digest("study", instances_digest(self.study))
 
-    def explain(self, workflow: Workflow) -> Explanation:
-        return workflow.when.explain(self.names(workflow))
-
-    def plan(self, detector: str, explanations: Mapping[str, Explanation]) -> Plan:
+    def plan(self, detector: str, values: Mapping[str, Any]) -> Plan:
         users = [w for w in self.rules.workflows if detector in w.detectors]
         for workflow in users:
             due = workflow.model.on.event != "study.stable" or self.whole.level == "complete"
-            if explanations[workflow.name].value is True and due:
+            if values[workflow.name] is True and due:
                 return self._wanted(detector, workflow)
-        return self._unwanted(detector, users, explanations)
+        return self._unwanted(detector, users, values)
 
-    def _unwanted(self, detector: str, users: Sequence[Workflow], explanations: Mapping[str, Explanation]) -> Plan:
-        unknown = [w.name for w in users if explanations[w.name].value is UNKNOWN]
+    def _unwanted(self, detector: str, users: Sequence[Workflow], values: Mapping[str, Any]) -> Plan:
+        unknown = [w.name for w in users if values[w.name] is UNKNOWN]
         detail = f"rule of {', '.join(unknown)} is unknown: an attribute is missing" if unknown else "no rule matches"
         base = Plan(detector, Verdict.WAIT, wanted=False, detail=detail, digest=self.everything())
         if self.whole.level != "complete":
@@ -210,7 +206,8 @@ class _Planner:
             chosen = self._choose(detector)
         except Exception as error:
             return self._excluded(base, error)
-        judgement = judge_input(self.study, chosen, self.evidence, self.timing)
+        external = workflow.model.tasks[task].external
+        judgement = self.whole if external else judge_input(self.study, chosen, self.evidence, self.timing)
         if chosen.lacking:
             return self._lacking(base, chosen)
         if judgement.level == "incomplete":
@@ -253,6 +250,9 @@ class _Planner:
     def _needs(self, workflow: Workflow, task: str) -> tuple[str, str]:
         """Return (what the task still waits for, why it is skipped); both empty when it may run."""
         spec = workflow.model.tasks[task]
+        waiting_for, skipped = self._failures(workflow, task)
+        if waiting_for or skipped:
+            return waiting_for, skipped
         detectors = {name: d for d, name in workflow.detectors.items()}
         needed = [self.history.task(detectors[name]) for name in spec.needs if name in detectors]
         done = [t is not None and t.state in FINAL for t in needed]
@@ -263,6 +263,22 @@ class _Planner:
             return "", ""
         value = condition.evaluate(self.names(workflow))
         return "", "" if value is True else f"its condition is {'unknown' if value is UNKNOWN else 'false'}"
+
+    def _failures(self, workflow: Workflow, task: str) -> tuple[str, str]:
+        """Return what ``on_failure`` of other tasks says: (what to wait for, why not at all)."""
+        own = self.history.task({name: d for d, name in workflow.detectors.items()}[task])
+        begun = own is not None and own.runs > 0
+        for detector, name in workflow.detectors.items():
+            spec, other = workflow.model.tasks[name], self.history.task(detector)
+            failed = other is not None and other.state in UNANSWERED
+            if spec.on_failure == "stop" and failed and name != task and not begun:
+                return "", f"{name} ended without an answer and stops the workflow"
+            if spec.fallback == task:
+                if other is None or other.state not in FINAL:
+                    return f"runs only if {name} ends without an answer", ""
+                if not failed:
+                    return "", f"{name} has answered"
+        return "", ""
 
     def _priority(self, workflow: Workflow) -> Priority:
         if workflow.stat_if is not None and workflow.stat_if.evaluate(self.names(workflow)) is True:

@@ -9,24 +9,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from wetread import __version__
 from wetread.core.completeness import Timing
 from wetread.core.errors import WorkitemStateError
 from wetread.core.events import EventType
-from wetread.core.findings import ResultSet, Run
+from wetread.core.findings import ResultSet
 from wetread.core.identifiers import digest
 from wetread.core.ports.database import Transaction
 from wetread.core.ports.inference import DetectorInfo, RunRequest
 from wetread.core.ports.orchestration import RunInput
 from wetread.core.ports.work import Task
 from wetread.core.priority import Priority, due_at, most_urgent
-from wetread.core.states import FINAL, READ, AiState
+from wetread.core.states import BY_PERSON, FINAL, READ, AiState
 from wetread.core.workqueue import RUN, detector_lane
 from wetread.orchestration import workitems
 from wetread.orchestration.announce import Announcer, Stamps
 from wetread.orchestration.conclusions import Conclusions
 from wetread.orchestration.plan import Plan, StudyPlan, Verdict
 from wetread.orchestration.ports import Ports, Rules
+from wetread.orchestration.requests import Requests, Verb
+from wetread.orchestration.unanswered import unanswered
 
 S = AiState
 IN_FLIGHT: Final = frozenset({S.QUEUED, S.RUNNING})
@@ -56,11 +57,14 @@ class Runs:
         self._rules = rules
         self._conclusions = conclusions
         self._announce = Announcer(ports.events, ports.clock)
+        self._requests = Requests(ports.database, ports.tasks, ports.events, ports.queue, ports.clock)
 
     def apply(self, tx: Transaction, plan: Plan, situation: Situation) -> list[str]:
         """Apply one plan. Returns ids of runs that are to be cancelled once the transaction is committed."""
         study = situation.study.study
         task = self._ports.tasks.get(tx, study.tenant, study.study_instance_uid, plan.detector)
+        if task is not None and task.state is S.CANCELLED and task.reason in BY_PERSON:
+            return []
         if plan.verdict is Verdict.WAIT:
             return self._wait(tx, plan, task, situation)
         if plan.verdict is Verdict.NOT_WANTED:
@@ -68,6 +72,14 @@ class Runs:
         if plan.verdict in {Verdict.REFUSED, Verdict.BROKEN}:
             return self._without_input(tx, plan, task, situation)
         return self._run(tx, plan, task, situation)
+
+    def restart(self, tx: Transaction, plan: Plan, task: Task, situation: Situation) -> list[str]:
+        """Run a finished pair again because somebody asked: in the batch lane, with the detector of today.
+
+        An input that this very detector has read with these parameters is not read again: its result stands.
+        """
+        batch = replace(plan, priority=Priority.BATCH)
+        return self._start(tx, batch, replace(task, priority=Priority.BATCH, early=False), situation)
 
     # --- waiting and not wanted ------------------------------------------------------------------------------------
 
@@ -189,6 +201,10 @@ class Runs:
         if known is not None:  # this very input was read before: its result stands, nothing runs
             self._conclusions.conclude(tx, queued, known[0], situation.stamps, flags=_flags(plan))
             return cancelled
+        if plan.spec.external:
+            limit = plan.workflow.model.timeout if plan.workflow else 3600.0
+            self._requests.about(tx, queued, Verb.UNCLAIMED, delay_seconds=plan.spec.claim_within or limit)
+            return cancelled
         self.enqueue(tx, queued, plan.spec.timeout or info.manifest.resources.timeout_s, situation.stamps, _flags(plan))
         return cancelled
 
@@ -284,10 +300,18 @@ class Runs:
             uid = workitems.workitem_uid(task.tenant, task.study_uid, task.detector, number)
             info = self._ports.runner.detectors()[task.detector]
             summary = self._ports.studies.summary(tx, task.tenant, task.study_uid)
-            dataset = workitems.scheduled(task, info, summary, now=situation.now)
+            dataset = workitems.scheduled(task, info, summary, now=situation.now, label=self._label(task))
             self._ports.workitems.schedule(tx, task.tenant, uid, dataset)
             task = replace(task, workitem_uid=uid)
         return task
+
+    def _label(self, task: Task) -> str:
+        """Return the worklist (0074,1202) that a task is on: external performers look for theirs."""
+        workflow = self._rules.workflow(task.workflow)
+        name = workflow.detectors.get(task.detector) if workflow else None
+        if workflow is None or name is None or not workflow.model.tasks[name].external:
+            return workitems.OWN_WORKLIST
+        return workflow.model.tasks[name].label or workflow.name
 
     def _remember(self, tx: Transaction, task: Task, plan: Plan, situation: Situation) -> None:
         """Store the input by its digest and show it in the workitem."""
@@ -295,13 +319,15 @@ class Runs:
         chosen = plan.chosen
         uids = chosen.sop_instance_uids
         self._ports.inputs.put(tx, RunInput(task.tenant, plan.digest, task.study_uid, chosen.series_instance_uid, uids))
-        classes = {
-            i.sop_instance_uid: i.sop_class_uid
+        wanted = set(uids)
+        selected = [
+            (
+                s.series_instance_uid,
+                {i.sop_instance_uid: i.sop_class_uid for i in s.instances if i.sop_instance_uid in wanted},
+            )
             for s in situation.study.study.series
-            if s.series_instance_uid == chosen.series_instance_uid
-            for i in s.instances
-        }
-        attributes = workitems.ready(task.study_uid, chosen.series_instance_uid, uids, classes)
+        ]
+        attributes = workitems.ready(task.study_uid, [(uid, classes) for uid, classes in selected if classes])
         attributes |= workitems.urgency(task.priority, task.due_at)
         assert task.workitem_uid is not None
         try:
@@ -323,25 +349,17 @@ class Runs:
         """Return the result that says why nothing could be run: it gets a report like any other."""
         info = self._ports.runner.detectors()[plan.detector]
         request = self.request(task, info, "", plan.digest, now)
-        run = Run(
-            result_key=digest("refusal", self._ports.runner.result_key(request), plan.reason),
-            tenant=task.tenant,
-            study_uid=task.study_uid,
-            series_uid=None,
-            detector=info.name,
-            version=info.version,
-            title=info.manifest.title,
-            model_digest=info.model_digest,
-            params_digest=digest(dict(request.parameters)),
-            input_digest=plan.digest,
+        return unanswered(
+            task,
+            info,
+            key=self._ports.runner.result_key(request),
+            parameters=request.parameters,
             rules_digest=self._rules.digest,
-            software=f"wetread {__version__}",
-            engine="",
-            phantom_evidence_id=info.card.phantom_evidence_id,
-            started_at=now,
-            shadow=task.shadow,
+            now=now,
+            state=S.NOT_PROCESSABLE,
+            reason=plan.reason,
+            detail=plan.detail,
         )
-        return ResultSet(run=run, state=S.NOT_PROCESSABLE, reason=plan.reason, detail=plan.detail)
 
 
 def _flags(plan: Plan) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from wetread.core.service import Service
@@ -14,6 +14,8 @@ from wetread.orchestration.app import DurableApplication, register_orchestration
 from wetread.orchestration.compose import Composition
 from wetread.orchestration.evaluate import Evaluator
 from wetread.orchestration.execute import Execution
+from wetread.orchestration.external import ExternalRunner
+from wetread.orchestration.lanes import Signals
 from wetread.orchestration.loops import (
     HEARTBEAT_SECONDS,
     OUTCOMES_SECONDS,
@@ -21,6 +23,7 @@ from wetread.orchestration.loops import (
     Outcomes,
     Periodic,
 )
+from wetread.orchestration.operations import Operations
 from wetread.orchestration.ports import Ports, Rules
 
 
@@ -37,11 +40,14 @@ class Orchestration:
     """One-step durable workflows of other services that run in this process, such as the webhook ``deliver``."""
     drain_seconds: int = 0
     max_recovery_attempts: int = MAX_RECOVERY_ATTEMPTS
+    signals: Signals | None = None
+    """Opens the change signal that wakes the lanes; None: each looks by itself at its polling interval."""
 
 
 def build(orchestration: Orchestration) -> Service:
     """Return the service; nothing is opened before its lifespan begins."""
-    ports, rules = orchestration.ports, orchestration.rules
+    rules = orchestration.rules
+    ports = replace(orchestration.ports, runner=ExternalRunner(orchestration.ports.runner, rules.external))
 
     @asynccontextmanager
     async def lifespan() -> AsyncIterator[None]:
@@ -50,8 +56,10 @@ def build(orchestration: Orchestration) -> Service:
             orchestration.queue_url,
             executor_id=orchestration.executor_id,
             max_recovery_attempts=orchestration.max_recovery_attempts,
+            signals=orchestration.signals,
         )
-        register_orchestration(application, evaluator, execution, composition)
+        operations = Operations(ports, rules, evaluator)
+        register_orchestration(application, evaluator, execution, composition, operations)
         for name, function in orchestration.workflows.items():
             application.register_step(name, function)
         leases = Leases(ports, orchestration.executor_id, application.take_over)

@@ -14,12 +14,18 @@ from wetread.core.ports.studies import StudySummary
 from wetread.core.ports.work import Task
 from wetread.core.priority import UPS_PRIORITY, Priority
 from wetread.core.ruo import RUO_SHORT
+from wetread.core.ups import UPS_PUSH_SOP_CLASS
 
 Json = dict[str, Any]
 
 READINESS: Final = "00404041"
 PROGRESS: Final = "00741002"
 PERFORMED: Final = "00741216"
+OWN_WORKLIST: Final = "wetread"
+"""(0074,1202) of the tasks that we perform ourselves."""
+REPLACED: Final = "00741224"
+_OF_THE_RUN: Final = frozenset(("00080018", "00404010", "00741000", PROGRESS, PERFORMED))
+"""What a new workitem does not take over from the one that it replaces."""
 _SCHEME: Final = "99WETREAD"
 
 
@@ -28,7 +34,7 @@ def workitem_uid(tenant: str, study_uid: str, detector: str, run: int) -> str:
     return derived_uid("workitem", tenant, study_uid, detector, run)
 
 
-def scheduled(task: Task, info: DetectorInfo, summary: StudySummary, *, now: float) -> Json:
+def scheduled(task: Task, info: DetectorInfo, summary: StudySummary, *, now: float, label: str = OWN_WORKLIST) -> Json:
     """Return the attributes of a new workitem whose input is not ready yet."""
     code = _code(f"detector/{info.name}", info.manifest.title)
     return {
@@ -44,7 +50,7 @@ def scheduled(task: Task, info: DetectorInfo, summary: StudySummary, *, now: flo
         "00404021": {"vr": "SQ", "Value": []},
         READINESS: _element("CS", "INCOMPLETE"),
         "00741204": _element("LO", f"{info.name} {info.version}"),
-        "00741202": _element("LO", "wetread"),
+        "00741202": _element("LO", label),
         "00741210": _sequence(
             {
                 "0040A040": _element("CS", "TEXT"),
@@ -62,12 +68,20 @@ def urgency(priority: Priority, due: float) -> Json:
     return {"00741200": _element("CS", UPS_PRIORITY[priority]), "00404011": _element("DT", _time(due))}
 
 
-def ready(study_uid: str, series_uid: str, sop_uids: Sequence[str], sop_classes: Mapping[str, str]) -> Json:
-    """Return the input information (0040,4021) of a selected series, readiness READY."""
-    return {
-        READINESS: _element("CS", "READY"),
-        "00404021": _sequence(_series(study_uid, series_uid, sop_uids, sop_classes)),
-    }
+def ready(study_uid: str, selected: Sequence[tuple[str, Mapping[str, str]]]) -> Json:
+    """Return the input information (0040,4021), readiness READY.
+
+    *selected*: Series Instance UID, and SOP Instance UID -> SOP Class UID of its selected instances.
+    """
+    inputs = (_series(study_uid, series_uid, list(classes), classes) for series_uid, classes in selected)
+    return {READINESS: _element("CS", "READY"), "00404021": _sequence(*inputs)}
+
+
+def replacing(dataset: Mapping[str, Any], former_uid: str, now: float) -> Json:
+    """Return the attributes of a workitem offered instead of *former_uid*, which they point back to (0074,1224)."""
+    kept = {tag: value for tag, value in dataset.items() if tag not in _OF_THE_RUN}
+    former = {"00081150": _element("UI", UPS_PUSH_SOP_CLASS), "00081155": _element("UI", former_uid)}
+    return {**kept, "00404005": _element("DT", _time(now)), REPLACED: _sequence(former)}
 
 
 @dataclass(frozen=True, slots=True)

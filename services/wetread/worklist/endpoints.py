@@ -17,6 +17,7 @@ from wetread.core.ports.events import Reason
 from wetread.core.priority import Priority
 from wetread.core.ruo import RUO_STATEMENT
 from wetread.core.states import StudyAiState
+from wetread.core.workqueue import OPERATE
 from wetread.worklist import schemas
 from wetread.worklist.ports import WorklistPorts, tenant_of
 from wetread.worklist.standing import settled, standings
@@ -60,6 +61,21 @@ def router(ports: WorklistPorts, tail: EventTail) -> APIRouter:
         with ports.database.write() as tx:
             arrival = ports.studies.summary(tx, tenant, uid).received_at
             ports.order.register(tx, tenant, uid, arrival=arrival, reason=reason)
+            ports.work.enqueue(  # its waiting tasks follow: class, due time, workitem, lane
+                tx,
+                workflow=OPERATE,
+                workflow_id=digest(OPERATE, tenant, uid, "expedite", str(body.priority), now),
+                queue="control",
+                due=now,
+                arguments={
+                    "tenant": tenant,
+                    "study_uid": uid,
+                    "detector": "",
+                    "verb": "expedite",
+                    "text": "",
+                    "reason": "operator",
+                },
+            )
             return item_out(ports.worklist.item(tx, tenant, uid, now=now))
 
     @api.get("/studies/{study_uid}/findings")

@@ -106,7 +106,7 @@ def static(name: str) -> Response:
         msg = "no such file"
         raise NotFound(msg)
     headers = {"Cache-Control": "public, max-age=86400", "X-Content-Type-Options": "nosniff"}
-    return Response(_static(name), media_type=_STATIC[name], headers=headers)
+    return Response(static_bytes(name), media_type=_STATIC[name], headers=headers)
 
 
 def page_answer(template: str, **values: Any) -> HTMLResponse:
@@ -137,13 +137,14 @@ def _filter(q: str, priority: str, state: str) -> WorklistFilter:
 
 
 @cache
-def _static(name: str) -> bytes:
+def static_bytes(name: str) -> bytes:
+    """Return one of the package's own static files."""
     return (files("wetread.worklist") / "static" / name).read_bytes()
 
 
 def _static_url(name: str) -> str:
     """Return a URL that changes with the file, so that caches never serve an old one."""
-    return f"/static/{name}?v={hashlib.sha256(_static(name)).hexdigest()[:12]}"
+    return f"/static/{name}?v={hashlib.sha256(static_bytes(name)).hexdigest()[:12]}"
 
 
 @cache

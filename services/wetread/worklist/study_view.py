@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,8 @@ EVENT_WORDS = {
     EventType.TASK_FAILED: "AI task failed",
     EventType.TASK_DEAD: "AI task given up",
     EventType.TASK_RETRIED: "AI task retried by hand",
+    EventType.TASK_STALLED: "External performer silent",
+    EventType.TASK_DISCARDED: "AI task taken off the dead letters",
     EventType.RESULT_READY: "Result stored",
     EventType.RESULT_SUPERSEDED: "Result superseded",
     EventType.FINDING_POSITIVE: "Positive finding",
@@ -75,6 +78,8 @@ class StudyView:
     timeline: tuple[Moment, ...]
     source: str | None
     """A picture of the study itself."""
+    viewer: str
+    """The study in the viewer, opened on what the first positive detector outlined."""
 
 
 def study_view(ports: WorklistPorts, tx: Transaction, tenant: str, study_uid: str) -> StudyView:
@@ -107,7 +112,19 @@ def study_view(ports: WorklistPorts, tx: Transaction, tenant: str, study_uid: st
             if not event.data.get("shadow")
         ),
         source=None if image is None else rendered(study_uid, image),
+        viewer=_viewer(study_uid, entries, stored),
     )
+
+
+def _viewer(study_uid: str, entries: Sequence[dict[str, Any]], stored: Mapping[str, Sequence[StoredSeries]]) -> str:
+    """Return the viewer's address (OHIF opens the given report on its outline and key image)."""
+    address = f"/viewer/viewer?StudyInstanceUIDs={study_uid}"
+    for entry in entries:
+        if AiState(entry["state"]) in {AiState.POSITIVE, AiState.PRELIMINARY_POSITIVE}:
+            for series in stored.get(entry["detector"], ()):
+                if series.modality == "SR":
+                    return f"{address}&initialSeriesInstanceUID={series.series_uid}"
+    return address
 
 
 def thumbnail(ports: WorklistPorts, tx: Transaction, tenant: str, study_uid: str) -> str | None:

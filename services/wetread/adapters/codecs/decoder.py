@@ -11,12 +11,13 @@ from pydicom.encaps import encapsulate
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import UID, JPEGLSLossless, JPEGLSNearLossless, RLELossless
 
-from wetread.adapters.codecs.codestream import image_size
 from wetread.core.detector import Array
+from wetread.core.dicom.codestream import image_size
 from wetread.core.errors import NotProcessable
 from wetread.core.ports.pixels import FrameLayout
 
 _PREFERENCE: Final = ("pylibjpeg", "pyjpegls", "gdcm", "pillow", "pydicom")
+_JPEG_LS: Final = frozenset({JPEGLSLossless, JPEGLSNearLossless})
 _END_OF_IMAGE: Final = b"\xff\xd9"
 """Asked of JPEG-LS before decoding: CharLS was measured to spend seconds on a stream cut off inside a scan."""
 
@@ -26,10 +27,9 @@ class PydicomFrameDecoder:
 
     def decode(self, frame: bytes, transfer_syntax_uid: str, layout: FrameLayout) -> Array:
         """Return the stored values of one frame (see the port)."""
-        if transfer_syntax_uid == RLELossless:
-            _check_rle(frame, layout)
-        else:
-            _check_size(frame, transfer_syntax_uid, layout)
+        check_frame(frame, transfer_syntax_uid, layout)
+        if transfer_syntax_uid in _JPEG_LS and not frame.rstrip(b"\0").endswith(_END_OF_IMAGE):
+            raise NotProcessable("decode_error", "the JPEG-LS frame is truncated")
         try:
             decoder = get_decoder(UID(transfer_syntax_uid))
             plugins: list[str] = [p for p in _PREFERENCE if p in decoder.available_plugins]
@@ -67,16 +67,25 @@ class PydicomFrameDecoder:
         raise NotProcessable("decode_error", "no decoder reads this compressed frame") from failure
 
 
+def check_frame(frame: bytes, transfer_syntax_uid: str, layout: FrameLayout) -> None:
+    """Refuse a frame that declares another size than *layout*, before a decoder allocates anything for it.
+
+    Raises NotProcessable("decode_error").
+    """
+    if transfer_syntax_uid == RLELossless:
+        _check_rle(frame, layout)
+    else:
+        _check_size(frame, layout)
+
+
 def _array(values: Any) -> Array:
     array: Array = values
     return array
 
 
-def _check_size(frame: bytes, transfer_syntax_uid: str, layout: FrameLayout) -> None:
+def _check_size(frame: bytes, layout: FrameLayout) -> None:
     size = image_size(frame)
     declared = (size.rows, size.columns, size.components)
-    if transfer_syntax_uid in {JPEGLSLossless, JPEGLSNearLossless} and not frame.rstrip(b"\0").endswith(_END_OF_IMAGE):
-        raise NotProcessable("decode_error", "the JPEG-LS frame is truncated")
     if declared != (layout.rows, layout.columns, layout.samples) or size.bits > layout.bits_allocated:
         raise NotProcessable("decode_error", "the compressed frame is not of the declared size")
 

@@ -14,7 +14,7 @@ from wetread.core.errors import ComputationFailed, InvalidInput
 from wetread.core.findings import ResultSet
 from wetread.core.ports import EncodedObject, EvidenceInput
 
-ENCODER_VERSION: Final = "1"
+ENCODER_VERSION: Final = "2"
 """Raised when the same result would give other bytes: it is part of every result key."""
 
 
@@ -40,7 +40,7 @@ class Encoder:
             raise ComputationFailed("crashed", msg) from broken
 
     def _encode(self, evidence: EvidenceInput) -> list[EncodedObject]:
-        from wetread.adapters.evidence.sc import secondary_captures
+        from wetread.adapters.evidence.sc import picture_captures, secondary_captures
         from wetread.adapters.evidence.seg import segmentation
         from wetread.adapters.evidence.sr import measurement_report
 
@@ -53,6 +53,7 @@ class Encoder:
         flags = ("segmentation_omitted",) if seg is None and _has_region(result, mask) else ()
         report = measurement_report(result, view, outlines, seg, segmented.segments if segmented else {}, flags)
         captures = secondary_captures(result, view, mask, evidence.read_plane)
+        captures += picture_captures(result, view, evidence.captures, first=len(captures) + 1)
         objects: list[tuple[str, Dataset]] = [("sr", report)]
         if seg is not None:
             objects.append(("seg", seg))

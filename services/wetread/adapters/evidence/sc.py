@@ -6,10 +6,12 @@ research-use statement are burned in.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from io import BytesIO
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 from pydicom import Dataset
 from pydicom.uid import SecondaryCaptureImageStorage
 
@@ -45,6 +47,19 @@ def secondary_captures(
         for plane in key_planes(finding, region, planes, max(1, MAX_SLICES // len(flagged))):
             pixels = _draw(result, finding, view, (plane, planes), region, read_plane(plane))
             datasets.append(_capture(result, view, plane, pixels, len(datasets) + 1))
+    return datasets
+
+
+def picture_captures(
+    result: ResultSet, view: ReferenceView, pictures: Sequence[bytes], *, first: int
+) -> list[Dataset]:
+    """Wrap the detector's own pictures (PNG), numbered from *first*; their text is drawn in them already."""
+    datasets = []
+    for index, data in enumerate(pictures, start=first):
+        pixels = np.asarray(Image.open(BytesIO(data)).convert("RGB"), dtype=np.uint8)
+        dataset = _capture(result, view, 0, pixels, index)
+        dataset.PatientOrientation = ""
+        datasets.append(dataset)
     return datasets
 
 

@@ -12,7 +12,7 @@ from pydicom import Dataset
 from wetread.adapters.evidence.coding import concept_code
 from wetread.adapters.evidence.outline import Outline
 from wetread.adapters.evidence.reference_header import UTF8, ReferenceView
-from wetread.adapters.evidence.sr_groups import Group, finding_groups, outcome_group
+from wetread.adapters.evidence.sr_groups import Group, description_group, drawn_groups, outcome_group
 from wetread.adapters.evidence.stamp import (
     MANUFACTURER,
     NONE,
@@ -53,11 +53,15 @@ def measurement_report(
     evidence (PS3.3 C.17.2).
     """
     run = result.run
-    groups: list[Group] = [outcome_group(result, view, flags)]
+    groups: list[Group] = []
+    # First what a viewer draws: OHIF shows nothing of a report whose first group stands on no image.
+    for finding in result.findings:
+        groups += drawn_groups(result, finding, view, outlines.get(finding.finding_id))
+    groups.append(outcome_group(result, view, flags))
     for index, finding in enumerate(result.findings, start=1):
         number = segments.get(finding.finding_id)
         reference = (str(segmentation.SOPInstanceUID), number) if segmentation is not None and number else None
-        groups += finding_groups(result, finding, index, view, outlines.get(finding.finding_id), reference)
+        groups.append(description_group(result, finding, index, view, reference))
     report = hd.sr.MeasurementReport(
         observation_context=_observer(result),
         procedure_reported=concept_code(_EXAMINATIONS.get(view.images[0].Modality, "imaging_examination")),

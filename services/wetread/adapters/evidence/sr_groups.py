@@ -1,9 +1,9 @@
 """The measurement groups of the report: one for the run, and for each finding those that viewers can show.
 
 Viewer rule (workflow-and-results 8.4): OHIF draws a group whose tracking identifier names one of its tools and whose
-*first* NUM holds the coordinates; a group that only references a segment is not drawn. So a finding with a region
-gives (a) a volumetric group on its segment (TID 1411), (b) its outline with area on the key image and (c) its longest
-diameter there (TID 1501).
+*first* NUM holds the coordinates; a group that only references a segment is not drawn; and it opens a report on the
+image of its first group. So a finding with a region gives, in front of all others, its outline with area and its
+longest diameter on the key image (TID 1501), and further down a volumetric group on its segment (TID 1411).
 """
 
 from __future__ import annotations
@@ -66,26 +66,18 @@ def outcome_group(result: ResultSet, view: ReferenceView, flags: tuple[str, ...]
     return group
 
 
-def finding_groups(
-    result: ResultSet,
-    finding: Finding,
-    number: int,
-    view: ReferenceView,
-    outline: Outline | None,
-    segment: tuple[str, int] | None,
-) -> list[Group]:
-    """Build the groups of one finding. ``segment``: SOP instance UID of the segmentation and segment number."""
-    groups: list[Group] = [_description(result, finding, number, view, segment)]
+def drawn_groups(result: ResultSet, finding: Finding, view: ReferenceView, outline: Outline | None) -> list[Group]:
+    """Build the groups that viewers draw on the key image of a finding: none without an outline or a key image."""
     image = _key_image(finding, view)
-    if outline is not None and image is not None:
-        groups.append(_drawn(result, finding, "PlanarFreehandROI", outline, image))
-        groups.append(_drawn(result, finding, "Length", outline, image))
-    return groups
+    if outline is None or image is None:
+        return []
+    return [_drawn(result, finding, tool, outline, image) for tool in ("PlanarFreehandROI", "Length")]
 
 
-def _description(
+def description_group(
     result: ResultSet, finding: Finding, number: int, view: ReferenceView, segment: tuple[str, int] | None
 ) -> Group:
+    """Build the group that describes one finding. ``segment``: SOP instance UID and number of its segment."""
     run = result.run
     kind = _VolumeGroup if segment else _Group
     arguments: dict[str, Any] = {
@@ -180,11 +172,15 @@ def _algorithm(run: Run, score: Score | None, *, provenance: bool) -> hd.sr.Algo
 
 
 def _measurement(measurement: Measurement) -> hd.sr.Measurement:
+    coded = measurement.method in CONCEPTS
     item = hd.sr.Measurement(
-        name=to_concept(measurement.code), value=_significant(measurement.value), unit=unit_concept(measurement.unit)
+        name=to_concept(measurement.code),
+        value=_significant(measurement.value),
+        unit=unit_concept(measurement.unit),
+        method=concept_code(measurement.method) if coded else None,
     )
-    content: list[hd.sr.ContentItem] = []
-    if measurement.method:
+    content: list[hd.sr.ContentItem] = list(item[0].get("ContentSequence", []))
+    if measurement.method and not coded:
         content.append(_text("comment", f"Method: {measurement.method}"))
     if measurement.uncertainty is not None:
         content.append(

@@ -12,6 +12,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, bindparam, insert, select, update
 
 from wetread.adapters.index.database import connection_of
+from wetread.adapters.index.statement import DriverStatement
 from wetread.adapters.index.tables import change_counters, changes
 from wetread.adapters.index.upsert import insert_row
 from wetread.core.ports.changes import Change, ChangeAction, ChangeState
@@ -22,13 +23,13 @@ _COLUMNS: Final = (
     *(changes.c.sequence, changes.c.study_uid, changes.c.series_uid, changes.c.sop_uid),
     *(changes.c.action, changes.c.at),
 )
-_COUNT: Final = (
+_COUNT: Final = DriverStatement(
     update(change_counters)
     .where(change_counters.c.tenant == bindparam("of"))
     .values(last=change_counters.c.last + bindparam("more"))
     .returning(change_counters.c.last)
 )
-_INSERT: Final = insert(changes)
+_INSERT: Final = DriverStatement(insert(changes))
 Path = tuple[str, str, str]
 """Study, series and SOP Instance UID."""
 
@@ -76,11 +77,13 @@ def record(
         paths = [path for path in paths if (path[2] in here) == (action == "delete")]
     if not paths:
         return last_sequence(connection, tenant)
-    last = connection.execute(_COUNT, {"of": tenant, "more": len(paths)}).scalar()
-    if last is None:
+    counted = _COUNT.first(connection, {"of": tenant, "more": len(paths)})
+    if counted is None:
         # The first change of a tenant; another writer may be making the row, then this waits for it.
         insert_row(connection, change_counters, {"tenant": tenant, "last": 0})
-        last = connection.execute(_COUNT, {"of": tenant, "more": len(paths)}).scalar_one()
+        counted = _COUNT.first(connection, {"of": tenant, "more": len(paths)})
+    assert counted is not None
+    last = int(counted[0])
     first = last - len(paths) + 1
     # Whole microseconds, as the feed shows them: asking from a time that was shown must find its change.
     at = math.floor(at * 1e6) / 1e6
@@ -96,8 +99,8 @@ def record(
         }
         for number, (study, series, sop) in enumerate(paths)
     ]
-    connection.execute(_INSERT, rows)
-    return int(last)
+    _INSERT.many(connection, rows)
+    return last
 
 
 def last_sequence(connection: Connection, tenant: str) -> int:

@@ -40,6 +40,7 @@ class SqlDatabase:
     def __init__(self, address: Path | str, *, full_sync: bool = True) -> None:
         self._driver = driver_for(address, full_sync=full_sync)
         self._engine: Engine | None = None
+        self._reading: Engine | None = None
 
     @property
     def url(self) -> str:
@@ -78,14 +79,16 @@ class SqlDatabase:
     @contextmanager
     def read(self) -> Iterator[SqlTransaction]:
         """Open a read-only snapshot."""
-        with self._translated(), self._driver.reader(self.engine).connect() as connection, connection.begin():
+        if self._reading is None:
+            self._reading = self._driver.reader(self.engine)
+        with self._translated(), self._reading.connect() as connection, connection.begin():
             yield SqlTransaction(connection)
 
     def close(self) -> None:
         """Close all connections."""
         if self._engine is not None:
             self._engine.dispose()
-            self._engine = None
+            self._engine = self._reading = None
 
     @contextmanager
     def _translated(self) -> Iterator[None]:

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import json
 import zlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
+import orjson
 from sqlalchemy import delete, select
 
 from wetread.adapters.index.database import connection_of
-from wetread.adapters.index.tables import decisions, manifests, quiet_watches, run_inputs
+from wetread.adapters.index.tables import (
+    decision_facts,
+    decisions,
+    manifests,
+    quiet_watches,
+    rule_sets,
+    run_inputs,
+)
 from wetread.adapters.index.upsert import insert_row, replace_row
 from wetread.core.completeness import StudyManifest
 from wetread.core.errors import NotFound
@@ -31,6 +41,10 @@ class SqlDecisions:
             "trace_json": json.dumps(decision.trace, sort_keys=True),
         }
         replace_row(connection_of(tx), decisions, values)
+        if decision.kept_facts is not None:
+            key = {name: values[name] for name in ("tenant", "study_uid", "generation", "signal")}
+            packed = zlib.compress(orjson.dumps(decision.kept_facts), level=1)
+            replace_row(connection_of(tx), decision_facts, {**key, "facts": packed})
 
     def signals(self, tx: Transaction, tenant: str, study_uid: str, generation: int) -> frozenset[str]:
         """Return the signals that were evaluated for a generation of a study."""
@@ -47,6 +61,34 @@ class SqlDecisions:
             Decision(r.tenant, r.study_uid, r.generation, r.signal, r.at, r.rules_digest, json.loads(r.trace_json))
             for r in rows
         ]
+
+    def facts(self, tx: Transaction, decision: Decision) -> Mapping[str, Any] | None:
+        """Return the facts that a decision was made on; None when they were not kept."""
+        query = select(decision_facts.c.facts).where(
+            decision_facts.c.tenant == decision.tenant,
+            decision_facts.c.study_uid == decision.study_uid,
+            decision_facts.c.generation == decision.generation,
+            decision_facts.c.signal == decision.signal,
+        )
+        packed = connection_of(tx).execute(query).scalar()
+        return None if packed is None else dict(orjson.loads(zlib.decompress(packed)))
+
+
+class SqlRuleSets:
+    """RuleSetRepository on SQL."""
+
+    def put(self, tx: Transaction, digest: str, workflows: Callable[[], Sequence[Mapping[str, Any]]]) -> None:
+        """Keep a set unless it is kept already."""
+        known = select(rule_sets.c.digest).where(rule_sets.c.digest == digest)
+        if connection_of(tx).execute(known).first() is None:
+            content = orjson.dumps(list(workflows())).decode()
+            insert_row(connection_of(tx), rule_sets, {"digest": digest, "workflows_json": content})
+
+    def get(self, tx: Transaction, digest: str) -> Sequence[Mapping[str, Any]] | None:
+        """Return the workflow models of a set, or None."""
+        query = select(rule_sets.c.workflows_json).where(rule_sets.c.digest == digest)
+        content = connection_of(tx).execute(query).scalar()
+        return None if content is None else list(orjson.loads(content))
 
 
 class SqlRunInputs:

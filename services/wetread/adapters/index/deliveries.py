@@ -5,17 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from sqlalchemy import Row, and_, insert, select, update
+from sqlalchemy import Row, and_, bindparam, insert, select, update
 
 from wetread.adapters.index.database import connection_of
+from wetread.adapters.index.statement import DriverStatement
 from wetread.adapters.index.subscriptions import subscription_of
 from wetread.adapters.index.tables import deliveries, events, subscriptions
 from wetread.core.events import Event, EventType
 from wetread.core.identifiers import digest
-from wetread.core.ports import Delivery, DeliveryState, Transaction, WorkQueue
+from wetread.core.ports import Delivery, DeliveryState, Subscription, Transaction, WorkQueue
 
 WORKFLOW: Final = "deliver"
 QUEUE: Final = "notify"
+
+_ANY_RECEIVER: Final = DriverStatement(
+    select(subscriptions.c.id).where(subscriptions.c.tenant == bindparam("of"), subscriptions.c.active).limit(1)
+)
+"""Of the ingest path: most tenants have none."""
 
 
 class SqlDeliveries:
@@ -25,29 +31,47 @@ class SqlDeliveries:
         self._work = work
 
     def open(self, tx: Transaction, event: Event) -> None:
+        for receiver in self._receivers(tx, event):
+            self._open(tx, event, receiver.id, at=event.time)
+
+    def again(self, tx: Transaction, event: Event, *, now: float) -> int:
+        receivers = self._receivers(tx, event)
+        for receiver in receivers:
+            known = self.get(tx, event.tenant, event.id, receiver.id)
+            if known is None:
+                self._open(tx, event, receiver.id, at=now)
+            elif known.state is not DeliveryState.PENDING:
+                self._set(tx, known, state=DeliveryState.PENDING, attempts=0, last_error="", sent_at=None)
+                self.requeue(tx, known, now=now)
+        return len(receivers)
+
+    def _receivers(self, tx: Transaction, event: Event) -> list[Subscription]:
         # A dead letter about one receiver would go to the next dead receiver, and so on for ever: stream only.
         if event.type is EventType.DELIVERY_DEAD or event.data.get("shadow"):
-            return
+            return []
         connection = connection_of(tx)
-        receivers = select(subscriptions).where(subscriptions.c.tenant == event.tenant, subscriptions.c.active)
-        for receiver in [subscription_of(row) for row in connection.execute(receivers)]:
-            if receiver.types and event.type not in receiver.types:
-                continue
-            first = self._next_of_study(tx, event.tenant, receiver.id, event.subject) is None
-            connection.execute(
-                insert(deliveries).values(
-                    tenant=event.tenant,
-                    subscription_id=receiver.id,
-                    event_id=event.id,
-                    state=DeliveryState.PENDING,
-                    attempts=0,
-                    last_error="",
-                    next_attempt_at=event.time if first else None,
-                    updated_at=event.time,
-                )
+        if _ANY_RECEIVER.first(connection, {"of": event.tenant}) is None:
+            return []
+        query = select(subscriptions).where(subscriptions.c.tenant == event.tenant, subscriptions.c.active)
+        receivers = [subscription_of(row) for row in connection.execute(query)]
+        return [receiver for receiver in receivers if not receiver.types or event.type in receiver.types]
+
+    def _open(self, tx: Transaction, event: Event, subscription_id: str, *, at: float) -> None:
+        first = self._next_of_study(tx, event.tenant, subscription_id, event.subject) is None
+        connection_of(tx).execute(
+            insert(deliveries).values(
+                tenant=event.tenant,
+                subscription_id=subscription_id,
+                event_id=event.id,
+                state=DeliveryState.PENDING,
+                attempts=0,
+                last_error="",
+                next_attempt_at=at if first else None,
+                updated_at=at,
             )
-            if first:
-                self._enqueue(tx, event.tenant, event.id, receiver.id, at=event.time)
+        )
+        if first:
+            self._enqueue(tx, event.tenant, event.id, subscription_id, at=at)
 
     def get(self, tx: Transaction, tenant: str, event_id: str, subscription_id: str) -> Delivery | None:
         query = select(deliveries).where(

@@ -13,6 +13,7 @@ from typing import Final, Protocol
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
+from wetread.adapters.index.statement import run_text
 from wetread.core.errors import ConfigurationError, StorageFull, Unavailable, WetreadError
 
 SCHEMA: Final = "wetread"
@@ -81,7 +82,7 @@ class SqliteDriver:
         @event.listens_for(engine, "begin")
         def _begin(connection: Connection) -> None:
             mode = connection.get_execution_options().get("wetread_begin", "IMMEDIATE")
-            connection.exec_driver_sql(f"BEGIN {mode}")
+            run_text(connection, f"BEGIN {mode}")
 
         return engine
 

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import orjson
-from sqlalchemy import Row, func, insert, select
+from sqlalchemy import Row, bindparam, func, insert, select
 
 from wetread.adapters.index.database import connection_of
+from wetread.adapters.index.statement import DriverStatement
 from wetread.adapters.index.tables import events
 from wetread.core.events import Event, EventType
 from wetread.core.ports import Deliveries, Transaction
+
+# Statements of the ingest path.
+_KNOWN: Final = DriverStatement(
+    select(events.c.cursor).where(events.c.tenant == bindparam("of"), events.c.id == bindparam("event"))
+)
+_INSERT: Final = DriverStatement(
+    insert(events).inline(), columns=("tenant", "id", "type", "subject", "time", "data_json", "stamps_json")
+)
 
 
 class SqlEventLog:
@@ -26,20 +35,18 @@ class SqlEventLog:
 
     def append(self, tx: Transaction, event: Event) -> bool:
         connection = connection_of(tx)
-        known = select(events.c.cursor).where(events.c.tenant == event.tenant, events.c.id == event.id)
-        if connection.execute(known).first() is not None:
+        if _KNOWN.first(connection, {"of": event.tenant, "event": event.id}) is not None:
             return False
-        connection.execute(
-            insert(events).values(
-                tenant=event.tenant,
-                id=event.id,
-                type=str(event.type),
-                subject=event.subject,
-                time=event.time,
-                data_json=orjson.dumps(dict(event.data)).decode(),
-                stamps_json=orjson.dumps(dict(event.stamps)).decode(),
-            )
-        )
+        row = {
+            "tenant": event.tenant,
+            "id": event.id,
+            "type": str(event.type),
+            "subject": event.subject,
+            "time": event.time,
+            "data_json": orjson.dumps(dict(event.data)).decode(),
+            "stamps_json": orjson.dumps(dict(event.stamps)).decode(),
+        }
+        _INSERT.many(connection, [row])
         self._deliveries.open(tx, event)
         return True
 

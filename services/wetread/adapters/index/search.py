@@ -21,13 +21,10 @@ from wetread.core.dicomweb.levels import DEFAULTS, INSTANCE_FRAGMENT, Level, lev
 from wetread.core.dicomweb.match import matches, normalised
 from wetread.core.dicomweb.query import Key, Query
 from wetread.core.errors import PayloadTooLarge
-from wetread.core.ports.archive import Match, SearchPage
+from wetread.core.ports.archive import COUNT_LIMIT, Match, SearchPage
 
 VERIFY_LIMIT: Final = 10_000
 """Candidates that may be verified one by one."""
-
-COUNT_LIMIT: Final = 1000
-"""Further results are counted up to here, so that the first page stays fast."""
 
 _COLUMNS: Final[Mapping[int, Column[Any]]] = {
     0x00080020: studies.c.study_date,

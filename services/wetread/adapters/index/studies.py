@@ -6,24 +6,28 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import orjson
-from sqlalchemy import Connection, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, and_, bindparam, delete, insert, select, update
 
 from wetread.adapters.index.audit import SqlAuditLog
 from wetread.adapters.index.changes import SqlChangeFeed, record
 from wetread.adapters.index.database import connection_of
 from wetread.adapters.index.removal import bury, dead, last_generation, was_removed
 from wetread.adapters.index.search import Searcher
+from wetread.adapters.index.statement import DriverStatement
 from wetread.adapters.index.tables import instances, object_marks, series, studies
 from wetread.core.dicom.attributes import folded, text
 from wetread.core.dicom.facts import instance_facts_from_json
-from wetread.core.dicomweb.levels import INSTANCE_FRAGMENT, Level, fragment
+from wetread.core.dicomweb.fragments import instance_fragment
+from wetread.core.dicomweb.levels import Level, fragment
 from wetread.core.dicomweb.match import normalised
 from wetread.core.dicomweb.query import Query
 from wetread.core.errors import Gone, NotFound
 from wetread.core.facts import SeriesFacts, Source, StudyFacts
 from wetread.core.ports.archive import (
     ArchivedInstance,
+    FragmentPage,
     IndexEntry,
+    InstanceFragment,
     KnownInstance,
     SearchPage,
     SeriesMetadata,
@@ -38,11 +42,16 @@ _IN_LIMIT: Final = 500
 """Values per IN list: SQLite allows 32,766 variables, planners like fewer."""
 
 
-# Statements of the ingest path, built once: building them anew costs more than running them.
+# Statements of the ingest path.
+_KNOWN_ONE: Final = DriverStatement(
+    select(instances.c.study_uid, instances.c.series_uid, instances.c.content_hash).where(
+        instances.c.tenant == bindparam("of"), instances.c.sop_uid == bindparam("uid")
+    )
+)
 _KNOWN: Final = select(
     instances.c.sop_uid, instances.c.study_uid, instances.c.series_uid, instances.c.content_hash
 ).where(instances.c.tenant == bindparam("of"), instances.c.sop_uid.in_(bindparam("uids", expanding=True)))
-_GROW_SERIES: Final = (
+_GROW_SERIES: Final = DriverStatement(
     update(series)
     .where(
         series.c.tenant == bindparam("of"),
@@ -52,7 +61,7 @@ _GROW_SERIES: Final = (
     .values(instance_count=series.c.instance_count + bindparam("more"), version=bindparam("now"))
 )
 _ONE_STUDY: Final = (studies.c.tenant == bindparam("of"), studies.c.study_uid == bindparam("study"))
-_GROW_STUDY: Final = (
+_GROW_STUDY: Final = DriverStatement(
     update(studies)
     .where(*_ONE_STUDY)
     .values(
@@ -66,8 +75,67 @@ _GROW_STUDY: Final = (
 _SET_MODALITIES: Final = update(studies).where(*_ONE_STUDY).values(modalities=bindparam("found"))
 _INSERT_STUDY: Final = insert(studies)
 _INSERT_SERIES: Final = insert(series)
-_INSERT_INSTANCES: Final = insert(instances)
-_MOVE_MARK: Final = update(object_marks).where(object_marks.c.stream == bindparam("of")).values(locator=bindparam("to"))
+_INSERT_INSTANCES: Final = DriverStatement(insert(instances))
+_MOVE_MARK: Final = DriverStatement(
+    update(object_marks).where(object_marks.c.stream == bindparam("of")).values(locator=bindparam("to"))
+)
+
+# Statements of retrieval, by how deep the path goes.
+_PATH: Final = (
+    instances.c.tenant == bindparam("of"),
+    instances.c.study_uid == bindparam("study"),
+    instances.c.series_uid == bindparam("one"),
+    instances.c.sop_uid == bindparam("uid"),
+)
+_BELOW: Final = tuple(
+    DriverStatement(
+        select(
+            *(instances.c.study_uid, instances.c.series_uid, instances.c.sop_uid, instances.c.sop_class_uid),
+            *(instances.c.instance_number, instances.c.transfer_syntax_uid, instances.c.content_hash),
+            *(instances.c.locator, instances.c.length, instances.c.frames_json, instances.c.facts_json),
+        )
+        .join(
+            series,
+            and_(
+                series.c.tenant == instances.c.tenant,
+                series.c.study_uid == instances.c.study_uid,
+                series.c.series_uid == instances.c.series_uid,
+            ),
+        )
+        .where(*_PATH[:depth])
+        .order_by(series.c.series_number, instances.c.series_uid, instances.c.instance_number, instances.c.sop_uid)
+    )
+    for depth in (2, 3, 4)
+)
+_LEVEL: Final = (
+    series.c.tenant == bindparam("of"),
+    series.c.study_uid == bindparam("study"),
+    series.c.series_uid == bindparam("one"),
+)
+_LEVELS: Final = tuple(
+    DriverStatement(
+        select(series.c.series_uid, series.c.version)
+        .where(*_LEVEL[:depth])
+        .order_by(series.c.series_number, series.c.series_uid)
+    )
+    for depth in (2, 3)
+)
+_METADATA: Final = tuple(
+    DriverStatement(
+        select(instances.c.sop_uid, instances.c.metadata_json)
+        .where(*_PATH[:depth])
+        .order_by(instances.c.instance_number, instances.c.sop_uid)
+    )
+    for depth in (3, 4)
+)
+_FRAGMENTS: Final = DriverStatement(
+    select(instances.c.sop_uid, instances.c.transfer_syntax_uid, instances.c.attributes_json)
+    .where(*_PATH[:3])
+    .order_by(instances.c.instance_number, instances.c.sop_uid)
+    .limit(bindparam("page"))
+    .offset(bindparam("skip"))
+)
+_COUNT_SERIES: Final = DriverStatement(select(series.c.instance_count).where(*_LEVEL))
 
 
 class SqlArchive(SqlChangeFeed, SqlAuditLog):
@@ -76,11 +144,19 @@ class SqlArchive(SqlChangeFeed, SqlAuditLog):
     def known(self, tx: Transaction, tenant: str, sop_uids: Sequence[str]) -> dict[str, KnownInstance]:
         """Return the identity of those instances that are indexed."""
         connection = connection_of(tx)
+        if len(sop_uids) == 1:
+            row = _KNOWN_ONE.first(connection, {"of": tenant, "uid": sop_uids[0]})
+            return {} if row is None else {sop_uids[0]: KnownInstance(row[0], row[1], row[2])}
         found: dict[str, KnownInstance] = {}
         for chunk in _chunks(sop_uids):
             rows = connection.execute(_KNOWN, {"of": tenant, "uids": chunk})
             found.update({row[0]: KnownInstance(row[1], row[2], row[3]) for row in rows})
         return found
+
+    def existing(self, tx: Transaction, tenant: str, study_uids: Sequence[str]) -> set[str]:
+        """Return which of the studies are indexed."""
+        query = select(studies.c.study_uid).where(studies.c.tenant == tenant, studies.c.study_uid.in_(study_uids))
+        return set(connection_of(tx).execute(query).scalars())
 
     def add(
         self, tx: Transaction, tenant: str, entries: Sequence[IndexEntry], *, at: float, replayed: bool = False
@@ -94,7 +170,7 @@ class SqlArchive(SqlChangeFeed, SqlAuditLog):
             by_study.setdefault(entry.study_uid, []).append(entry)
         additions = [self._add_to_study(connection, tenant, uid, group, version) for uid, group in by_study.items()]
         if entries:
-            connection.execute(_INSERT_INSTANCES, [_instance_row(tenant, entry) for entry in entries])
+            _INSERT_INSTANCES.many(connection, [_instance_row(tenant, entry) for entry in entries])
         return additions
 
     def remove(self, tx: Transaction, tenant: str, removal: Removal, *, replayed: bool = False) -> int:
@@ -130,16 +206,15 @@ class SqlArchive(SqlChangeFeed, SqlAuditLog):
         new_series = []
         for key, group in by_series.items():
             where = {"of": tenant, "study": uid, "one": key, "more": len(group), "now": version}
-            if connection.execute(_GROW_SERIES, where).rowcount == 0:
+            if _GROW_SERIES.count(connection, where) == 0:
                 new_series.append(_series_row(tenant, group) | {"version": version})
         if new_series:
             connection.execute(_INSERT_SERIES, new_series)
         latest = max(entry.received_at for entry in entries)
         modalities = {entry.series.modality for entry in entries if entry.series.modality}
-        grown = connection.execute(
-            _GROW_STUDY,
-            {"of": tenant, "study": uid, "more": len(entries), "groups": len(new_series), "latest": latest},
-        ).first()
+        grown = _GROW_STUDY.first(
+            connection, {"of": tenant, "study": uid, "more": len(entries), "groups": len(new_series), "latest": latest}
+        )
         if grown is None:
             generation = last_generation(connection, tenant, uid) + 1
             counted = {"series_count": len(new_series), "instance_count": len(entries), "generation": generation}
@@ -171,7 +246,7 @@ class SqlArchive(SqlChangeFeed, SqlAuditLog):
         connection = connection_of(tx)
         newest = {_stream_of(locator): locator for locator in locators}
         for stream, locator in newest.items():
-            if connection.execute(_MOVE_MARK, {"of": stream, "to": locator}).rowcount == 0:
+            if _MOVE_MARK.count(connection, {"of": stream, "to": locator}) == 0:
                 connection.execute(insert(object_marks).values(stream=stream, locator=locator))
 
     def clear(self, tx: Transaction) -> None:
@@ -185,32 +260,28 @@ class SqlArchive(SqlChangeFeed, SqlAuditLog):
         """Run a search."""
         return Searcher(connection_of(tx), tenant, query, study_uid, series_uid).run()
 
+    def fragments(
+        self, tx: Transaction, tenant: str, study_uid: str, series_uid: str, *, limit: int, offset: int
+    ) -> FragmentPage:
+        """Return a page of a series' instances in the form that default answers are made of."""
+        connection = connection_of(tx)
+        named = _named(tenant, study_uid, series_uid, None)
+        rows = _FRAGMENTS.all(connection, named | {"page": limit, "skip": offset})
+        total = _COUNT_SERIES.first(connection, named)
+        found = tuple(InstanceFragment(row[0], row[1], bytes(row[2])) for row in rows)
+        return FragmentPage(found, max((total[0] if total else 0) - offset - len(found), 0))
+
     def instances(
         self, tx: Transaction, tenant: str, study_uid: str, series_uid: str | None = None, sop_uid: str | None = None
     ) -> list[ArchivedInstance]:
         """Return the instances below a path, ordered by series number and instance number."""
-        columns = instances.c
-        statement = (
-            select(
-                *(columns.study_uid, columns.series_uid, columns.sop_uid, columns.sop_class_uid),
-                *(columns.instance_number, columns.transfer_syntax_uid, columns.content_hash, columns.locator),
-                *(columns.length, columns.frames_json, columns.facts_json),
-            )
-            .join(
-                series,
-                (series.c.tenant == columns.tenant)
-                & (series.c.study_uid == columns.study_uid)
-                & (series.c.series_uid == columns.series_uid),
-            )
-            .where(*_path(tenant, study_uid, series_uid, sop_uid))
-            .order_by(series.c.series_number, columns.series_uid, columns.instance_number, columns.sop_uid)
-        )
-        rows = connection_of(tx).execute(statement).all()
+        statement = _BELOW[(series_uid is not None) + (sop_uid is not None)]
+        rows = statement.all(connection_of(tx), _named(tenant, study_uid, series_uid, sop_uid))
         if not rows:
             raise _nothing(connection_of(tx), tenant, study_uid, series_uid, sop_uid)
         return [
             ArchivedInstance(
-                *row[:7],
+                *(row[0], row[1], row[2], row[3], row[4], row[5], row[6]),
                 lossy='"lossy":true' in row[10],
                 ref=ObjectRef(row[7], row[8]),
                 frames=orjson.loads(row[9]),
@@ -223,22 +294,13 @@ class SqlArchive(SqlChangeFeed, SqlAuditLog):
     ) -> list[SeriesMetadata]:
         """Return the stored metadata below a path."""
         connection = connection_of(tx)
-        where = [series.c.tenant == tenant, series.c.study_uid == study_uid]
-        if series_uid is not None:
-            where.append(series.c.series_uid == series_uid)
-        levels = connection.execute(
-            select(series.c.series_uid, series.c.version)
-            .where(*where)
-            .order_by(series.c.series_number, series.c.series_uid)
-        ).all()
         result = []
-        for uid, version in levels:
-            rows = connection.execute(
-                select(instances.c.sop_uid, instances.c.metadata_json)
-                .where(*_path(tenant, study_uid, uid, sop_uid))
-                .order_by(instances.c.instance_number, instances.c.sop_uid)
-            )
-            found = tuple((row[0], row[1]) for row in rows)
+        found: tuple[tuple[str, bytes], ...]
+        for uid, version in _LEVELS[series_uid is not None].all(
+            connection, _named(tenant, study_uid, series_uid, None)
+        ):
+            rows = _METADATA[sop_uid is not None].all(connection, _named(tenant, study_uid, uid, sop_uid))
+            found = tuple((row[0], bytes(row[1])) for row in rows)
             if found:
                 result.append(SeriesMetadata(study_uid, uid, version, found))
         if not result:
@@ -350,6 +412,10 @@ def _path(tenant: str, study_uid: str, series_uid: str | None, sop_uid: str | No
     return where
 
 
+def _named(tenant: str, study_uid: str, series_uid: str | None, sop_uid: str | None) -> dict[str, Any]:
+    return {"of": tenant, "study": study_uid, "one": series_uid, "uid": sop_uid}
+
+
 def _stream_of(locator: str) -> str:
     """Return the writer and tenant of a locator: everything before its segment number."""
     return locator.rpartition(":")[0].rpartition("-")[0] or locator.partition(":")[0]
@@ -442,7 +508,7 @@ def _instance_row(tenant: str, entry: IndexEntry) -> dict[str, Any]:
         "received_at": entry.received_at,
         "warnings": ",".join(entry.warnings),
         "facts_json": orjson.dumps(facts).decode(),
-        "attributes_json": orjson.dumps({tag: data[tag] for tag in INSTANCE_FRAGMENT if tag in data}),
+        "attributes_json": instance_fragment(data),
         "metadata_json": entry.metadata,
         "frames_json": orjson.dumps(entry.frames).decode(),
     }

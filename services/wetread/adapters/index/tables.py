@@ -167,6 +167,26 @@ audit_log = Table(  # append-only; UIDs and names of credentials, no patient dat
     sqlite_autoincrement=True,
 )
 
+access_log = Table(  # append-only; who accessed what: UIDs of studies and names of credentials, no patient data
+    "access_log",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=True),
+    Column("tenant", String, nullable=False),  # empty: nobody was recognised
+    Column("actor", String, nullable=False),
+    Column("action", String, nullable=False),
+    Column("study_uid", String, nullable=False),
+    Column("outcome", String, nullable=False),
+    Column("address", String, nullable=False),
+    Column("at", Float, nullable=False),
+    Column("until", Float, nullable=False),
+    Column("count", Integer, nullable=False),  # equal accesses between the two times
+    Column("request_id", String, nullable=False),
+    Column("digest", String, nullable=False),  # over this entry and the digest of the tenant's entry before it
+    Index("access_log_tenant", "tenant", "number"),
+    Index("access_log_study", "study_uid", "number"),
+    sqlite_autoincrement=True,
+)
+
 # --- work ----------------------------------------------------------------------------------------------------------
 
 tasks = Table(
@@ -194,6 +214,7 @@ tasks = Table(
     Column("early", Boolean, nullable=False, default=False),
     PrimaryKeyConstraint("tenant", "study_uid", "detector"),
     Index("tasks_run", "run_id"),
+    Index("tasks_workitem", "tenant", "workitem_uid"),
     Index("tasks_state", "tenant", "state"),
 )
 
@@ -223,6 +244,24 @@ decisions = Table(  # decision trace: which rules were evaluated on which facts,
     Column("rules_digest", String, nullable=False),
     Column("trace_json", Text, nullable=False),
     PrimaryKeyConstraint("tenant", "study_uid", "generation", "signal"),
+)
+
+decision_facts = Table(  # what the conditions of a decision saw
+    "decision_facts",
+    metadata,
+    Column("tenant", String, nullable=False),
+    Column("study_uid", String, nullable=False),
+    Column("generation", Integer, nullable=False),
+    Column("signal", String, nullable=False),
+    Column("facts", LargeBinary, nullable=False),  # zlib of JSON
+    PrimaryKeyConstraint("tenant", "study_uid", "generation", "signal"),
+)
+
+rule_sets = Table(  # every set of workflows that ever decided
+    "rule_sets",
+    metadata,
+    Column("digest", String, primary_key=True),
+    Column("workflows_json", Text, nullable=False),
 )
 
 run_inputs = Table(  # the exact input of each run, by its digest
@@ -408,4 +447,32 @@ deliveries = Table(
     PrimaryKeyConstraint("tenant", "subscription_id", "event_id"),
     Index("deliveries_state", "state", "next_attempt_at"),
     Index("deliveries_subscription", "tenant", "subscription_id", "state", "updated_at"),
+)
+
+# --- results sent to DICOM destinations ----------------------------------------------------------------------------
+
+dicom_sends = Table(
+    "dicom_sends",
+    metadata,
+    Column("tenant", String, nullable=False),
+    Column("destination", String, nullable=False),  # AE title
+    Column("event_id", String, nullable=False),
+    Column("study_uid", String, nullable=False),
+    Column("series_json", Text, nullable=False),
+    Column("state", String, nullable=False),  # pending, sent, dead
+    Column("attempts", Integer, nullable=False, default=0),
+    Column("due_at", Float, nullable=False),
+    Column("last_error", String, nullable=False, default=""),
+    Column("updated_at", Float, nullable=False),
+    PrimaryKeyConstraint("tenant", "destination", "event_id"),
+    Index("dicom_sends_due", "state", "tenant", "destination", "due_at"),
+)
+
+dicom_send_cursors = Table(  # how far each destination has seen the events
+    "dicom_send_cursors",
+    metadata,
+    Column("tenant", String, nullable=False),
+    Column("destination", String, nullable=False),
+    Column("cursor", Integer, nullable=False),
+    PrimaryKeyConstraint("tenant", "destination"),
 )

@@ -50,6 +50,12 @@ class SqlTasks:
         row = connection_of(tx).execute(select(tasks).where(tasks.c.run_id == run_id)).one_or_none()
         return _task(row) if row else None
 
+    def by_workitem(self, tx: Transaction, tenant: str, workitem_uid: str) -> Task | None:
+        """Return the task that a workitem stands for now, or None."""
+        query = select(tasks).where(tasks.c.tenant == tenant, tasks.c.workitem_uid == workitem_uid)
+        row = connection_of(tx).execute(query).one_or_none()
+        return _task(row) if row else None
+
     def in_flight(self, tx: Transaction) -> list[Task]:
         """Return all tasks of all tenants that have a run in flight."""
         return [_task(row) for row in connection_of(tx).execute(select(tasks).where(tasks.c.run_id.is_not(None)))]

@@ -97,8 +97,8 @@ class SegmentStore:
         whole = start == 0 and (length is None or length >= ref.length)
         wanted = ref.length - start if length is None else min(length, ref.length - start)
         if whole:
-            data = self._reader(path).read(offset, ref.length + record.TAIL_SIZE)
-            payload, tail = data[: ref.length], data[ref.length :]
+            reader = self._reader(path)
+            payload, tail = reader.read(offset, ref.length), reader.read(offset + ref.length, record.TAIL_SIZE)
             if len(payload) != ref.length or not record.tail_matches(tail, payload_crc=zlib.crc32(payload)):
                 msg = "a stored instance does not match its checksum"
                 raise CorruptRecord(msg)
@@ -202,7 +202,8 @@ class SegmentStore:
         if newest:
             path = directory / f"{self._shard}-{newest:08d}.seg"
             size = path.stat().st_size
-            sound = sound_length(path)
+            # A full one is not read: nothing is appended to it, and a reader steps over a torn tail.
+            sound = sound_length(path) if size < self._segment_bytes else None
             # A damaged record with intact ones behind it is corruption, not a torn tail: nothing is cut, the file is
             # left to the scrub and writing goes on in a new one.
             if sound is not None and sound < self._segment_bytes:

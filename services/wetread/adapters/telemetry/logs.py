@@ -41,5 +41,5 @@ def configure_logging(level: str) -> None:
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
     # Libraries that would log URLs, queries or SQL parameters.
-    for noisy in ("httpx", "httpcore", "uvicorn.access", "sqlalchemy", "pydicom", "highdicom", "dbos"):
+    for noisy in ("httpx", "httpcore", "uvicorn.access", "sqlalchemy", "pydicom", "highdicom", "dbos", "pynetdicom"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

@@ -42,6 +42,12 @@ _QUERIES: Final[tuple[tuple[str, str, tuple[str, ...], str], ...]] = (
         "SELECT state, count(*) FROM deliveries GROUP BY 1",
     ),
     (
+        "wetread_dicom_sends",
+        "Results on their way to DICOM destinations by state.",
+        ("state",),
+        "SELECT state, count(*) FROM dicom_sends GROUP BY 1",
+    ),
+    (
         "wetread_queue_depth",
         "Durable workflows waiting or running, by queue and status.",
         ("queue", "status"),
@@ -90,6 +96,9 @@ class Metrics:
             registry=self.registry,
         )
         self.in_flight = Gauge("wetread_http_in_flight", "HTTP requests being served.", registry=self.registry)
+        self.audit_lost = Counter(
+            "wetread_audit_lost_total", "Accesses that the audit trail could not keep.", registry=self.registry
+        )
         self.registry.register(DatabaseCollector(database))
 
     def render(self) -> bytes:

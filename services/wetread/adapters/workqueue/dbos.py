@@ -10,14 +10,18 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from dbos import DBOSClient, DBOSPortableJSONSerializer, EnqueueOptions, WorkflowStatus
+from sqlalchemy import text
 
 from wetread.adapters.index.database import connection_of
+from wetread.adapters.workqueue.signals import CHANNEL
 from wetread.core.errors import ConfigurationError
 from wetread.core.ports.database import Transaction
 from wetread.core.ports.orchestration import DeadWork
 from wetread.core.priority import queue_number
 from wetread.core.workqueue import APPLICATION, APPLICATION_VERSION, QUEUES
 
+_NOTIFY: Final = text(f"SELECT pg_notify('{CHANNEL}', '')")
+_WAITING: Final = frozenset({"ENQUEUED", "DELAYED"})
 _ENDED: Final = frozenset({"SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"})
 
 
@@ -67,7 +71,10 @@ class DbosWorkQueue:
         }
         if delay_seconds is not None and delay_seconds > 0:
             options["delay_seconds"] = delay_seconds
-        self.client.enqueue_in_transaction(connection_of(tx), options, **arguments)
+        connection = connection_of(tx)
+        self.client.enqueue_in_transaction(connection, options, **arguments)
+        if connection.dialect.name == "postgresql":
+            connection.execute(_NOTIFY)
 
     def close(self) -> None:
         """Close the client's connections."""
@@ -87,6 +94,12 @@ class DbosRunControl:
         alive = {status.workflow_id for status in self._statuses(workflow_ids) if status.status not in _ENDED}
         for workflow_id in alive:
             self._queue.client.cancel_workflow(workflow_id)
+
+    def move(self, workflow_ids: Sequence[str], queue: str) -> None:
+        """Move those that still wait to another queue; DBOS keeps their number (docs/adr/0301)."""
+        waiting = [s.workflow_id for s in self._statuses(workflow_ids) if s.status in _WAITING]
+        if waiting:
+            self._queue.client.resume_workflows(waiting, queue_name=queue)
 
     def end_states(self, workflow_ids: Sequence[str]) -> Mapping[str, str]:
         """Return the end states of those that have ended."""

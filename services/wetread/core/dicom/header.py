@@ -23,20 +23,23 @@ Element = tuple[int, str, int, int, "list[list[Element]] | None"]
 """(tag, VR, value start, value length, items). Items is a list for sequences and None for everything else."""
 
 PIXEL_DATA: Final = 0x7FE00010
-_PIXEL_TAGS: Final = frozenset({0x7FE00008, 0x7FE00009, PIXEL_DATA})
+PIXEL_TAGS: Final = frozenset({0x7FE00008, 0x7FE00009, PIXEL_DATA})
 _ITEM: Final = 0xFFFEE000
 _ITEM_END: Final = 0xFFFEE00D
 _SEQUENCE_END: Final = 0xFFFEE0DD
 _UNDEFINED: Final = 0xFFFFFFFF
 
-_LONG: Final = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
-_SHORT: Final = frozenset(
+LONG_FORMS: Final = frozenset(
+    {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"}
+)
+SHORT_FORMS: Final = frozenset(
     {
         *(b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FD", b"FL", b"IS"),
         *(b"LO", b"LT", b"PN", b"SH", b"SL", b"SS", b"ST", b"TM", b"UI", b"UL", b"US"),
     }
 )
-_NAMES: Final = {vr: vr.decode() for vr in _LONG | _SHORT}
+"""VR codes with a 32-bit and with a 16-bit length in an explicit syntax (PS3.5 7.1.2)."""
+_NAMES: Final = {vr: vr.decode() for vr in LONG_FORMS | SHORT_FORMS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +99,7 @@ def read_header(part: bytes | memoryview, limits: HeaderLimits | None = None) ->
     limits = limits or HeaderLimits()
     preamble = len(part) >= 132 and bytes(part[128:132]) == b"DICM"
     start = 132 if preamble else 0
-    meta, dataset_start = _read_meta(part, start)
+    meta, dataset_start = read_meta(part, start)
     uid = meta.get(0x00020010, "")
     first = bytes(part[dataset_start : dataset_start + 8])
     if not uid:
@@ -120,7 +123,7 @@ def read_header(part: bytes | memoryview, limits: HeaderLimits | None = None) ->
     return header
 
 
-def _read_meta(part: bytes | memoryview, start: int) -> tuple[dict[int, str], int]:
+def read_meta(part: bytes | memoryview, start: int) -> tuple[dict[int, str], int]:
     """Read group 0002 (always Explicit VR Little Endian) up to the first other group, whatever its length says."""
     meta: dict[int, str] = {}
     position, end = start, len(part)
@@ -129,13 +132,13 @@ def _read_meta(part: bytes | memoryview, start: int) -> tuple[dict[int, str], in
         if group != 2:
             break
         position += 8
-        if vr in _LONG:
+        if vr in LONG_FORMS:
             if position + 4 > end:
                 msg = "the file meta information is cut off"
                 raise _refuse(msg)
             (length,) = struct.unpack_from("<I", part, position)
             position += 4
-        elif vr not in _SHORT:
+        elif vr not in SHORT_FORMS:
             msg = "the file meta information is not Explicit VR Little Endian"
             raise _refuse(msg)
         if position + length > end:
@@ -192,16 +195,27 @@ class _Level:
     creators: dict[int, str]
 
 
+def read_elements(header: Header, limits: HeaderLimits, creators: dict[int, str]) -> int:
+    """Walk the data set that ``header.data`` is and return how many elements it holds, those of items included.
+
+    ``creators``: private blocks reserved before it. Raises InstanceRejected.
+    """
+    walk = _Walk(header, limits)
+    walk.run(0, creators)
+    return walk.count
+
+
 class _Walk:
     def __init__(self, header: Header, limits: HeaderLimits) -> None:
         self._header = header
         self._limits = limits
-        self._count = 0
+        self.count = 0
         self._data = header.data
 
-    def run(self, start: int) -> None:
+    def run(self, start: int, creators: dict[int, str] | None = None) -> None:
         header = self._header
-        top = _Level(header.elements, None, len(self._data), False, header.explicit, header.little_endian, {})
+        known = creators if creators is not None else {}
+        top = _Level(header.elements, None, len(self._data), False, header.explicit, header.little_endian, known)
         self._loop([top], start)
 
     def _loop(self, stack: list[_Level], position: int) -> None:
@@ -225,8 +239,8 @@ class _Walk:
         plain = struct.Struct(order + "HHI").unpack_from
         budget = self._limits.elements
         while position + 8 <= end:
-            self._count += 1
-            if self._count > budget:
+            self.count += 1
+            if self.count > budget:
                 raise _refuse(f"more than {budget} elements")
             start = position + 8
             vr: str | None
@@ -234,7 +248,7 @@ class _Walk:
                 group, number, code, length = short(data, position)
                 tag = group << 16 | number
                 vr = _NAMES.get(code)
-                if vr is not None and code in _LONG:
+                if vr is not None and code in LONG_FORMS:
                     if start + 4 > end:
                         raise self._overrun(tag)
                     (length,) = long(data, start)
@@ -256,7 +270,7 @@ class _Walk:
             if group & 1 and 0x10 <= number <= 0xFF and 0 < length <= 64 and start + length <= end:
                 level.creators[group << 8 | number] = bytes(data[start : start + length]).decode("latin-1").strip(" \0")
             if length == _UNDEFINED:
-                if tag in _PIXEL_TAGS or vr in ("OB", "OW"):
+                if tag in PIXEL_TAGS or vr in ("OB", "OW"):
                     position = self._encapsulated(elements, tag, vr if vr in ("OB", "OW") else "OB", start, level)
                     continue
                 return self._open(stack, level, tag, start, end, undefined=True, implicit=vr == "UN")
@@ -269,7 +283,7 @@ class _Walk:
                     continue
                 return self._open(stack, level, tag, start, stop, undefined=False, implicit=False)
             elements.append((tag, vr, start, length, None))
-            if tag in _PIXEL_TAGS and len(stack) == 1:
+            if tag in PIXEL_TAGS and len(stack) == 1:
                 self._header.pixels = Pixels(tag, vr, start, length)
             position = stop
         if level.undefined:
@@ -344,8 +358,8 @@ class _Walk:
         end = level.end if undefined else position + length
         if end > level.end:
             raise self._overrun(tag)
-        self._count += 1
-        if self._count > self._limits.elements:
+        self.count += 1
+        if self.count > self._limits.elements:
             raise _refuse(f"more than {self._limits.elements} elements")
         elements: list[Element] = []
         assert level.items is not None
@@ -371,13 +385,13 @@ class _Walk:
             if kind != _ITEM or position + length > end:
                 msg = "encapsulated pixel data has a broken fragment"
                 raise _refuse(msg)
-            self._count += 1
-            if self._count > self._limits.elements:
+            self.count += 1
+            if self.count > self._limits.elements:
                 raise _refuse(f"more than {self._limits.elements} fragments")
             fragments.append((position, length))
             position += length
         elements.append((tag, vr, start, position - start, None))
-        if tag in _PIXEL_TAGS and level.elements is self._header.elements:
+        if tag in PIXEL_TAGS and level.elements is self._header.elements:
             table = fragments[0] if fragments else (0, 0)
             self._header.pixels = Pixels(tag, vr, start, position - start, tuple(fragments[1:]), table)
         return position

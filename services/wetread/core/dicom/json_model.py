@@ -52,6 +52,12 @@ def to_json(header: Header, *, inline_limit: int = INLINE_LIMIT) -> tuple[JsonDa
     return converter.data_set(header.elements, DEFAULT, 0, ""), converter.clean
 
 
+def convert_elements(header: Header, encodings: tuple[str, ...], representation: int) -> tuple[JsonDataset, bool]:
+    """Return the model of a piece of a data set, whose character set and pixel representation come from before it."""
+    converter = _Converter(header, INLINE_LIMIT)
+    return converter.data_set(header.elements, encodings, representation, ""), converter.clean
+
+
 class _Converter:
     def __init__(self, header: Header, inline_limit: int) -> None:
         self._data = header.data

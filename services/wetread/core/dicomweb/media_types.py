@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Final
 
 from wetread.core.errors import InvalidInput
 
 DICOM: Final = "application/dicom"
 DICOM_JSON: Final = "application/dicom+json"
+DICOM_XML: Final = "application/dicom+xml"
 OCTETS: Final = "application/octet-stream"
 MULTIPART: Final = "multipart/related"
 
@@ -37,6 +39,8 @@ class MediaType:
     type: str
     parameters: Mapping[str, str] = field(default_factory=dict)
     quality: float = 1.0
+    ranked_apart: frozenset[tuple[bool, str]] = frozenset()
+    """(multipart, payload) that a range does not speak for, because the same header names them themselves."""
 
     @property
     def multipart(self) -> bool:
@@ -59,6 +63,8 @@ class MediaType:
     def covers(self, media_type: str) -> bool:
         """Return whether the payload range includes *media_type*."""
         wanted = self.payload
+        if (self.multipart, media_type) in self.ranked_apart:
+            return False
         if wanted in ("*/*", "*", media_type):
             return True
         return wanted.endswith("/*") and media_type.startswith(wanted[:-1])
@@ -66,6 +72,8 @@ class MediaType:
 
 def _split(text: str, separator: str) -> list[str]:
     """Split at *separator* outside of quoted strings."""
+    if '"' not in text:
+        return text.split(separator)
     pieces: list[str] = []
     current: list[str] = []
     quoted = escaped = False
@@ -119,11 +127,14 @@ def parse_media_type(text: str) -> MediaType:
     return MediaType(ALIASES.get(name, name), parameters, quality)
 
 
+@lru_cache(maxsize=256)
 def parse_accept(header: str | None, query: str | None = None) -> tuple[MediaType, ...]:
     """Return the acceptable ranges, best first (quality, then specificity, then the order given).
 
     ``query``: the ``accept`` query parameter, which has priority (PS3.18 8.3.3.1). Without either, everything is
     acceptable (the standard says 406 there; documented deviation). Ill-formed ranges and parameters are ignored.
+    What a header names itself has the quality it says there, whatever a wider range says (RFC 9110 12.5.1): with
+    ``application/dicom+json;q=0, */*`` there is no JSON.
     """
     text = query or header
     if text is None or not text.strip():
@@ -134,8 +145,17 @@ def parse_accept(header: str | None, query: str | None = None) -> tuple[MediaTyp
             media = parse_media_type(piece)
         except InvalidInput:
             continue
-        if media.quality > 0:
-            ranges.append(media)
+        ranges.append(media)
+    named = frozenset(
+        (media.multipart, media.payload)
+        for media in ranges
+        if not media.payload.endswith("*") and media.transfer_syntax is None
+    )
+    ranges = [
+        replace(media, ranked_apart=named) if named and media.payload.endswith("*") else media
+        for media in ranges
+        if media.quality > 0
+    ]
     order = {id(media): position for position, media in enumerate(ranges)}
     ranges.sort(key=lambda media: (-media.quality, _generality(media), order[id(media)]))
     return tuple(ranges)

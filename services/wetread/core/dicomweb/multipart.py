@@ -73,6 +73,7 @@ class MultipartSplitter:
         self._state = _State.PREAMBLE
         # A delimiter needs a line start before it; the first byte of the body is one.
         self._buffer: bytes = b"\r\n"
+        self._at = 0  # where in the buffer what has not been looked at begins, while a chunk is being split
         self.parts = 0
         """Parts begun so far."""
         self.too_many = False
@@ -94,7 +95,7 @@ class MultipartSplitter:
         """Return what *chunk* completes."""
         if self._state is _State.EPILOGUE or self.broken:
             return []
-        self._buffer = bytes(chunk) if not self._buffer else self._buffer + bytes(chunk)
+        self._buffer = self._buffer + bytes(chunk) if self._buffer else bytes(chunk)
         return self._advance(at_end=False)
 
     def finish(self) -> list[Event]:
@@ -112,18 +113,18 @@ class MultipartSplitter:
                     moved = self._body(events, at_end=at_end)
         except MalformedMultipart as error:
             self.broken = error.detail
-        if self._state is _State.EPILOGUE:
-            self._buffer = b""
+        self._buffer = b"" if self._state is _State.EPILOGUE else self._buffer[self._at :]
+        self._at = 0
         return events
 
     def _body(self, events: list[Event], *, at_end: bool) -> bool:
         """Preamble and body alike: data up to the next delimiter. True when the state changed."""
         buffer, needle = self._buffer, self._needle
-        start = 0
+        start = self._at
         while True:
             found = buffer.find(needle, start)
             if found < 0:
-                keep = self._undecided_tail(buffer)
+                keep = self._undecided_tail(buffer, self._at)
                 break
             kind, after = self._classify(buffer, found, at_end=at_end)
             if kind is _Delimiter.NOT:
@@ -135,46 +136,45 @@ class MultipartSplitter:
             self._emit(events, buffer, found)
             if self._state is _State.BODY:
                 events.append(PartEnd())
-            self._buffer = buffer[after:]
+            self._at = after
             self._enter(kind)
             return True
         self._emit(events, buffer, keep)
-        self._buffer = buffer[keep:]
+        self._at = keep
         return False
 
     def _emit(self, events: list[Event], buffer: bytes, end: int) -> None:
-        if self._state is _State.BODY and end > 0:
-            view = memoryview(buffer)
-            events.append(PartData(view if end == len(buffer) else view[:end]))
+        if self._state is _State.BODY and end > self._at:
+            events.append(PartData(memoryview(buffer)[self._at : end]))
 
     def _enter(self, kind: _Delimiter) -> None:
         self._state = _State.EPILOGUE if kind is _Delimiter.CLOSE else _State.HEADERS
 
     def _headers(self, events: list[Event], *, at_end: bool) -> bool:
         """Header block; the buffer starts with the CRLF that ended the delimiter line."""
-        buffer = self._buffer
-        blank = buffer.find(b"\r\n\r\n")
-        delimiter = buffer.find(self._needle)
+        buffer, at = self._buffer, self._at
+        blank = buffer.find(b"\r\n\r\n", at)
         # A delimiter inside the block, or right behind the blank line, ends a part without a body.
-        if delimiter >= 0 and (blank < 0 or delimiter <= blank + 2):
+        border = len(buffer) if blank < 0 else blank + 2 + len(self._needle)
+        delimiter = buffer.find(self._needle, at, border)
+        if delimiter >= 0:
             kind, after = self._classify(buffer, delimiter, at_end=at_end)
             if kind is _Delimiter.MORE:
                 return False
             if kind is not _Delimiter.NOT:
-                self._begin(events, buffer[2:delimiter])
+                self._begin(events, buffer[at + 2 : delimiter])
                 events.append(PartEnd())
-                self._buffer = buffer[after:]
+                self._at = after
                 self._enter(kind)
                 return True
         if blank < 0:
-            if len(buffer) > self._header_limit + 4:
+            if len(buffer) - at > self._header_limit + 4:
                 raise MalformedMultipart(f"a part header exceeds {self._header_limit} bytes")
             return False
-        tail = buffer[blank + 2 :]
-        if delimiter < 0 and not at_end and len(tail) < len(self._needle) and self._needle.startswith(tail):
+        if delimiter < 0 and not at_end and border > len(buffer) and self._needle.startswith(buffer[blank + 2 :]):
             return False
-        self._begin(events, buffer[2 : max(blank, 2)])
-        self._buffer = buffer[blank + 4 :]
+        self._begin(events, buffer[at + 2 : max(blank, at + 2)])
+        self._at = blank + 4
         self._state = _State.BODY
         return True
 
@@ -209,9 +209,9 @@ class MultipartSplitter:
                 return _Delimiter.CLOSE, position
         return _Delimiter.NOT, 0
 
-    def _undecided_tail(self, buffer: bytes) -> int:
+    def _undecided_tail(self, buffer: bytes, at: int) -> int:
         """Return where a delimiter may be beginning at the end of *buffer* (its length when none is)."""
-        position = buffer.find(b"\r", max(len(buffer) - len(self._needle) + 1, 0))
+        position = buffer.find(b"\r", max(len(buffer) - len(self._needle) + 1, at))
         while position >= 0:
             if self._needle.startswith(buffer[position:]):
                 return position

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from wetread.core.dicom.attributes import Attributes
 from wetread.core.dicom.facts import SeriesHeader
@@ -14,6 +14,9 @@ from wetread.core.ports.changes import AuditLog, ChangeFeed, Removal
 from wetread.core.ports.database import Transaction
 from wetread.core.ports.objects import ObjectRef
 from wetread.core.ports.studies import StudyIndex
+
+COUNT_LIMIT: Final = 1000
+"""Further results of a search are counted up to here, so that the first page stays fast."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +93,23 @@ class SearchPage:
 
 
 @dataclass(frozen=True, slots=True)
+class InstanceFragment:
+    """What the index keeps of an instance for searches; ``attributes`` is made by ``core.dicomweb.fragments``."""
+
+    sop_uid: str
+    transfer_syntax_uid: str
+    attributes: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class FragmentPage:
+    """Instances of one series in their order, and how many more there are."""
+
+    instances: tuple[InstanceFragment, ...]
+    remaining: int
+
+
+@dataclass(frozen=True, slots=True)
 class SeriesMetadata:
     """Stored metadata of a series' instances: (SOP Instance UID, zlib DICOM JSON), and the version of its ETag."""
 
@@ -104,6 +124,9 @@ class Archive(StudyIndex, ChangeFeed, AuditLog, Protocol):
 
     def known(self, tx: Transaction, tenant: str, sop_uids: Sequence[str]) -> dict[str, KnownInstance]:
         """Return those of *sop_uids* that are indexed."""
+
+    def existing(self, tx: Transaction, tenant: str, study_uids: Sequence[str]) -> set[str]:
+        """Return those of *study_uids* that are indexed."""
 
     def add(
         self, tx: Transaction, tenant: str, entries: Sequence[IndexEntry], *, at: float, replayed: bool = False
@@ -139,6 +162,11 @@ class Archive(StudyIndex, ChangeFeed, AuditLog, Protocol):
         self, tx: Transaction, tenant: str, query: Query, *, study_uid: str | None, series_uid: str | None
     ) -> SearchPage:
         """Run a search below the given study and series."""
+
+    def fragments(
+        self, tx: Transaction, tenant: str, study_uid: str, series_uid: str, *, limit: int, offset: int
+    ) -> FragmentPage:
+        """Return a page of a series' instances in the form that default answers of a search are made of."""
 
     def instances(
         self,

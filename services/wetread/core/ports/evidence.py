@@ -24,6 +24,8 @@ class EvidenceInput:
     """[plane, row, column]."""
     read_plane: Callable[[int], FloatArray] | None
     """Return the rescaled pixels of a plane (CT: HU), [row, column]."""
+    captures: Sequence[bytes] = ()
+    """Pictures (PNG, RGB) that become Secondary Captures as they are."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,6 +54,32 @@ class Ingest(Protocol):
         """
 
 
+class IncomingTransfer(Protocol):
+    """One association (or any other stream of single instances): what it brings counts as one transfer."""
+
+    def store(
+        self, part: bytes | memoryview, *, sop_class_uid: str | None = None, sop_instance_uid: str | None = None
+    ) -> InstanceOutcome:
+        """Store one PS3.10 byte string; durable when it returns.
+
+        ``sop_class_uid``, ``sop_instance_uid``: what the sender says it is; a data set that says otherwise is refused.
+        Calls of one transfer follow one another; calls of several transfers may run at once.
+        """
+
+    def end(self) -> None:
+        """Tell the studies of this transfer that nothing follows. Not called when the sender broke off."""
+
+
+class Intake(Protocol):
+    """The way in for senders that wait for an answer after each instance: the DIMSE edge."""
+
+    def recover(self) -> None:
+        """Index what a crash left stored and not indexed (on start)."""
+
+    def begin(self, tenant: str, source: Source) -> IncomingTransfer:
+        """Begin a transfer."""
+
+
 @dataclass(frozen=True, slots=True)
 class StudyChange:
     """One commit group's effect on one study."""
@@ -77,3 +103,6 @@ class Outbox(Protocol):
 
     def study_changed(self, tx: Transaction, change: StudyChange) -> None:
         """Record the change and enqueue its evaluation in the same transaction."""
+
+    def study_removed(self, tx: Transaction, tenant: str, study_uid: str) -> None:
+        """Instances of a study, or all of it, were deleted: enqueue what follows in the same transaction."""

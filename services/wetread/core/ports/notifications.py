@@ -74,6 +74,9 @@ class Deliveries(Protocol):
     def open(self, tx: Transaction, event: Event) -> None:
         """Fan an appended event out to the subscriptions that want it. Shadow results are never notified."""
 
+    def again(self, tx: Transaction, event: Event, *, now: float) -> int:
+        """Deliver an event anew to the active subscriptions that want it; returns how many. Receivers know its id."""
+
     def get(self, tx: Transaction, tenant: str, event_id: str, subscription_id: str) -> Delivery | None:
         """Return a delivery, or None."""
 

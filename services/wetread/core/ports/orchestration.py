@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -21,6 +21,8 @@ class Decision:
     at: float
     rules_digest: str
     trace: Mapping[str, Any]
+    kept_facts: Mapping[str, Any] | None = None
+    """The name space that the conditions saw (``orchestration.explain``); given when it is put, not when it is read."""
 
 
 class DecisionRepository(Protocol):
@@ -34,6 +36,19 @@ class DecisionRepository(Protocol):
 
     def of_study(self, tx: Transaction, tenant: str, study_uid: str) -> list[Decision]:
         """Return all decisions of a study, oldest first."""
+
+    def facts(self, tx: Transaction, decision: Decision) -> Mapping[str, Any] | None:
+        """Return the facts that a decision was made on; None when they were not kept."""
+
+
+class RuleSetRepository(Protocol):
+    """Every set of workflows that ever decided, by digest: a decision can be replayed after the rules have changed."""
+
+    def put(self, tx: Transaction, digest: str, workflows: Callable[[], Sequence[Mapping[str, Any]]]) -> None:
+        """Keep a set; *workflows* is asked only when the digest is new."""
+
+    def get(self, tx: Transaction, digest: str) -> Sequence[Mapping[str, Any]] | None:
+        """Return the workflow models of a set, or None."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +137,9 @@ class RunControl(Protocol):
 
     def cancel(self, workflow_ids: Sequence[str]) -> None:
         """Cancel; finished and unknown ids are ignored."""
+
+    def move(self, workflow_ids: Sequence[str], queue: str) -> None:
+        """Move those that still wait to another queue; running, finished and unknown ids are ignored."""
 
     def end_states(self, workflow_ids: Sequence[str]) -> Mapping[str, str]:
         """Return the end states of those that have ended, SUCCESS included."""

@@ -37,3 +37,39 @@ class FrameDecoder(Protocol):
         The dimensions that the code stream declares are checked against *layout* before anything is allocated.
         Raises NotProcessable("decode_error").
         """
+
+
+@dataclass(frozen=True, slots=True)
+class FrameSamples:
+    """Uncompressed values of one frame, little endian.
+
+    ``shape``: rows x columns [x samples], so colour is by pixel. ``dtype``: NumPy name of the values;
+    single-bit pixels are a byte each.
+    ``photometric``: after decoding (PS3.3 C.7.6.3.1.2).
+    """
+
+    values: bytes
+    dtype: str
+    shape: tuple[int, ...]
+    photometric: str
+
+
+class FrameCodecs(Protocol):
+    """Compression and decompression away from the caller's process. Blocking; safe to call from several threads.
+
+    Each call raises NotProcessable: ``decode_error`` (damaged, or no decoder), ``encode_error`` (the values cannot be
+    carried by the syntax), ``codec_lost`` (the process that did it died or took too long).
+    """
+
+    @property
+    def targets(self) -> frozenset[str]:
+        """Compressed transfer syntaxes that there is an encoder for: all lossless."""
+
+    def unpack(self, frame: bytes, transfer_syntax_uid: str, layout: FrameLayout, *, rgb: bool) -> FrameSamples:
+        """Return the values of a compressed frame. ``rgb``: YBR turned into RGB."""
+
+    def pack(self, values: bytes, layout: FrameLayout, transfer_syntax_uid: str) -> bytes:
+        """Return native *values* as one losslessly compressed frame."""
+
+    def transcode(self, stored: bytes, transfer_syntax_uid: str) -> bytes:
+        """Return a PS3.10 file with the same data set in another transfer syntax; see ``targets``."""

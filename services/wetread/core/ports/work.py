@@ -57,6 +57,9 @@ class TaskRepository(Protocol):
     def by_run(self, tx: Transaction, run_id: str) -> Task | None:
         """Return the task whose run in flight has this id, or None (superseded, cancelled or unknown)."""
 
+    def by_workitem(self, tx: Transaction, tenant: str, workitem_uid: str) -> Task | None:
+        """Return the task that a workitem stands for now, or None."""
+
     def in_flight(self, tx: Transaction) -> list[Task]:
         """Return all tasks of all tenants that have a run in flight."""
 
@@ -106,3 +109,10 @@ class WorkQueue(Protocol):
         delay_seconds: float | None = None,
     ) -> None:
         """Enqueue in the given transaction. The same id again is ignored."""
+
+
+class QueueSignal(Protocol):
+    """Tells a worker that the queue may have changed; a lost signal costs time, never work."""
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for a change, at most so long; True: there may be one. Raises Unavailable."""

@@ -106,14 +106,33 @@ async function refreshList() {
   }
 }
 
+/** Carries what a person has entered, and where they are, from the forms on the page into the same forms drawn anew. */
+function keepForms(drawn) {
+  const held = document.activeElement?.form?.id && document.activeElement.name ? document.activeElement : null;
+  for (const form of document.querySelectorAll("#study form[id]")) {
+    for (const field of form.elements) {
+      const next = drawn.querySelector(`#${form.id} [name="${field.name}"]`);
+      if (!field.name || !next) continue;
+      // A choice that is no longer offered leaves the new default.
+      if (!next.options || [...next.options].some((option) => option.value === field.value)) next.value = field.value;
+    }
+  }
+  return () => {
+    const next = held && drawn.querySelector(`#${held.form.id} [name="${held.name}"]`);
+    if (!next) return;
+    next.focus({ preventScroll: true });
+    if (held.selectionStart != null) next.setSelectionRange(held.selectionStart, held.selectionEnd);
+  };
+}
+
 async function refreshStudy() {
-  const input = document.getElementById("raise-reason");
-  // Nothing is taken away under a person who is typing.
-  if (input && (document.activeElement === input || input.value)) return;
   const answer = await fetch(location.href);
   if (!answer.ok) return;
   const incoming = new DOMParser().parseFromString(await answer.text(), "text/html");
-  document.getElementById("study").replaceWith(document.adoptNode(incoming.getElementById("study")));
+  const drawn = document.adoptNode(incoming.getElementById("study"));
+  const refocus = keepForms(drawn);
+  document.getElementById("study").replaceWith(drawn);
+  refocus();
   prepareRaise();
   tick();
 }
@@ -128,7 +147,7 @@ function schedule() {
 
 const TYPES = [
   "study.received", "study.changed", "study.stable", "task.queued", "task.started", "task.finished", "task.failed",
-  "task.dead", "task.retried", "result.ready", "result.superseded", "finding.positive", "finding.retracted",
+  "task.dead", "task.retried", "task.discarded", "task.stalled", "result.ready", "result.superseded", "finding.positive", "finding.retracted",
   "worklist.priority_changed", "delivery.dead", "reset",
 ];
 

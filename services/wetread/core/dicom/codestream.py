@@ -63,3 +63,52 @@ def _j2k_size(frame: bytes, at: int) -> ImageSize:
     # SIZ (T.800 A.5.1): Lsiz Rsiz Xsiz Ysiz XOsiz YOsiz XTsiz YTsiz XTOsiz YTOsiz Csiz Ssiz.
     right, bottom, left, top = (int.from_bytes(siz[k : k + 4], "big") for k in (8, 12, 16, 20))
     return ImageSize(bottom - top, right - left, int.from_bytes(siz[40:42], "big"), (siz[42] & 0x7F) + 1)
+
+
+def syntax_of(frame: bytes) -> str:
+    """Return the transfer syntax that a JPEG, JPEG-LS, JPEG 2000 or HTJ2K code stream is of, by its own markers.
+
+    Empty for anything else. A reversible JPEG 2000 stream is taken as lossless (PS3.5 A.4.4).
+    """
+    if frame[:2] == b"\xff\xd8":
+        return _jpeg_syntax(frame)
+    at = 0 if frame[:4] == _J2K_START else frame.find(_J2K_START) if frame[:8] == _JP2_SIGNATURE else -1
+    if at < 0:
+        return ""
+    style = frame.find(b"\xff\x52", at)
+    if style < 0 or style + 14 > len(frame):
+        return ""
+    reversible = frame[style + 13] == 1
+    if b"\xff\x50" in frame[at:style]:  # CAP: high-throughput block coding (T.814)
+        return "1.2.840.10008.1.2.4.201" if reversible else "1.2.840.10008.1.2.4.203"
+    return "1.2.840.10008.1.2.4.90" if reversible else "1.2.840.10008.1.2.4.91"
+
+
+def _jpeg_syntax(frame: bytes) -> str:
+    at, frame_kind = 2, 0
+    while at + 4 <= len(frame) and frame[at] == 0xFF:
+        marker = frame[at + 1]
+        if marker == 0xFF or marker in _STANDALONE:
+            at += 1 if marker == 0xFF else 2
+            continue
+        length = max(int.from_bytes(frame[at + 2 : at + 4], "big"), 2)
+        if marker in _START_OF_FRAME:
+            frame_kind = marker
+        elif marker == 0xDA:
+            # SOS: component count, two bytes each, then the selection value or NEAR (T.81 B.2.3, T.87 C.2.3)
+            components = frame[at + 4] if at + 4 < len(frame) else 0
+            position = at + 5 + components * 2
+            parameter = frame[position] if position < len(frame) else 0
+            usual, with_parameter = _JPEG_SYNTAXES.get(frame_kind, ("", ""))
+            return with_parameter if parameter == (1 if frame_kind == 0xC3 else 0) else usual
+        at += 2 + length
+    return ""
+
+
+_JPEG_SYNTAXES: Final = {
+    0xC0: ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.50"),
+    0xC1: ("1.2.840.10008.1.2.4.51", "1.2.840.10008.1.2.4.51"),
+    0xC3: ("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70"),
+    0xF7: ("1.2.840.10008.1.2.4.81", "1.2.840.10008.1.2.4.80"),
+}
+"""Start-of-frame marker to transfer syntax: in general, and with selection value 1 (lossless JPEG) or NEAR 0."""

@@ -1,0 +1,65 @@
+"""What each tenant may use: rates, room, and what happens to conflicting duplicates (ADR 1003)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from wetread.core.access import is_tenant
+from wetread.core.errors import ConfigurationError
+
+DuplicatePolicy = Literal["reject", "keep_first"]
+
+Count = Annotated[int, Field(ge=1)]
+
+
+class TenantPolicy(BaseModel):
+    """Limits of one tenant; None: none. Rates and numbers at a time are counted per web process."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    requests_per_second: Annotated[float, Field(gt=0)] | None = None
+    burst: Annotated[int, Field(ge=1)] | None = None
+    """Requests that may come at once after a pause; None: those of two seconds."""
+    requests_at_once: Count | None = None
+    streams_at_once: Count | None = None
+    """Open event streams and websockets."""
+    stores_at_once: Count | None = None
+    """STOW requests being received."""
+    request_bytes: Count | None = None
+    """Largest STOW request; the deployment's own limit holds beside it."""
+    storage_bytes: Count | None = None
+    storage_instances: Count | None = None
+    duplicates: DuplicatePolicy | None = None
+    """For an instance whose UID is stored with other content; None: as the deployment says."""
+
+
+class TenantFile(BaseModel):
+    """``default`` holds for every tenant that is not named; a named tenant's entries go on top of it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    default: TenantPolicy = TenantPolicy()
+    tenants: dict[str, TenantPolicy] = {}
+
+
+class Tenants:
+    """The policies by tenant. Raises ConfigurationError for a name that no tenant can have."""
+
+    def __init__(self, file: TenantFile | None = None) -> None:
+        file = file or TenantFile()
+        wrong = [name for name in file.tenants if not is_tenant(name)]
+        if wrong:
+            msg = f"not a name of a tenant: {wrong[0]!r}"
+            raise ConfigurationError(msg)
+        self._default = file.default
+        self._named: Mapping[str, TenantPolicy] = {
+            name: file.default.model_copy(update=policy.model_dump(exclude_unset=True))
+            for name, policy in file.tenants.items()
+        }
+
+    def policy(self, tenant: str) -> TenantPolicy:
+        """Return what holds for *tenant*."""
+        return self._named.get(tenant, self._default)

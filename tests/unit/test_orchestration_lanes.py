@@ -1,0 +1,83 @@
+"""How lanes are woken: the change signal of SQLite, and the event that DBOS's queue workers wait on."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+
+import pytest
+
+from wetread.adapters.workqueue.signals import queue_signal
+from wetread.core.errors import Unavailable
+from wetread.core.workqueue import LONG_LANES, QUEUES, SHORT_LANES
+from wetread.orchestration.lanes import LaneStop
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "q.db"
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("CREATE TABLE work (n INTEGER)")
+    return path
+
+
+def test_a_commit_of_another_connection_is_heard_once_and_a_rollback_never(file):
+    other = sqlite3.connect(file)
+    with queue_signal(f"sqlite:///{file}") as signal:
+        assert signal.wait(0), "whatever was there before is news to a new listener"
+        assert not signal.wait(0)
+        other.execute("INSERT INTO work VALUES (1)")
+        other.rollback()
+        assert not signal.wait(0)
+        other.execute("INSERT INTO work VALUES (2)")
+        other.commit()
+        assert signal.wait(0)
+        assert not signal.wait(0.005)
+    other.close()
+
+
+def test_a_closed_database_is_a_typed_error(file):
+    with queue_signal(f"sqlite:///{file}") as signal:
+        signal._connection.close()  # type: ignore[attr-defined]
+        with pytest.raises(Unavailable):
+            signal.wait(0)
+
+
+def waited(stop, act):
+    """Return (answer, seconds) of a wait during which *act* is called."""
+    timer = threading.Timer(0.02, act)
+    timer.start()
+    begun = time.monotonic()
+    answer = stop.wait(30)
+    timer.join()
+    return answer, time.monotonic() - begun
+
+
+def test_a_lane_wakes_early_without_ending_and_a_wake_up_is_not_lost():
+    stop = LaneStop(None)
+    answer, seconds = waited(stop, stop.wake)
+    assert (answer, seconds < 5) == (False, True)
+    stop.wake()
+    assert stop.wait(30) is False, "woken before it waited"
+    assert not stop.is_set()
+
+
+def test_a_lane_ends_when_it_is_told_to_and_never_waits_again():
+    stop = LaneStop(None)
+    answer, seconds = waited(stop, stop.set)
+    assert (answer, seconds < 5) == (True, True)
+    assert stop.is_set()
+    assert stop.wait(30) is True
+
+
+def test_a_woken_lane_looks_by_itself_at_its_own_interval():
+    begun = time.monotonic()
+    assert LaneStop(0.01).wait(30) is False
+    assert time.monotonic() - begun < 5
+
+
+def test_every_lane_is_either_long_or_drained_or_maintenance():
+    assert set(LONG_LANES) | set(SHORT_LANES) | {"maintenance"} == set(QUEUES)
+    assert not set(LONG_LANES) & set(SHORT_LANES)
