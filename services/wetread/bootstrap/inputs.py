@@ -231,7 +231,7 @@ def detection(house: House, build: Build) -> Service:
 def worker_ports() -> Any:
     """Make the ports of a detection process inside that process (named in its ``WorkerSpec``)."""
     from wetread.adapters.codecs.decoder import PydicomFrameDecoder
-    from wetread.adapters.inference.onnxruntime import OnnxRuntimeClient
+    from wetread.bootstrap.engines import inference_client
     from wetread.bootstrap.stores import artifact_store, object_store
     from wetread.detection.worker_ports import WorkerPorts
     from wetread.settings import Settings
@@ -241,6 +241,6 @@ def worker_ports() -> Any:
         objects=object_store(settings, "detection"),
         artifacts=artifact_store(settings),
         decoder=PydicomFrameDecoder(),
-        inference=lambda networks: OnnxRuntimeClient(networks, threads=settings.inference_threads),
+        inference=lambda networks: inference_client(settings, networks),
         threads=settings.inference_threads,
     )
