@@ -34,7 +34,6 @@ REAL: dict[str, Callable[[], bool]] = {
     "postgres": lambda: _is_there("postgres", "binaries"),
     "openslide": lambda: all(_importable(name) for name in ("openslide", "simplejpeg", "pyarrow")),
     "ray": lambda: _importable("ray"),
-    "moto": lambda: shutil.which("moto_server") is not None and _importable("obstore"),
 }
 
 
