@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,10 @@ from tests.orchestration_world import World
 
 from wetread.adapters.index.results import SqlResults
 from wetread.adapters.workqueue.dbos import DbosRunControl, DbosWorkQueue
+from wetread.adapters.workqueue.signals import queue_signal
 from wetread.core.completeness import CompletenessPolicy, Timing
 from wetread.core.ports.inference import RunOutcome, RunRequest
+from wetread.orchestration.lanes import Signals
 from wetread.orchestration.outbox import DurableOutbox
 from wetread.orchestration.ports import Rules
 from wetread.orchestration.service import Orchestration, build
@@ -75,6 +78,11 @@ def durable_world(folder: Path) -> World:
     return world
 
 
+def signals_of(world: World) -> Signals:
+    """Return what wakes the lanes of a world."""
+    return partial(queue_signal, world.database.url)
+
+
 def note_start(folder: Path) -> None:
     number = len(list(folder.glob("started-*")))
     (folder / f"started-{number}").touch()
@@ -105,7 +113,15 @@ async def serve(folder: Path, mode: str) -> None:
     world.index(range(1, 9))
     scripted(world, folder, mode)
     recovery = 1 if mode == "poison" else 5
-    service = build(Orchestration(world.ports, world.rules, world.database.url, max_recovery_attempts=recovery))
+    service = build(
+        Orchestration(
+            world.ports,
+            world.rules,
+            world.database.url,
+            max_recovery_attempts=recovery,
+            signals=signals_of(world),
+        )
+    )
     async with service.lifespan():
         await asyncio.to_thread(wait_for_stop, folder)
 

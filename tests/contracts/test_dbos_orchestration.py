@@ -10,18 +10,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import text
-from tests.contracts.dbos_worker import durable_world
+from tests.contracts.dbos_worker import durable_world, signals_of
 from tests.orchestration_fakes import STUDY
 from tests.orchestration_world import World
 
 from wetread.adapters.workqueue.dbos import DbosWorkQueue, create_queue_schema
-from wetread.adapters.workqueue.signals import queue_signal
 from wetread.core.errors import ConfigurationError
 from wetread.core.states import AiState
 from wetread.core.workqueue import APPLICATION_VERSION, QUEUES
@@ -149,7 +147,7 @@ def test_studies_run_through_real_queues(world: World, each_database: str, capsy
         wait_for(lambda: len(final_results(world)) == 21)
 
     async def main() -> None:
-        service = build(Orchestration(world.ports, world.rules, world.database.url))
+        service = build(Orchestration(world.ports, world.rules, world.database.url, signals=signals_of(world)))
         assert service.name == "orchestration"
         async with service.lifespan():
             await asyncio.to_thread(through)
@@ -201,7 +199,7 @@ def test_woken_lanes_start_delayed_work_on_time_and_a_stopping_worker_still_writ
         wait_for(lambda: world.log("task.started"))
 
     async def main() -> None:
-        signals = partial(queue_signal, world.database.url)
+        signals = signals_of(world)
         service = build(Orchestration(world.ports, world.rules, world.database.url, drain_seconds=20, signals=signals))
         async with service.lifespan():
             await asyncio.to_thread(work)
@@ -293,7 +291,7 @@ def test_work_of_a_dead_executor_is_taken_over_once(world: World) -> None:
         with_dbos_tables(tx).execute(text("update workflow_status set status = 'PENDING', executor_id = 'dead-pod'"))
 
     async def main() -> None:
-        service = build(Orchestration(world.ports, world.rules, world.database.url))
+        service = build(Orchestration(world.ports, world.rules, world.database.url, signals=signals_of(world)))
         async with service.lifespan():
             await asyncio.to_thread(wait_for, in_state(world, AiState.POSITIVE))
 

@@ -1,7 +1,7 @@
 """Chaos: studies arrive while processes are killed -9 at random. No study is lost, silent, or answered twice.
 
-``make test-slow`` runs it; ``WETREAD_CHAOS_STUDIES`` and ``WETREAD_CHAOS_KILLS`` make it shorter or longer. A database
-is one entry of ``DATABASES``: the environment that points a server at it.
+``make test-slow`` runs it on SQLite and on PostgreSQL, which is itself killed and restarted a few times on the way.
+``WETREAD_CHAOS_STUDIES`` and ``WETREAD_CHAOS_KILLS`` make it shorter or longer.
 """
 
 from __future__ import annotations
@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import shutil
 import signal
+import tempfile
 import threading
 import time
 from collections import Counter
@@ -28,14 +30,41 @@ from wetread.commands.up import Supervisor
 from wetread.core.states import FINAL, READ
 from wetread.orchestration.loops import LEASE_SECONDS
 from wetread.registry import WORKER
+from wetread.testing.servers.postgres import Postgres, postgres
+from wetread.testing.servers.process import free_port
 from wetread.testing.small_studies import STOW_HEADERS, SmallStudy, small_study, write_house
 
 STUDIES = int(os.environ.get("WETREAD_CHAOS_STUDIES", "200"))
 KILLS = int(os.environ.get("WETREAD_CHAOS_KILLS", "100"))
 SEED = int(os.environ.get("WETREAD_CHAOS_SEED", "1"))
 LANES = {"alpha": "stat", "beta": "urgent", "gamma": "routine"}
-DATABASES: dict[str, dict[str, str]] = {"sqlite": {}}
+DATABASE_KILLS = 4
 RECOVERY_SECONDS = LEASE_SECONDS + 10
+
+
+class RestartingPostgres:
+    """A durable PostgreSQL that can be killed -9 and started again on the same data and address."""
+
+    def __init__(self, data: Path) -> None:
+        self._data = data
+        self._port = free_port()
+        self._running = contextlib.ExitStack()
+        self.server = self._start()
+
+    def _start(self) -> Postgres:
+        return self._running.enter_context(postgres(durable=True, port=self._port, data=self._data))
+
+    def restart(self) -> None:
+        os.kill(self.server.pid, signal.SIGKILL)
+        time.sleep(0.5)
+        with contextlib.suppress(Exception):
+            self._running.close()
+        (self._data / "postmaster.pid").unlink(missing_ok=True)
+        self._running = contextlib.ExitStack()
+        self.server = self._start()
+
+    def close(self) -> None:
+        self._running.close()
 
 
 @dataclass
@@ -47,6 +76,8 @@ class Chaos:
     dice: random.Random = field(default_factory=lambda: random.Random(SEED))
     kills: Counter[str] = field(default_factory=Counter)
     acknowledged: set[str] = field(default_factory=set)
+    postgres: RestartingPostgres | None = None
+    database_url: str = ""
 
     def ask(self, path: str, **arguments: Any) -> httpx.Response:
         """GET until the server answers: a web process that was just killed comes back."""
@@ -94,29 +125,43 @@ def children_of(pid: int) -> Iterator[int]:
                     yield int(entry.name)
 
 
-@pytest.fixture(params=sorted(DATABASES))
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.server("postgres"))])
 def chaos(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Chaos]:
-    for name, value in (write_house(tmp_path / "house", LANES) | DATABASES[request.param]).items():
+    database, url = None, f"sqlite:///{tmp_path / 'data' / 'wetread.db'}"
+    environment = write_house(tmp_path / "house", LANES)
+    if request.param == "postgres":
+        folder = Path(tempfile.mkdtemp(prefix="wetread-chaos-"))  # its owner must be able to reach it
+        folder.chmod(0o755)
+        database = RestartingPostgres(folder / "data")
+        url = database.server.fresh()
+        environment["WETREAD_DATABASE_URL"] = url
+    for name, value in environment.items():
         monkeypatch.setenv(name, value)
     names = sorted(LANES)
     studies = [
         small_study(SEED * 10_000 + n, bright=n % 2 == 0, description=names[n % len(names)]) for n in range(STUDIES)
     ]
-    with local_server(tmp_path / "data") as server:
-        yield Chaos(server, studies)
+    try:
+        with local_server(tmp_path / "data") as server:
+            yield Chaos(server, studies, postgres=database, database_url=url)
+    finally:
+        if database is not None:
+            database.close()
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
-def test_no_study_is_lost_silent_or_answered_twice(
-    chaos: Chaos, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_no_study_is_lost_silent_or_answered_twice(chaos: Chaos, capsys: pytest.CaptureFixture[str]) -> None:
     begun = time.monotonic()
     sender = threading.Thread(target=chaos.send, args=(KILLS * 2.5 / STUDIES,))
     sender.start()
     while chaos.kills.total() < KILLS:
         time.sleep(chaos.dice.uniform(0.2, 5.0))
         chaos.kill_one()
+        if chaos.postgres is not None and chaos.kills.total() % (KILLS // DATABASE_KILLS) == 0:
+            chaos.postgres.restart()
+            chaos.kills["database"] += 1
     last_kill = time.monotonic()
     before = moves(chaos)
     waiting = len(chaos.acknowledged) < STUDIES or not all(settled(chaos, s) for s in chaos.studies)
@@ -128,7 +173,7 @@ def test_no_study_is_lost_silent_or_answered_twice(
     for study in chaos.studies:
         wait_for(lambda one=study: settled(chaos, one), bool, seconds=300)
     all_done = time.monotonic() - last_kill
-    states = check(chaos, tmp_path / "data" / "wetread.db")
+    states = check(chaos)
     with capsys.disabled():
         print(
             f"\n{STUDIES} studies, kills {dict(chaos.kills)}, seed {SEED}: {dict(states)}; work went on "
@@ -170,7 +215,7 @@ def workitems(chaos: Chaos, study: SmallStudy) -> list[dict[str, Any]]:
     return list(chaos.ask("/dicom-web/workitems", params=params).json())
 
 
-def check(chaos: Chaos, database: Path) -> Counter[str]:
+def check(chaos: Chaos) -> Counter[str]:
     states: Counter[str] = Counter()
     for number, study in enumerate(chaos.studies):
         results = chaos.ask(f"/api/v1/studies/{study.study_uid}/findings").json()["results"]
@@ -196,11 +241,13 @@ def check(chaos: Chaos, database: Path) -> Counter[str]:
     assert set(positives.values()) <= {1}, "told twice"
     ready = Counter(e["data"]["result_key"] for e in told if e["type"] == "result.ready")
     assert set(ready.values()) <= {1}, "a result that became ready twice"
-    engine = create_engine(f"sqlite:///{database}")
+    plain = chaos.postgres is None
+    engine = create_engine(chaos.database_url.replace("postgresql://", "postgresql+psycopg://"))
+    table = "workflow_status" if plain else "dbos.workflow_status"
     with engine.connect() as connection:
-        query = "SELECT name, status, queue_name FROM workflow_status WHERE status IN ('PENDING', 'ENQUEUED')"
+        query = f"SELECT name, status FROM {table} WHERE status IN ('PENDING', 'ENQUEUED')"
         wait_for(lambda: connection.execute(text(query)).all(), lambda rows: rows == [], seconds=30)
-        strays = "SELECT count(*) FROM workflow_status WHERE queue_name IS NULL OR queue_name LIKE '_dbos%'"
+        strays = f"SELECT count(*) FROM {table} WHERE queue_name IS NULL OR queue_name LIKE '_dbos%'"
         assert connection.execute(text(strays)).scalar() == 0
     engine.dispose()
     return states

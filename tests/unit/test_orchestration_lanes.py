@@ -16,7 +16,7 @@ from wetread.orchestration.lanes import LaneStop
 
 @pytest.fixture
 def file(tmp_path):
-    path = tmp_path / "q.db"
+    path = tmp_path / "a site #1 100%.db"
     with sqlite3.connect(path) as connection:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("CREATE TABLE work (n INTEGER)")

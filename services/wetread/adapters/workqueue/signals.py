@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
+from urllib.parse import quote
 
 from sqlalchemy import make_url
 
@@ -26,7 +27,8 @@ def queue_signal(url: str) -> Iterator[QueueSignal]:
     """Open the change signal of the database at a SQLAlchemy URL."""
     place = make_url(url)
     if place.get_backend_name() == "sqlite":
-        connection = sqlite3.connect(f"file:{place.database}?mode=ro", uri=True, check_same_thread=False)
+        file = f"file:{quote(place.database or '')}?mode=ro"
+        connection = sqlite3.connect(file, uri=True, check_same_thread=False)
         try:
             yield CommitCounter(connection)
         finally:
