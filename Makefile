@@ -21,7 +21,7 @@ $(VENV)/.installed: $(BIN)/python pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(PIP) install --quiet --constraint constraints.txt --editable '.[dev,dimse,pathology,postgres,ray,s3]'
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[dev,dimse,pathology,postgres,ray,s3,triton]'
 	@touch $@
 
 $(VENV)/.installed-torch: $(VENV)/.installed

@@ -95,8 +95,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--out", type=Path, default=Path("ffr_endtoend.jsonl"))
     parser.add_argument("--report", action="store_true")
     given = parser.parse_args(arguments)
-    done = [json.loads(line) for line in given.out.read_text().splitlines()] if given.out.is_file() else []
-    have = {(case["group"], case["seed"], case["size"]) for case in done}
+    lines = given.out.read_text().splitlines() if given.out.is_file() else []
+    known = {(case["group"], case["seed"], case["size"]): case for case in map(json.loads, lines)}
+    done, have = list(known.values()), set(known)
     first = SEEDS[given.seeds].start
     wanted = [
         (group, first + number, given.size)

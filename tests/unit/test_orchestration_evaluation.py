@@ -16,6 +16,7 @@ from wetread.core.facts import Source
 from wetread.core.identifiers import derived_uid
 from wetread.core.priority import Priority
 from wetread.core.states import AiState
+from wetread.core.workqueue import run_request
 from wetread.orchestration.ports import Rules
 
 
@@ -316,6 +317,18 @@ def test_a_rule_that_says_no_although_the_detector_could_is_tenant_policy(world:
     world.deliver(range(1, 9), contrast=True, transfer_end=True)
     world.settle()
     assert (world.task().state, world.task().reason) == (AiState.NOT_APPLICABLE, "tenant_policy")
+
+
+def test_a_detector_asked_for_by_name_reads_what_no_rule_wants(world: World) -> None:
+    world.deliver(range(1, 9), contrast=True, transfer_end=True)
+    world.settle()
+    assert world.task().state is AiState.NOT_APPLICABLE
+    generation = world.studies.studies["default", STUDY].generation
+    evaluation = world.evaluator.evaluate("default", STUDY, generation, run_request("ich"), {})
+    world.evaluator.cancel(evaluation)
+    world.settle()
+    assert world.task().state is AiState.POSITIVE
+    assert len(world.runner.runs) == 1
 
 
 def test_a_head_that_follows_a_chest_is_run_after_all(world: World) -> None:

@@ -76,7 +76,7 @@ def test_every_tree_obeys_its_own_junctions_and_can_be_solved(seed: int) -> None
             assert away == pytest.approx(AORTA_RADIUS, abs=2.5)
         else:
             parent = by_id[vessel.parent]
-            assert np.linalg.norm(parent.points - vessel.points[0], axis=1).min() < 4.0
+            assert np.linalg.norm(parent.points - vessel.points[0], axis=1).min() < 1e-6
     x = spec.junction_exponent
     ends = by_id["lad"].healthy[0] ** x + by_id["lcx"].healthy[0] ** x
     assert ends == pytest.approx(by_id["lm"].healthy[-1] ** x, rel=1e-6)

@@ -225,7 +225,7 @@ def head_ct(**changes: Any) -> StudyFacts:
 
 @pytest.mark.parametrize("file", sorted((ROOT / "workflows/tests").glob("*.yaml")), ids=lambda f: f.stem)
 def test_the_cases_of_the_shipped_rules_hold(file: Path) -> None:
-    loaded, _ = load_folder(ROOT / "workflows", DETECTORS)
+    loaded, _ = load_folder(ROOT / "workflows", {**DETECTORS, "ffr-ct": detector_info("ffr-ct")})
     cases = load_cases(file)
     outcomes, missing = run_cases(cases, loaded)
     assert len(cases) >= 10

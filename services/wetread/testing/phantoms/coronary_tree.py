@@ -22,6 +22,7 @@ SEMI_AXES: Final = (40.0, 55.0)
 """Of the epicardial ellipsoid: across and along the axis, mm."""
 ABOVE_MM: Final = 2.8
 """Height of the arteries over the myocardium."""
+ORIGIN_MM: Final = 5.0
 VALVE_PLANE: Final = -25.0
 """Position of the atrioventricular plane along the axis."""
 AORTA: Final = np.array([-15.0, 4.0])
@@ -238,10 +239,18 @@ def _with_lesions(
         if profile == "eccentric":
             shift[host.id] = np.maximum(shift[host.id], 0.8 * (1.0 - own) * healthy[host.id])
         lesions.append(TrueLesion(host.id, profile, place, extent, stenosis, spec.calcium))
-    vessels = []
+    vessels: list[TrueVessel] = []
+    moved: dict[str, FloatArray] = {}
     for course in courses:
         direction = _across(course.points, rng)
         points = course.points + shift[course.id][:, None] * direction
+        if course.parent is not None:
+            # An eccentric lesion at the junction takes the origin of the side branch along.
+            host = next(c for c in courses if c.id == course.parent)
+            step = moved[course.parent][round(course.at * (len(host.points) - 1))] - points[0]
+            fade = np.clip(1.0 - np.arange(len(points)) * STEP_MM / ORIGIN_MM, 0.0, 1.0)
+            points = points + fade[:, None] * step
+        moved[course.id] = points
         own = healthy[course.id]
         vessels.append(
             TrueVessel(course.id, course.parent, course.label, points, own * factor[course.id], own, direction)
