@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 from wetread.pathology.slide.open import local_sources, open_native
@@ -26,7 +27,8 @@ def native(path: Path) -> Slide:
     return open_native(local_sources(path))
 
 
+@cache
 def bigger(**changes: object) -> SlideSpec:
-    """Return a slide of 2048 pixels with a planted square."""
+    """Return a slide of 2048 pixels with a planted square; the same one each time, as its textures cost most."""
     spec = SlideSpec(2048, 2048, planted=(Planted(1024, 768, 512),), texture=512)
     return replace(spec, **changes)

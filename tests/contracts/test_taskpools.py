@@ -78,6 +78,7 @@ def test_waiting_is_bounded(pool):
     assert pool.wait(0.01) == []
 
 
+@pytest.mark.slow
 def test_a_worker_that_cannot_start_is_told():
     pool = ProcessPool(setup_of("broken"), 1)
     pool.start()

@@ -204,6 +204,7 @@ def test_planted_square_is_found_and_a_resumed_run_is_the_same(tmp_path, options
     assert (tmp_path / "a" / "tiles.parquet").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_nuclei_are_where_the_generator_put_them(tmp_path, options):
     from scipy.spatial import cKDTree
 
@@ -238,6 +239,7 @@ def test_a_corrupt_native_tile_fails_its_tiles_only(tmp_path, options):
     assert finished.result.tiles.done == finished.result.tiles.planned - 1
 
 
+@pytest.mark.slow
 def test_resampled_reading_finds_the_same_square(tmp_path, options):
     from dataclasses import replace
 

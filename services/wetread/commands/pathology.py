@@ -145,6 +145,8 @@ def run_slide(
         if dicom:
             source = _as_dicom(slide, out, options)
         with SlideLocation(source) as place:
+            if dicom and not place.remote:
+                place.level_headers()  # kept: the reader closes the files that it read
             finished, progress = _analyse(place, reader, out, job, executor, workers, quiet=as_json)
             headers = place.level_headers() if dicom else []
         written: list[str] = []

@@ -12,7 +12,9 @@ from wetread.pathology.slide.index import Pixels
 from wetread.pathology.slide.slide import BACKGROUND, Reader
 
 DEFAULT_MPP: Final = 10.0
-_BLOCK: Final = 2048
+COARSEST_MPP: Final = 16.0
+_PIXELS: Final = 8 << 20
+_BLOCK: Final = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,8 @@ def make_overview(reader: Reader, base_mpp: tuple[float, float], target_mpp: flo
     level = levels[number]
     level_mpp = (base_mpp[0] * base.width / level.width, base_mpp[1] * base.height / level.height)
     factor = max(int(target_mpp / level_mpp[0]), 1)
+    while level.width * level.height > _PIXELS * factor**2 and level_mpp[0] * (factor + 1) <= COARSEST_MPP:
+        factor += 1  # a large slide is looked at more coarsely: the mask is the one thing that grows with its area
     rows, columns = -(-level.height // factor), -(-level.width // factor)
     out = np.full((rows, columns, 3), BACKGROUND, dtype=np.uint8)
     step = max(_BLOCK // factor, 1) * factor

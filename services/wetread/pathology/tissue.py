@@ -18,6 +18,7 @@ _NEAR_BLACK: Final = 40
 _CLOSE_UM: Final = 40.0
 _SMALLEST_MM2: Final = 0.02
 _NO_TISSUE_MM2: Final = 0.05
+_BAND: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +53,10 @@ def find_tissue(overview: Pixels, mpp: tuple[float, float], parameters: TissuePa
     strokes of saturated blue, green or black ink are no tissue.
     """
     parameters = parameters or TissueParameters()
-    rgb = overview.astype(np.int16)
-    high, low = rgb.max(axis=2), rgb.min(axis=2)
+    high, low = overview.max(axis=2), overview.min(axis=2)
     chroma = ndimage.gaussian_filter((high - low).astype(np.float32), 1.0)
     threshold = float(np.clip(_otsu(chroma), *parameters.chroma_range))
-    mask = (chroma > threshold) & (high > _NEAR_BLACK) & ~_ink(rgb, high, low)
+    mask = (chroma > threshold) & (high > _NEAR_BLACK) & ~_ink(overview)
     pixel_mm2 = mpp[0] * mpp[1] / 1e6
     radius = max(round(parameters.close_um / 2 / float(np.sqrt(mpp[0] * mpp[1]))), 1)
     mask = ndimage.binary_closing(np.pad(mask, radius), _disc(radius))[radius:-radius, radius:-radius]
@@ -102,13 +102,17 @@ def _otsu(values: npt.NDArray[np.float32]) -> float:
     return float(centres[int(np.nan_to_num(variance).argmax())])
 
 
-def _ink(rgb: npt.NDArray[np.int16], high: npt.NDArray[np.int16], low: npt.NDArray[np.int16]) -> Mask:
+def _ink(overview: Pixels) -> Mask:
     """Return where marker pens drew: stain is never green, and no haematoxylin is as blue as ink."""
-    red, green, blue = rgb[..., 0], rgb[..., 1], rgb[..., 2]
-    drawn = (green > red + 25) & (green > blue + 5)
-    drawn |= (blue > red + 70) & (blue > green + 50)
-    drawn |= (high < 90) & (high - low < 25)
-    return np.asarray(drawn)
+    drawn = np.zeros(overview.shape[:2], dtype=bool)
+    for top in range(0, len(overview), _BAND):  # signed copies of a band at a time: an overview can be large
+        red, green, blue = np.moveaxis(overview[top : top + _BAND].astype(np.int16), 2, 0)
+        high, low = np.maximum(np.maximum(red, green), blue), np.minimum(np.minimum(red, green), blue)
+        band = (green > red + 25) & (green > blue + 5)
+        band |= (blue > red + 70) & (blue > green + 50)
+        band |= (high < 90) & (high - low < 25)
+        drawn[top : top + _BAND] = band
+    return drawn
 
 
 def _disc(radius: int) -> Mask:
