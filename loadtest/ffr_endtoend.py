@@ -133,7 +133,9 @@ def report(cases: list[dict[str, Any]]) -> None:
     if shapes:
         for name in shapes[0]:
             values = np.array([shape[name] for shape in shapes])
-            print(f"base {name}: mean {np.nanmean(values):.3f}, worst {np.nanmin(values):.3f} .. {np.nanmax(values):.3f}")
+            print(
+                f"base {name}: mean {np.nanmean(values):.3f}, worst {np.nanmin(values):.3f} .. {np.nanmax(values):.3f}"
+            )
 
 
 def _row(name: str, cases: list[dict[str, Any]], wanted: Any) -> None:
