@@ -120,7 +120,8 @@ def main(arguments: list[str]) -> int:
 
 def report(cases: list[dict[str, Any]]) -> None:
     """Print the tables."""
-    print(f"{'group':26s} {'cases':>5s} {'refused':>7s} {'places':>6s} {'missed':>6s} {'MAE':>6s} {'agree':>6s} {'max':>6s} "
+    print(f"{'group':26s} {'cases':>5s} {'refused':>7s} {'places':>6s} {'missed':>6s} {'MAE':>6s} {'agree':>6s} "
+          f"{'max':>6s} "
           f"{'solver MAE':>10s} {'imaging MAE':>11s} {'p5-p95':>6s}")  # fmt: skip
     for group in GROUPS:
         own = [case for case in cases if case["group"] == group]
@@ -150,7 +151,8 @@ def _row(name: str, cases: list[dict[str, Any]], wanted: Any) -> None:
     print(
         f"{name:26s} {len(cases):5d} {refused:7d} {len(readings):6d} {len(readings) - len(seen):6d} "
         f"{np.abs(found - true).mean():6.3f} {np.mean((found <= 0.8) == (true <= 0.8)):6.1%} "
-        f"{np.abs(found - true).max():6.3f} {np.abs(lumen - true).mean():10.3f} {np.abs(found - lumen).mean():11.3f} {within:6.1%}"
+        f"{np.abs(found - true).max():6.3f} {np.abs(lumen - true).mean():10.3f} "
+        f"{np.abs(found - lumen).mean():11.3f} {within:6.1%}"
     )
 
 

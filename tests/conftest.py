@@ -28,8 +28,10 @@ REAL: dict[str, Callable[[], bool]] = {
     "ohif": (Settings().viewer / "index.html").is_file,
     "orthanc": lambda: (orthanc_folder() / "orthanc").is_file(),  # noqa: PLW0108 - defined below
     "torch": lambda: _importable("torch"),
-    "moto": lambda: _moto_is_here(),  # noqa: PLW0108 - defined below
-    "postgres": lambda: _postgres_is_here(),  # noqa: PLW0108 - defined below
+    "moto": lambda: _is_there("moto", "installed"),
+    "triton": lambda: _is_there("triton", "home"),
+    "kserve": lambda: _is_there("kserve", "packages"),
+    "postgres": lambda: _is_there("postgres", "binaries"),
     "openslide": lambda: all(_importable(name) for name in ("openslide", "simplejpeg", "pyarrow")),
     "ray": lambda: _importable("ray"),
 }
@@ -51,16 +53,12 @@ def _importable(name: str) -> bool:
     return importlib.util.find_spec(name) is not None
 
 
-def _moto_is_here() -> bool:
-    from wetread.testing.servers.moto import installed
+def _is_there(server: str, question: str) -> bool:
+    """Ask ``wetread.testing.servers`` whether it can start a real server."""
+    import importlib
 
-    return installed()
-
-
-def _postgres_is_here() -> bool:
-    from wetread.testing.servers.postgres import binaries
-
-    return binaries() is not None
+    answer = getattr(importlib.import_module(f"wetread.testing.servers.{server}"), question)()
+    return answer is not None and answer is not False
 
 
 def need(name: str) -> None:

@@ -76,6 +76,8 @@ class FakeStudies:
             for s in facts.series
             for i in s.instances
         }
+        if not set(sop_instance_uids or ()) <= set(found):
+            raise NotFound("not in this study")
         return [found[uid] for uid in (sop_instance_uids if sop_instance_uids is not None else found)]
 
 

@@ -125,6 +125,14 @@ class World:
         self.requests = Requests(self.database, self.ports.tasks, self.ports.events, self.queue, self.clock)
         self.outbox = DurableOutbox(self.ports.events, self.reading, self.queue, self.clock)
 
+    def use(self, runner: Any) -> None:
+        """Wire everything anew around another runner."""
+        self.ports = replace(self.ports, runner=runner)
+        self.evaluator = Evaluator(self.ports, self.rules)
+        self.execution = Execution(self.ports, self.rules)
+        self.composition = Composition(self.ports, self.rules)
+        self.operations = Operations(self.ports, self.rules, self.evaluator)
+
     def close(self) -> None:
         self.database.close()
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from wetread.commands.pathology_app import app as pathology
 from wetread.ffrct.commands import app as ffr
 
 if TYPE_CHECKING:
@@ -106,6 +107,43 @@ def doctor(
     from wetread.commands.doctor import run_doctor
 
     raise typer.Exit(run_doctor(url=url, live=live, as_json=json))
+
+
+@app.command("simulate")
+def simulate_(
+    arrivals: Annotated[float | None, typer.Option(help="Studies an hour (default 16.2).")] = None,
+    readers: Annotated[int | None, typer.Option(help="Readers at a time (default 3).")] = None,
+    reading_minutes: Annotated[float | None, typer.Option(help="Mean reading time (default 10).")] = None,
+    prevalence: Annotated[float | None, typer.Option(help="Share of positive studies (default 0.12).")] = None,
+    sensitivity: Annotated[float | None, typer.Option(help="Of the AI (default 0.95).")] = None,
+    specificity: Annotated[float | None, typer.Option(help="Of the AI (default 0.9).")] = None,
+    detector: Annotated[str, typer.Option(help="Take both from this detector's card, such as ich.")] = "",
+    ai_delay: Annotated[float | None, typer.Option(help="Minutes until a flag counts (default 0).")] = None,
+    ai_failure: Annotated[float | None, typer.Option(help="Share without an answer (default 0).")] = None,
+    target: Annotated[float | None, typer.Option(help="Wait to keep, minutes (default 60).")] = None,
+    studies: Annotated[int | None, typer.Option(help="Length of the run (default 100000).")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of all random numbers (default 1).")] = None,
+    policies: Annotated[str, typer.Option(help="fifo, strict, guard, bound:MINUTES; by comma.")] = "fifo,strict,guard",
+    file: Annotated[Path | None, typer.Option(help="JSON with more: profiles, shifts, reading, history.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,
+) -> None:
+    """Say how long studies would wait for a reader, with and without AI, and what missed positives pay."""
+    from wetread.commands.simulate import run_simulate
+
+    given = {
+        "arrivals_per_hour": arrivals,
+        "readers": readers,
+        "reading_minutes": reading_minutes,
+        "prevalence": prevalence,
+        "sensitivity": sensitivity,
+        "specificity": specificity,
+        "ai_delay": ai_delay,
+        "ai_failure": ai_failure,
+        "target": target,
+        "studies": studies,
+        "seed": seed,
+    }
+    raise typer.Exit(run_simulate(given, file=file, detector=detector, policies=policies, as_json=json))
 
 
 viewer = typer.Typer(name="viewer", no_args_is_help=True, help="The DICOM viewer (OHIF) under /viewer.")
@@ -244,6 +282,31 @@ def storage_prefetch(
 
 
 app.add_typer(storage)
+
+models = typer.Typer(name="models", no_args_is_help=True, help="The networks of the installed detectors.")
+
+
+@models.callback()
+def _models() -> None:
+    """The networks of the installed detectors."""
+
+
+@models.command("render")
+def models_render(
+    out: Annotated[Path, typer.Option(help="Empty folder for the repository.")],
+    target: Annotated[str, typer.Option(help="python (CPU) or onnxruntime (GPU).")] = "onnxruntime",
+    only: Annotated[list[str] | None, typer.Option(help="Only this network; may be given more than once.")] = None,
+    gpu: Annotated[bool | None, typer.Option(help="Instances on GPU (default: as the target is for).")] = None,
+    instances: Annotated[int, typer.Option(min=1, help="Instances of each network.")] = 1,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of one inference (target python).")] = 2,
+) -> None:
+    """Write a complete Triton model repository (extra triton)."""
+    from wetread.commands.models import run_render
+
+    raise typer.Exit(run_render(target=target, out=out, only=only or [], gpu=gpu, instances=instances, threads=threads))
+
+
+app.add_typer(models)
 
 rules = typer.Typer(name="rules", no_args_is_help=True, help="Workflow files: what they would do, and their tests.")
 
@@ -463,3 +526,4 @@ def ffr_phantom(
 app.add_typer(rules)
 app.add_typer(tasks)
 app.add_typer(ffr)
+app.add_typer(pathology)

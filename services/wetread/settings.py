@@ -89,6 +89,12 @@ class Settings(BaseSettings):
     quiet_series: float = Field(default=3.0, gt=0, description="Silence after which a series counts as complete.")
     quiet_study: float = Field(default=10.0, gt=0, description="Silence after which a study counts as complete.")
     max_wait: float = Field(default=900.0, gt=0, description="Longest wait for completeness; then the run is forced.")
+    inference_url: str | None = Field(
+        default=None, description="Inference server, grpc://host:port (Triton, KServe). Unset: ONNX Runtime in process."
+    )
+    inference_lane: Literal["stat", "routine"] = Field(
+        default="routine", description="Priority of this process's requests at the inference server."
+    )
     ups_lease: float = Field(
         default=900.0, gt=0, description="Silence after which an external performer of a workitem counts as lost."
     )

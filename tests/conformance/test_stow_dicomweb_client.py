@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -10,7 +11,9 @@ import numpy as np
 import pydicom
 import pytest
 from dicomweb_client.api import DICOMwebClient
-from tests.gateway_support import dataset, encoded, serving
+from tests.gateway_support import CODECS, dataset, encoded, serving
+
+from wetread.core.dicom.lossless import HTJ2K, JPEG_LS
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +87,63 @@ def test_client_retrieves(url: str, stored: list[pydicom.Dataset]) -> None:
     assert client.retrieve_instance_frames_rendered(*path, [1], media_types=("image/jpeg",)).startswith(b"\xff\xd8")
 
 
+class Recorded(DICOMwebClient):
+    """Remembers which of its calls were made."""
+
+    def __init__(self, url: str) -> None:
+        self.made: set[str] = set()
+        super().__init__(url)
+
+    def __getattribute__(self, name: str) -> object:
+        if not name.startswith("_") and name != "made" and callable(getattr(DICOMwebClient, name, None)):
+            self.made.add(name)
+        return super().__getattribute__(name)
+
+
+def test_every_call_of_the_client(url: str) -> None:
+    """Each public method once, those of other tests included: a new release with a new call fails here."""
+    client = Recorded(url)
+    client.set_chunk_size(50_000)
+    client.set_http_retry_params(retry=False)
+    names = {"StudyInstanceUID": "1.77", "SeriesInstanceUID": "1.77.1"}
+    data = [pydicom.dcmread(io.BytesIO(encoded(dataset(InstanceNumber=n, **names)))) for n in (1, 2, 3)]
+    assert len(client.store_instances(data, "1.77").ReferencedSOPSequence) == 3
+    one = ("1.77", "1.77.1", str(data[0].SOPInstanceUID))
+    keyword, tag = client.lookup_keyword("00100010"), client.lookup_tag("PatientName")
+    assert (keyword, tag) == ("PatientName", "00100010")
+    assert len(client.search_for_studies(search_filters={tag: "Doe*", "StudyInstanceUID": "1.77"})) == 1
+    assert len(client.search_for_series("1.77")) == 1
+    assert len(client.search_for_instances("1.77")) == 3
+    for whole in (client.retrieve_study("1.77"), list(client.iter_study("1.77"))):
+        assert [item.SOPInstanceUID for item in whole] == [item.SOPInstanceUID for item in data]
+    for whole in (client.retrieve_series(*one[:2]), list(client.iter_series(*one[:2]))):
+        assert len(whole) == 3
+    assert client.retrieve_instance(*one) == data[0]
+    compressed = client.retrieve_instance(*one, media_types=(("application/dicom", JPEG_LS),))
+    assert np.array_equal(compressed.pixel_array, data[0].pixel_array)
+    assert client.retrieve_instance_frames(*one, [1]) == [data[0].PixelData]
+    assert list(client.iter_instance_frames(*one, [1])) == [data[0].PixelData]
+    (stream,) = client.retrieve_instance_frames(*one, [1], media_types=(("image/jls", JPEG_LS),))
+    assert stream.startswith(b"\xff\xd8\xff\xf7")
+    assert len(client.retrieve_study_metadata("1.77")) == len(client.retrieve_series_metadata(*one[:2])) == 3
+    uri = client.retrieve_instance_metadata(*one)["7FE00010"]["BulkDataURI"]
+    assert client.retrieve_bulkdata(uri) == list(client.iter_bulkdata(uri)) == [data[0].PixelData]
+    assert client.retrieve_instance_rendered(*one, media_types=("image/jpeg",)).startswith(b"\xff\xd8")
+    assert client.retrieve_series_rendered(*one[:2], media_types=("image/jpeg",)).startswith(b"\xff\xd8")
+    assert client.retrieve_instance_frames_rendered(*one, [1], media_types=("image/png",)).startswith(b"\x89PNG")
+    client.delete_instance(*one)
+    assert len(client.search_for_instances("1.77")) == 2
+    client.delete_series(*one[:2])
+    assert client.search_for_series("1.77") == []
+    client.store_instances([data[1]])
+    client.delete_study("1.77")
+    assert client.search_for_studies(search_filters={"StudyInstanceUID": "1.77"}) == []
+    public = {
+        name for name in dir(DICOMwebClient) if not name.startswith("_") and callable(getattr(DICOMwebClient, name))
+    }
+    assert public - client.made == set()
+
+
 OHIF_METADATA = (
     "application/dicom+json, application/json, multipart/related; type=application/octet-stream; transfer-syntax=*"
 )
@@ -111,6 +171,31 @@ def test_ohif_lists_opens_and_scrolls(url: str, stored: list[pydicom.Dataset]) -
             assert b"Content-Type: application/octet-stream; transfer-syntax=1.2.840.10008.1.2.1\r\n" in head + b"\r\n"
             assert len(head) < 1000
             assert rest.startswith(data.PixelData)
+
+
+def test_ohif_scrolls_through_a_compressed_series(url: str) -> None:
+    """All frames at a time, stored syntax, the part header that its loaders need; then thumbnail and rendered frame."""
+    names = {"StudyInstanceUID": "1.78", "SeriesInstanceUID": "1.78.1"}
+    parts = [CODECS.transcode(encoded(dataset(InstanceNumber=n, **names)), HTJ2K) for n in range(12)]
+    accept = {"Accept": "multipart/related; type=application/octet-stream; transfer-syntax=*"}
+    with httpx.Client(base_url=url, timeout=60) as client:
+        for part in parts:
+            client.post("/studies", content=part, headers={"Content-Type": "application/dicom"}).raise_for_status()
+        found = client.get("/studies/1.78/series/1.78.1/metadata", headers={"Accept": OHIF_METADATA}).json()
+        paths = [f"/studies/1.78/series/1.78.1/instances/{item['00080018']['Value'][0]}" for item in found]
+        with ThreadPoolExecutor(12) as pool:
+            frames = list(pool.map(lambda path: client.get(f"{path}/frames/1", headers=accept), paths))
+        for frame, part in zip(frames, parts, strict=True):
+            head, _, rest = frame.content.partition(b"\r\n\r\n")
+            assert f"Content-Type: image/jphc; transfer-syntax={HTJ2K}".encode() in head
+            assert rest[: rest.index(b"\r\n--")] in part
+        for path in (
+            f"{paths[3]}/rendered",
+            f"{paths[3]}/thumbnail",
+            f"{paths[3]}/frames/1/rendered",
+            "/studies/1.78/thumbnail",
+        ):
+            assert client.get(path, headers={"Accept": "image/jpeg"}).content.startswith(b"\xff\xd8")
 
 
 def test_curl_like_chunked_upload_with_expect(url: str, tmp_path: Path) -> None:

@@ -49,7 +49,15 @@ def test_8_9_same_as_json(site: Parts) -> None:
     paths = {each["attributes"]["path"]: each for each in resources["children"]}
     methods = {each["attributes"]["name"]: each for each in paths["studies"]["children"]}
     representations = [leaf["attributes"]["mediaType"] for leaf in methods["POST"]["children"][0]["children"]]
-    assert representations == ['multipart/related; type="application/dicom"', "application/dicom"]
+    assert representations[:2] == ['multipart/related; type="application/dicom"', "application/dicom"]
+    assert representations[2:] == [
+        *('multipart/related; type="application/dicom+json"', "application/dicom+json"),
+        *('multipart/related; type="application/dicom+xml"', "application/dicom+xml"),
+    ]
+    search = {each["attributes"]["name"]: each for each in paths["studies"]["children"]}["GET"]["children"][-1]
+    assert [leaf["attributes"]["mediaType"] for leaf in search["children"]] == [
+        *("application/dicom+json", 'multipart/related; type="application/dicom+xml"')
+    ]
 
 
 def test_conditional_and_refused(site: Parts) -> None:

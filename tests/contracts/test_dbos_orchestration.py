@@ -29,6 +29,11 @@ from wetread.orchestration.loops import Leases
 from wetread.orchestration.service import Orchestration, build
 
 ROOT = Path(__file__).resolve().parents[2]
+SLOW_ON_POSTGRES = pytest.mark.parametrize(
+    "each_database",
+    ["sqlite", pytest.param("postgres", marks=[pytest.mark.server("postgres"), pytest.mark.slow])],
+    indirect=True,
+)
 
 
 def with_dbos_tables(tx: Any) -> Any:
@@ -131,6 +136,7 @@ def test_one_place_enqueues() -> None:
 
 
 @pytest.mark.timeout(120)
+@SLOW_ON_POSTGRES
 def test_studies_run_through_real_queues(world: World, each_database: str, capsys: pytest.CaptureFixture[str]) -> None:
     def through() -> None:
         world.deliver(range(1, 9), transfer_end=True)
@@ -260,6 +266,7 @@ def test_kill_in_mid_inference_finishes_once(world: World, worker: Worker) -> No
 
 
 @pytest.mark.timeout(180)
+@SLOW_ON_POSTGRES
 def test_a_poison_task_dies_and_says_so(world: World, worker: Worker) -> None:
     world.deliver(range(1, 9), transfer_end=True)
     kills = 0

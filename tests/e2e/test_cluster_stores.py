@@ -1,14 +1,20 @@
-"""The main job on PostgreSQL and S3, switched on by settings alone: nothing of a study stays on the machine."""
+"""The main job on PostgreSQL, S3 and Triton, switched on by settings alone: nothing of a study stays on the machine."""
 
 from __future__ import annotations
 
+import json
+import os
 from pathlib import Path
 
 import httpx
 import pytest
+from sqlalchemy import select
 from tests.e2e.conftest import Wetread
 from tests.s3_buckets import fresh_bucket
 
+from wetread.adapters.index.database import SqlDatabase
+from wetread.adapters.index.tables import results
+from wetread.adapters.inference.triton_repository import render
 from wetread.adapters.objectstore.s3 import S3ObjectStore
 from wetread.commands.db import run_verify
 from wetread.commands.dicom_folder import FileStudy
@@ -16,12 +22,15 @@ from wetread.commands.index import run_rebuild
 from wetread.commands.local_server import local_server
 from wetread.commands.send import Sender
 from wetread.commands.storage import run_prefetch
+from wetread.detection.registry import discover
 from wetread.testing.servers.moto import S3Server
 from wetread.testing.servers.postgres import Postgres
+from wetread.testing.servers.triton import triton
 
-pytestmark = [pytest.mark.server("postgres"), pytest.mark.server("moto")]
+pytestmark = [pytest.mark.server("postgres"), pytest.mark.server("moto"), pytest.mark.server("triton")]
 
 
+@pytest.mark.timeout(300)  # three servers and a demo beside a busy machine
 def test_a_study_is_read_on_postgres_and_s3(
     postgres_server: Postgres,
     s3_server: S3Server,
@@ -36,7 +45,29 @@ def test_a_study_is_read_on_postgres_and_s3(
     monkeypatch.setenv("WETREAD_OBJECT_STORE_ENDPOINT", s3_server.endpoint)
     monkeypatch.setenv("WETREAD_MIGRATE", "false")
     monkeypatch.setenv("WETREAD_DATA", str(tmp_path / "data"))
-    with local_server(tmp_path / "data") as supervisor:
+    (ich,) = discover("")["ich"].networks
+    render([ich], tmp_path / "repository", "python")
+    with triton(tmp_path / "repository", ["ich"]) as inference, monkeypatch.context() as served:
+        served.setenv("WETREAD_INFERENCE_URL", inference.url)
+        _main_job(tmp_path / "data", bleed)
+    left = {path.relative_to(tmp_path / "data").parts[0] for path in (tmp_path / "data").rglob("*") if path.is_file()}
+    assert left <= {"lock", "cache"}, "no instance and no row is on this machine"
+    assert len(list(S3ObjectStore(bucket, writer="look").scan())) >= len(bleed.instances) + 3
+
+    database = SqlDatabase(os.environ["WETREAD_DATABASE_URL"])
+    with database.read() as tx:
+        stored = json.loads(tx.connection.execute(select(results.c.result_json)).scalars().first())
+    database.close()
+    assert stored["run"]["engine"].startswith("triton "), "the engine is part of the result"
+    assert run_rebuild(data=None, verify=True) == 0
+    assert " 0 differ" in capsys.readouterr().out
+    assert run_prefetch([bleed.study_uid], tenant="default", priors=False) == 0
+    assert "0 objects moved" in capsys.readouterr().out
+    assert run_verify() == 0
+
+
+def _main_job(data: Path, bleed: FileStudy) -> None:
+    with local_server(data) as supervisor:
         wetread = Wetread(supervisor)
         sender = Sender(wetread.url)
         report = sender.send(bleed)
@@ -55,12 +86,3 @@ def test_a_study_is_read_on_postgres_and_s3(
             headers={"Accept": 'multipart/related; type="application/dicom"; transfer-syntax=*'},
         )
         assert source.path.read_bytes() in answer.content, "byte for byte"
-    left = {path.relative_to(tmp_path / "data").parts[0] for path in (tmp_path / "data").rglob("*") if path.is_file()}
-    assert left <= {"lock", "cache"}, "no instance and no row is on this machine"
-    assert len(list(S3ObjectStore(bucket, writer="look").scan())) >= len(bleed.instances) + 3
-
-    assert run_rebuild(data=None, verify=True) == 0
-    assert " 0 differ" in capsys.readouterr().out
-    assert run_prefetch([bleed.study_uid], tenant="default", priors=False) == 0
-    assert "0 objects moved" in capsys.readouterr().out
-    assert run_verify() == 0

@@ -259,6 +259,8 @@ def test_merged_requests_cover_what_is_asked(ranges):
     assert all(b[0] > a[0] for a, b in pairwise(requests))
     for offset, length in ranges:
         assert any(start <= offset and offset + length <= start + size for start, size in requests)
+    distinct = len({b for o, n in ranges for b in range(o, o + n)}) if len(ranges) < 5 else None
+    assert distinct is None or sum(size for _, size in requests) <= max(1.5 * distinct, distinct + 1)
     short = [(offset, min(length, 63)) for offset, length in ranges]
     got = (
         read_merged(short, lambda asked: [bytes((s + k) % 251 for k in range(n)) for s, n in asked])

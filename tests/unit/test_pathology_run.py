@@ -11,7 +11,8 @@ from tests.pathology_world import bigger, written
 
 from wetread.adapters.taskpool.inline import InlinePool
 from wetread.adapters.taskpool.process import ProcessPool
-from wetread.bootstrap.pathology import WORKER, chunk_worker, pool_maker, sources_of
+from wetread.bootstrap.pathology import WORKER, chunk_worker, pool_maker
+from wetread.bootstrap.slides import SlideLocation
 from wetread.core.errors import ComputationFailed, ConfigurationError, NotFound, StorageFull
 from wetread.core.ports.taskpool import TaskOutcome, WorkerSetup
 from wetread.pathology import measures
@@ -155,9 +156,14 @@ def options():
     return JobOptions(load_tile_model("he-tile"), WORKER, PlanOptions(), chunk=8)
 
 
+def opened(path):
+    place = SlideLocation(str(path))
+    return place.open(), place.sources
+
+
 def run(path, out, options, executor="inline"):
     out.mkdir(exist_ok=True)
-    prepared = prepare(sources_of(str(path)), options)
+    prepared = prepare(*opened(path), options)
     try:
         progress = execute(prepared, [str(path)], out, options, pool_maker(executor, 1))
         return finish(prepared, out, options, progress), progress, prepared
@@ -219,7 +225,7 @@ def test_no_tissue_is_an_answer(tmp_path, options):
 
 def test_a_corrupt_native_tile_fails_its_tiles_only(tmp_path, options):
     path = written(tmp_path, TiffOptions(share=False), spec=bigger())
-    prepared = prepare(sources_of(str(path)), options)
+    prepared = prepare(*opened(path), options)
     raw = prepared.chosen.reader.raw_tiles(0, [3 * 8 + 4])[0]
     prepared.chosen.reader.close()
     data = bytearray(path.read_bytes())
@@ -244,7 +250,7 @@ def test_resampled_reading_finds_the_same_square(tmp_path, options):
 
 def test_worker_is_built_from_names_only(tmp_path, options):
     path = written(tmp_path, spec=bigger())
-    prepared = prepare(sources_of(str(path)), options)
+    prepared = prepare(*opened(path), options)
     arguments = worker_arguments(prepared, [str(path)], options, tmp_path / "parts")
     (tmp_path / "parts").mkdir()
     worker = chunk_worker(json.loads(json.dumps(arguments)))

@@ -165,7 +165,7 @@ class House:
     def runner(self) -> ProcessDetectorRunner:
         """The processes that run detectors."""
         from wetread.adapters.evidence.encoder import Encoder
-        from wetread.adapters.inference.onnxruntime import engine_identity
+        from wetread.bootstrap.engines import engine_identity
         from wetread.detection.process import WorkerSpec
         from wetread.detection.runner import ProcessDetectorRunner
 
@@ -175,7 +175,7 @@ class House:
             environment=self.settings.environment(),
             threads=self.settings.inference_threads,
         )
-        return ProcessDetectorRunner(spec, engine=engine_identity(), encoder_version=Encoder().version)
+        return ProcessDetectorRunner(spec, engine=engine_identity(self.settings), encoder_version=Encoder().version)
 
     @cached_property
     def notifier(self) -> Notifier:

@@ -148,9 +148,21 @@ def worklist(house: House, build: Build) -> Service:
     return replace(service, lifespan=lifespan)
 
 
-def ffrct(_house: House, build: Build) -> Service:
-    """CT-derived FFR over vessel trees: a pure computation."""
-    return build()
+def ffrct(house: House, build: Build) -> Service:
+    """CT-derived FFR over vessel trees, and its results of the archive's studies."""
+    from wetread.ffrct.ports import FfrPorts
+
+    return build(
+        FfrPorts(
+            database=house.database,
+            clock=house.clock,
+            studies=house.archive,
+            tasks=house.tasks,
+            results=house.results,
+            artifacts=house.artifacts,
+            work=house.queue,
+        )
+    )
 
 
 def orchestration(house: House, build: Build) -> Service:
@@ -219,7 +231,7 @@ def detection(house: House, build: Build) -> Service:
 def worker_ports() -> Any:
     """Make the ports of a detection process inside that process (named in its ``WorkerSpec``)."""
     from wetread.adapters.codecs.decoder import PydicomFrameDecoder
-    from wetread.adapters.inference.onnxruntime import OnnxRuntimeClient
+    from wetread.bootstrap.engines import inference_client
     from wetread.bootstrap.stores import artifact_store, object_store
     from wetread.detection.worker_ports import WorkerPorts
     from wetread.settings import Settings
@@ -229,6 +241,6 @@ def worker_ports() -> Any:
         objects=object_store(settings, "detection"),
         artifacts=artifact_store(settings),
         decoder=PydicomFrameDecoder(),
-        inference=lambda networks: OnnxRuntimeClient(networks, threads=settings.inference_threads),
+        inference=lambda networks: inference_client(settings, networks),
         threads=settings.inference_threads,
     )

@@ -10,33 +10,17 @@ from typing import Any, Final, Literal
 from wetread.adapters.inference.onnxruntime import OnnxRuntimeClient
 from wetread.adapters.taskpool.inline import InlinePool
 from wetread.adapters.taskpool.process import ProcessPool
+from wetread.bootstrap.slides import SlideLocation
 from wetread.core.errors import ConfigurationError
 from wetread.core.ports.taskpool import TaskPool, WorkerSetup
 from wetread.pathology.chunk import ChunkWorker, TileModel, TileReading
 from wetread.pathology.parts import PartStore
 from wetread.pathology.slide.fallback import OpenSlideReader
-from wetread.pathology.slide.open import local_sources, open_native
 from wetread.pathology.slide.slide import Reader, local_path
-from wetread.pathology.slide.source import RangeSource, read_merged
 from wetread.pathology.tile_model import load_tile_model
 
 Executor = Literal["process", "inline", "ray"]
 WORKER: Final = "wetread.bootstrap.pathology:chunk_worker"
-
-
-def sources_of(location: str) -> list[RangeSource]:
-    """Return the bytes of a slide: a file, a folder of DICOM files, or ``s3://bucket/key``.
-
-    Raises SlideUnreadable, ConfigurationError (missing extra).
-    """
-    path = local_path(location)
-    if path is not None:
-        return local_sources(path)
-    if location.startswith("s3://"):
-        from wetread.adapters.objectstore.ranges import open_object
-
-        return [open_object(location, merge=read_merged)]
-    raise ConfigurationError(f"slides are files, folders or s3:// objects, not {location.split(':', maxsplit=1)[0]}:")
 
 
 def chunk_worker(arguments: Mapping[str, Any]) -> ChunkWorker:
@@ -44,7 +28,7 @@ def chunk_worker(arguments: Mapping[str, Any]) -> ChunkWorker:
     (location,) = arguments["location"]
     reader: Reader
     if arguments["native"]:
-        reader = open_native(sources_of(location))
+        reader = SlideLocation(location).open_native()
     else:
         path = local_path(location)
         if path is None:

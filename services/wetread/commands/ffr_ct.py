@@ -32,7 +32,9 @@ _VERSION = "0.1.0"
 _ASSEMBLY_CODES = {"mixed_orientation": "geometry_inconsistent", "no_geometry": "geometry_inconsistent"}
 
 
-def run_ct(folder: Path, out: Path, request: dict[str, Any], *, dicom: bool, threads: int = 2) -> tuple[dict[str, Any], list[Path]]:
+def run_ct(
+    folder: Path, out: Path, request: dict[str, Any], *, dicom: bool, threads: int = 2
+) -> tuple[dict[str, Any], list[Path]]:
     """Compute CT-derived FFR of the largest CT series below *folder* and write everything into *out*.
 
     Writes ``ffr.json``, ``tree.json``, ``tree.png``, ``tree.glb``, ``tree.vtp``, a curved picture per main artery and,

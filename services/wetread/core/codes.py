@@ -130,6 +130,19 @@ CONCEPTS: Final[Mapping[str, Concept]] = {
     "morphologically_abnormal_structure": _sct("49755003", "Morphologically Abnormal Structure"),
     "anatomical_structure": _sct("91723000", "Anatomical Structure"),
     "artificial_intelligence": _dcm("123110", "Artificial Intelligence"),
+    # Whole slides
+    "tissue": Concept(Code(value="85756007", scheme="SCT", meaning="Tissue"), PS316, category="anatomical_structure"),
+    "tissue_area": _own("sl-tissue-area", "Area of tissue on the slide"),
+    "tiles_planned": _own("sl-planned", "Tiles planned"),
+    "tiles_done": _own("sl-done", "Tiles analysed"),
+    "tiles_failed": _own("sl-failed", "Tiles that could not be analysed"),
+    "class_share": _own("sl-class-share", "Share of analysed tissue"),
+    "nuclei_density": _own("sl-nuclei", "Nuclei per area"),
+    "region_area": _own("sl-region-area", "Area of region"),
+    "tile_score": _own("sl-tile-score", "Score of tile model"),
+    "slide_state": _own("sl-state", "State of slide analysis"),
+    "nucleus": _own("sl-nucleus", "Nucleus found by colour deconvolution"),
+    "slide_region": _own("sl-region", "Region of the target class"),
     # What was examined (PS3.16 CID 100), by modality
     "ct_examination": Concept(Code(value="25045-6", scheme="LN", meaning="CT unspecified body region"), PS316),
     "mr_examination": Concept(Code(value="25056-3", scheme="LN", meaning="MRI unspecified body region"), PS316),
@@ -145,6 +158,7 @@ UNITS: Final[Mapping[str, tuple[str, str]]] = {
     "%": ("Percent", PS316),
     "1": ("no units", PS316),
     "s": ("second", PS316),
+    "/mm2": ("per square millimeter", UCUM_SOURCE),
     "[hnsf'U]": ("Hounsfield unit", PS316),
 }
 """UCUM unit -> (meaning, source)."""

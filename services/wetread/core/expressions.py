@@ -265,6 +265,9 @@ class _Compiler:
             offered = f"; it has {', '.join(fields)}" if fields else ""
             raise _at(node, f"{owner.kind.value} has no attribute {node.attr!r}{offered}")
         name = node.attr
+        if isinstance(node.value, ast.Name):  # a name is never Unknown: the hot path of every rule
+            variable = node.value.id
+            return fields[name], lambda env: env[variable][name]
 
         def get(env: Env) -> Any:
             value = run(env)
@@ -323,6 +326,10 @@ class _Compiler:
         for index, operator in enumerate(node.ops):
             (left, run_left), (right, run_right) = built[index], built[index + 1]
             test = comparison(operator, (left, operands[index]), (right, operands[index + 1]))
+            constant = operands[index + 1]
+            if isinstance(operator, ast.Eq) and isinstance(constant, ast.Constant):
+                tests.append(_equals(run_left, run_right({})))
+                continue
             tests.append(lambda env, t=test, a=run_left, b=run_right: t(a(env), b(env)))  # type: ignore[misc]
         if len(tests) == 1:
             return BOOL, tests[0]
@@ -381,6 +388,16 @@ class _Compiler:
                 yield kept, partial(body, bound)
 
         return kind, produce
+
+
+def _equals(run: Run, wanted: Any) -> Run:
+    """Return the test for one constant, the commonest comparison, without a detour."""
+
+    def test(env: Env) -> Any:
+        value = run(env)
+        return UNKNOWN if value is UNKNOWN else value == wanted
+
+    return test
 
 
 def _plain(value: Any) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from wetread.core.completeness import Duration
 from wetread.core.errors import ConfigurationError
-from wetread.core.expression_types import ExpressionError
+from wetread.core.expression_types import BOOL, ExpressionError, Kind, Type
 from wetread.core.expressions import Expression, compile_expression
 from wetread.core.identifiers import digest
 from wetread.core.priority import Priority
@@ -62,6 +62,12 @@ class Retries(_Strict):
     backoff: Duration = 0.5
 
 
+class JoinSome(_Strict):
+    """``n_of``: so many of the needed tasks must have ended."""
+
+    n_of: Annotated[int, Field(ge=1)]
+
+
 class Fallback(_Strict):
     """``run``: the task to run instead."""
 
@@ -73,7 +79,9 @@ class TaskSpec(_Strict):
 
     uses: str
     needs: tuple[Name, ...] = ()
-    join: Literal["all", "any"] = "all"
+    join: Literal["all", "any"] | JoinSome = "all"
+    over: Condition | None = Field(default=None, alias="for")
+    """Series to fan out over, such as ``select(s for s in series if s.modality == 'CT')``: one task for each."""
     condition: Condition | None = Field(default=None, alias="if")
     parameters: dict[str, Any] = Field(default_factory=dict, alias="with")
     timeout: Duration | None = None
@@ -149,6 +157,8 @@ class Workflow:
     conditions: Mapping[str, Expression]
     """``if`` of tasks that have one."""
     triage: tuple[tuple[Expression, Consequence], ...]
+    over: Mapping[str, Expression] = field(default_factory=dict)
+    """``for`` of tasks that fan out."""
 
     @property
     def name(self) -> str:
@@ -159,7 +169,12 @@ class Workflow:
     def expressions(self) -> tuple[Expression, ...]:
         """Every compiled condition."""
         rules = (condition for condition, _ in self.triage)
-        return (self.when, *([self.stat_if] if self.stat_if else []), *self.conditions.values(), *rules)
+        stat = [self.stat_if] if self.stat_if else []
+        return (self.when, *stat, *self.conditions.values(), *self.over.values(), *rules)
+
+    def task_of(self, detector: str) -> str | None:
+        """Return the task that runs a detector, or one of its fan-out (``ich.3f2a9c1d``); None for another's."""
+        return self.detectors.get(base_detector(detector))
 
     @cached_property
     def digest(self) -> str:
@@ -170,6 +185,11 @@ class Workflow:
     def detectors(self) -> Mapping[str, str]:
         """Detector name -> task name, for the tasks that run one."""
         return {spec.detector: name for name, spec in self.model.tasks.items() if spec.detector}
+
+
+def base_detector(name: str) -> str:
+    """Return the detector behind the name of a pair: a fan-out adds a mark of its series after a dot."""
+    return name.partition(".")[0]
 
 
 def check_workflow(model: WorkflowModel) -> Workflow:
@@ -193,6 +213,12 @@ def check_workflow(model: WorkflowModel) -> Workflow:
             if need not in tasks:
                 msg = f"there is no task {need!r}"
                 raise WorkflowError(msg, (*where, "needs"))
+        if isinstance(spec.join, JoinSome) and spec.join.n_of > len(spec.needs):
+            msg = f"n_of {spec.join.n_of} of {len(spec.needs)} needed tasks can never be"
+            raise WorkflowError(msg, (*where, "join"))
+        if spec.over and (spec.detector is None or spec.external):
+            msg = "only a detector that runs here fans out over series"
+            raise WorkflowError(msg, (*where, "for"))
         if spec.external and spec.detector is None:
             msg = "an external performer needs detector/<name>@<version range>"
             raise WorkflowError(msg, (*where, "performer"))
@@ -208,6 +234,11 @@ def check_workflow(model: WorkflowModel) -> Workflow:
             for name, spec in tasks.items()
             if spec.condition
         },
+        over={
+            name: _compiled(spec.over, ("tasks", name, "for"), expect=Type(Kind.SERIES_LIST))
+            for name, spec in tasks.items()
+            if spec.over
+        },
         triage=tuple(
             (_compiled(rule.condition, ("triage", index, "if"), named), rule.then)
             for index, rule in enumerate(model.triage)
@@ -215,9 +246,11 @@ def check_workflow(model: WorkflowModel) -> Workflow:
     )
 
 
-def _compiled(text: str, where: tuple[str | int, ...], results: frozenset[str] = frozenset()) -> Expression:
+def _compiled(
+    text: str, where: tuple[str | int, ...], results: frozenset[str] = frozenset(), *, expect: Type = BOOL
+) -> Expression:
     try:
-        return compile_expression(text, results=results)
+        return compile_expression(text, results=results, expect=expect)
     except ExpressionError as error:
         msg = f"{error.detail} (line {error.line}, column {error.column} of the condition)"
         raise WorkflowError(msg, where) from error

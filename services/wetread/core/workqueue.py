@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,6 +20,19 @@ RUN: Final = "run_task"
 COMPOSE: Final = "compose_results"
 OPERATE: Final = "operate_task"
 """What a person or an outside performer asks of a task, carried out by the orchestration."""
+
+
+_ASKED: Final = "request:run:"
+
+
+def run_request(detector: str) -> str:
+    """Return the signal of an evaluation that somebody asked for, so that *detector* reads the study."""
+    return f"{_ASKED}{detector}"
+
+
+def asked_for(signals: Iterable[str]) -> frozenset[str]:
+    """Return the detectors that *signals* ask for by name."""
+    return frozenset(signal.removeprefix(_ASKED) for signal in signals if signal.startswith(_ASKED))
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,6 +72,11 @@ def answer(volume: Volume, request: dict[str, Any]) -> Answer:
     extraction = extract(image)
     if isinstance(extraction, Refusal):
         raise refuse(extraction)
+    return solved(image, extraction, request)
+
+
+def solved(image: CtImage, extraction: Extraction, request: dict[str, Any]) -> Answer:
+    """Solve what was extracted from *image*. Raises like ``answer``."""
     document = tree_document(extraction.arteries, **{k: request.get(k) for k in ("patient", "bc", "options")})
     tree = validate(TreeDocument, document)
     physiology, emulator = shipped_physiology(), shipped_emulator()
@@ -199,7 +204,7 @@ def calcium_observation(mask: LabelArray) -> Observation | None:
 
 
 def attachments(found: Answer) -> tuple[Attachment, ...]:
-    """Result and tree as JSON, the coloured tree, GLB, VTP, and a curved picture per main artery (Secondary Capture)."""
+    """Result and tree as JSON, the coloured tree, GLB, VTP, and a curved picture per main artery (a capture)."""
     curves = curves_of(found.tree, found.result)
     status = found.result["bc"]["status"]
     out = [
@@ -237,4 +242,3 @@ def _length(curve: Curve) -> float:
 
 def _json(document: dict[str, Any]) -> bytes:
     return (json.dumps(document, indent=1, allow_nan=False) + "\n").encode()
-

@@ -16,8 +16,11 @@ MATCH_MM: Final = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """FFR at one place of a phantom. ``lumen``: solved on the true lumen as the service would see it (healthy radius
-    fitted, not given); ``found``: on the lumen found in the image, None where the artery was missed."""
+    """FFR at one place of a phantom.
+
+    ``lumen``: solved on the true lumen as the service would see it (healthy radius fitted, not given); ``found``: on
+    the lumen found in the image, None where the artery was missed.
+    """
 
     vessel: str
     kind: str
@@ -52,7 +55,11 @@ def places(truth: dict[str, Any]) -> list[tuple[str, int, str, float]]:
 
 
 def compare(
-    truth: dict[str, Any], true: dict[str, Any], lumen: dict[str, Any], found_tree: dict[str, Any], found: dict[str, Any]
+    truth: dict[str, Any],
+    true: dict[str, Any],
+    lumen: dict[str, Any],
+    found_tree: dict[str, Any],
+    found: dict[str, Any],
 ) -> list[dict[str, Any]]:
     """Readings of one phantom: result documents of the true tree, of its lumen alone, and of the tree found."""
     tree = {vessel["id"]: vessel for vessel in truth["tree"]["vessels"]}
@@ -65,7 +72,10 @@ def compare(
         distance, nearest = lookup.query(np.array(tree[name]["points_mm"][point]))
         matched = distance <= MATCH_MM
         own = [result[name]["ffr"][point] for result in results]
-        near = {key: float(value[nearest]) if matched and np.isfinite(value[nearest]) else None for key, value in values.items()}
+        near = {
+            key: float(value[nearest]) if matched and np.isfinite(value[nearest]) else None
+            for key, value in values.items()
+        }
         readings.append(
             asdict(
                 Reading(
@@ -91,7 +101,7 @@ def geometry(truth: dict[str, Any], found_tree: dict[str, Any]) -> dict[str, flo
     points = np.concatenate([np.array(v["points_mm"]) for v in truth["tree"]["vessels"]])
     lumen = np.concatenate([np.array(v["radius_mm"]) for v in truth["tree"]["vessels"]])
     wide = np.concatenate([np.array(v["healthy_radius_mm"]) for v in truth["tree"]["vessels"]]) >= 0.75
-    distance, nearest = cKDTree(found).query(points)
+    distance, nearest = (np.atleast_1d(values) for values in cKDTree(found).query(points))
     hit = wide & (distance < 1.0)
     error = 2.0 * (radius[nearest] - lumen)[hit & (lumen >= 0.75)]
     return {

@@ -18,8 +18,11 @@ THICKEST_MM: Final = 1.0
 LARGEST_GAP: Final = 1.5
 LEAST_COVERAGE_MM: Final = 60.0
 OTHER_BODY_PARTS: Final = frozenset(
-    "HEAD BRAIN SKULL NECK CSPINE TSPINE LSPINE SPINE ABDOMEN PELVIS LIVER KIDNEY COLON HIP KNEE LEG ANKLE FOOT TOE "
-    "ARM ELBOW WRIST HAND SHOULDER FEMUR TIBIA SINUS ORBIT JAW PROSTATE BLADDER BREAST".split()
+    [
+        *("ABDOMEN", "ANKLE", "ARM", "BLADDER", "BRAIN", "BREAST", "COLON", "CSPINE", "ELBOW", "FEMUR", "FOOT", "HAND"),
+        *("HEAD", "HIP", "JAW", "KIDNEY", "KNEE", "LEG", "LIVER", "LSPINE", "NECK", "ORBIT", "PELVIS", "PROSTATE"),
+        *("SHOULDER", "SINUS", "SKULL", "SPINE", "TIBIA", "TOE", "TSPINE", "WRIST"),
+    ]
 )
 _CT: Final = frozenset({CTImageStorage, EnhancedCTImageStorage})
 
@@ -61,7 +64,7 @@ def image_of(volume: Volume) -> CtImage | Refusal:
     if step > THICKEST_MM:
         return _too_thick(step)
     if float(steps.max()) > LARGEST_GAP * step:
-        return Refusal("missing_slices", f"{int(round(float(steps.max()) / step)) - 1} slices in a row are missing")
+        return Refusal("missing_slices", f"{round(float(steps.max()) / step) - 1} slices in a row are missing")
     extent = float(positions[-1] - positions[0]) + step
     if extent < LEAST_COVERAGE_MM:
         return Refusal("too_few_slices", f"the slices cover {extent:.0f} mm; {LEAST_COVERAGE_MM:.0f} mm are needed")

@@ -12,9 +12,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from wetread.core.dicomweb.media_types import DICOM, DICOM_JSON, OCTETS, accepts, parse_accept
+from wetread.core.dicomweb.media_types import DICOM, DICOM_JSON, DICOM_XML, OCTETS, accepts, parse_accept
 from wetread.core.errors import NotAcceptable
 from wetread.gateway.archives import ZIP
+from wetread.gateway.bulkparts import METADATA
 from wetread.gateway.rendering import FORMATS
 from wetread.gateway.responses import base_url, data_response, etag_of
 from wetread.gateway.settings import GatewaySettings
@@ -34,6 +35,7 @@ _MEDIA: Final[Mapping[tuple[str, str], Sequence[str]]] = {
     ("GET", "instance"): (*_INSTANCES, DICOM),
     ("GET", "frames"): _BULK,
     ("GET", "bulkdata"): _BULK,
+    ("GET", "pixeldata"): _BULK[1:],
     ("GET", "rendered"): tuple(FORMATS),
     ("GET", "thumbnail"): ("image/jpeg",),
     ("GET", "changefeed"): (JSON,),
@@ -95,9 +97,11 @@ def _method(method: str, path: str) -> Node:
     if method == "GET" and kind == "search":
         children.append(_node("request", {}, [_node("param", {"name": name, "style": "query"}) for name in _QUERY]))
     if method == "POST" and path in ("studies", "studies/{study}"):
-        accepted = [f'{_RELATED}"{DICOM}"', DICOM]
+        metadata = [media for kind in METADATA for media in (f'{_RELATED}"{kind}"', kind)]
+        accepted = [f'{_RELATED}"{DICOM}"', DICOM, *metadata]
         children.append(_node("request", {}, [_node("representation", {"mediaType": media}) for media in accepted]))
-    media_types = _MEDIA.get((method, kind), () if method == "DELETE" else (DICOM_JSON,))
+    data_sets = (DICOM_JSON, f'{_RELATED}"{DICOM_XML}"') if method == "GET" else (DICOM_JSON,)
+    media_types = _MEDIA.get((method, kind), () if method == "DELETE" else data_sets)
     children.append(_node("response", {}, [_node("representation", {"mediaType": media}) for media in media_types]))
     return _node("method", {"name": method}, children)
 

@@ -7,6 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from wetread.gateway.admission import Endpoint
+from wetread.gateway.bulkdata import BulkEndpoints
 from wetread.gateway.capabilities import CapabilitiesEndpoint
 from wetread.gateway.changefeed import ChangeFeedEndpoints
 from wetread.gateway.deleting import DeleteEndpoint
@@ -20,6 +21,7 @@ def routes(
     stow: Endpoint,
     search: SearchEndpoints,
     retrieve: RetrieveEndpoints,
+    bulk: BulkEndpoints,
     rendered: RenderEndpoints,
     capabilities: CapabilitiesEndpoint,
     delete: DeleteEndpoint,
@@ -57,6 +59,8 @@ def routes(
         router.add_route(path, entity, methods=["GET", "DELETE"])
     for path in (study, series, instance):
         router.add_route(f"{path}/metadata", retrieve.metadata, methods=["GET"])
+        router.add_route(f"{path}/bulkdata", bulk.bulkdata, methods=["GET"])
+        router.add_route(f"{path}/pixeldata", bulk.pixeldata, methods=["GET"])
     router.add_route(frames, retrieve.frames, methods=["GET"])
     router.add_route(f"{instance}/bulkdata/{{path:path}}", retrieve.bulkdata, methods=["GET"])
 

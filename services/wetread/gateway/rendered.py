@@ -13,7 +13,7 @@ from starlette.responses import Response
 from wetread.core.dicom.frame_table import FrameTable
 from wetread.core.dicomweb.media_types import accepts, parse_accept
 from wetread.core.dicomweb.multipart import MultipartWriter
-from wetread.core.errors import InvalidInput, NotAcceptable, NotFound
+from wetread.core.errors import InvalidInput, NotAcceptable, NotFound, PayloadTooLarge
 from wetread.core.ports.archive import ArchivedInstance
 from wetread.gateway.rendering import FORMATS, RenderOptions, icon, parse_options, render, thumbnail
 from wetread.gateway.responses import DATA_HEADERS, base_url, etag_of, not_modified, warning_299
@@ -116,7 +116,7 @@ class RenderEndpoints:
         try:
             reader = self._retrieve.reader(request, item)
             return thumbnail(reader, self._retrieve.attributes(tenant, item), frame, _THUMBNAIL_SIDE)
-        except Undecodable:
+        except (Undecodable, PayloadTooLarge):
             return icon(_THUMBNAIL_SIDE)
 
 

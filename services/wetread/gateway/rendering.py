@@ -84,7 +84,9 @@ def render(
     reader: FrameReader, data: Mapping[str, Mapping[str, Any]], frame: int, options: RenderOptions, media_type: str
 ) -> bytes:
     """Return frame *frame* (1-based) as an encoded image. Raises NotFound, Undecodable."""
-    image = _fit(to_image(reader, data, frame, options.window), data, options.viewport)
+    # Slopes and windows come from the data: what they make infinite is drawn black or white, not warned about.
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        image = _fit(to_image(reader, data, frame, options.window), data, options.viewport)
     target = io.BytesIO()
     if media_type == "image/jpeg":
         image.save(target, "JPEG", quality=options.quality)

@@ -115,7 +115,7 @@ class RetrieveEndpoints:
         base: str,
     ) -> AsyncIterator[bytes]:
         """Yield the parts. An instance that cannot be read ends the connection without the final delimiter."""
-        yield writer.begin(first[1].content_type, len(first[0]), _instance_url(base, found[0]))
+        yield writer.begin(first[1].content_type, len(first[0]), instance_url(base, found[0]))
         yield first[0]
         waiting = deque(_groups(list(zip(found, plans, strict=True))[1:]))
         reading: deque[asyncio.Task[list[tuple[ArchivedInstance, bytes, Choice]]]] = deque()
@@ -124,7 +124,7 @@ class RetrieveEndpoints:
                 while waiting and len(reading) < _AHEAD:
                     reading.append(asyncio.create_task(self._group(request, waiting.popleft())))
                 for item, body, choice in await reading.popleft():
-                    yield writer.begin(choice.content_type, len(body), _instance_url(base, item))
+                    yield writer.begin(choice.content_type, len(body), instance_url(base, item))
                     yield body
             yield writer.end()
         finally:
@@ -151,7 +151,7 @@ class RetrieveEndpoints:
         writer = MultipartWriter(DICOM, boundary=boundary)
         total = 0
         for item, plan in zip(found, plans, strict=True):
-            total += len(writer.begin(plan[0].content_type, item.ref.length, _instance_url(base, item)))
+            total += len(writer.begin(plan[0].content_type, item.ref.length, instance_url(base, item)))
             total += item.ref.length
         return total + len(writer.end())
 
@@ -202,7 +202,7 @@ class RetrieveEndpoints:
         if not choice.multipart:
             return part_of(request, frames[0], headers | {"Content-Type": choice.content_type})
         writer = MultipartWriter(choice.media, boundary=etag.strip('"'))
-        url = _instance_url(base_url(request, self._settings), item)
+        url = instance_url(base_url(request, self._settings), item)
         pieces: list[bytes] = []
         for number, frame in zip(numbers, frames, strict=True):
             pieces += [writer.begin(choice.content_type, len(frame), f"{url}/frames/{number}"), frame]
@@ -244,19 +244,19 @@ class RetrieveEndpoints:
         same = not_modified(request, etag)
         if same is not None:
             return same
-        values, content_type = await run_sync(self._bulk, tenant_of(request), item, path.upper(), ranges)
+        values, content_type = await run_sync(self.bulk_values, tenant_of(request), item, path.upper(), ranges)
         headers = {"ETag": etag, "Vary": "Accept", **DATA_HEADERS}
         if len(values) == 1 and not _wants_multipart(ranges):
             return part_of(request, values[0], headers | {"Content-Type": content_type})
         writer = MultipartWriter(content_type.partition(";")[0], boundary=etag.strip('"'))
-        url = f"{_instance_url(base_url(request, self._settings), item)}/bulkdata/{path}"
+        url = f"{instance_url(base_url(request, self._settings), item)}/bulkdata/{path}"
         pieces: list[bytes] = []
         for value in values:
             pieces += [writer.begin(content_type, len(value), url), value]
         body = b"".join([*pieces, writer.end()])
         return part_of(request, body, headers | {"Content-Type": writer.content_type})
 
-    def _bulk(
+    def bulk_values(
         self, tenant: str, item: ArchivedInstance, path: str, ranges: Sequence[MediaType]
     ) -> tuple[list[bytes], str]:
         """Return the values (frames of encapsulated pixel data, else one) and their media type."""
@@ -364,7 +364,8 @@ def _wants_multipart(ranges: Sequence[MediaType]) -> bool:
     return bool(ranges) and ranges[0].multipart
 
 
-def _instance_url(base: str, item: ArchivedInstance) -> str:
+def instance_url(base: str, item: ArchivedInstance) -> str:
+    """Return the URL of an instance."""
     return f"{base}/studies/{item.study_uid}/series/{item.series_uid}/instances/{item.sop_uid}"
 
 

@@ -17,6 +17,7 @@ from wetread.core.ports.pixels import FrameCodecs
 from wetread.core.ports.usage import UsageMeter
 from wetread.core.service import Service
 from wetread.gateway.admission import Admission, Room
+from wetread.gateway.bulkdata import BulkEndpoints
 from wetread.gateway.capabilities import CapabilitiesEndpoint
 from wetread.gateway.changefeed import ChangeFeedEndpoints
 from wetread.gateway.committer import Committer
@@ -97,6 +98,7 @@ def gateway(
         ),
         SearchEndpoints(database, archive, settings),
         retrieve,
+        BulkEndpoints(retrieve, settings),
         RenderEndpoints(retrieve, settings),
         CapabilitiesEndpoint(settings),
         DeleteEndpoint(database, archive, ingest),

@@ -55,7 +55,8 @@ class Conclusions:
         ``stored``: objects that the study holds already, of an external performer; no report of ours is written then.
         """
         quality = tuple(dict.fromkeys((*result.quality, *flags)))
-        result = result.model_copy(update={"quality": quality})
+        run = result.run.model_copy(update={"detector": task.detector})  # of a fan-out: the pair
+        result = result.model_copy(update={"quality": quality, "run": run})
         former = self._current(tx, task)
         if task.early and result.state not in _POSITIVE:
             self._ports.results.put(tx, _preliminary(result), (), current=False)
@@ -292,7 +293,7 @@ class Conclusions:
     def _wake_dependants(self, tx: Transaction, task: Task) -> None:
         """Re-evaluate the study when another task of the workflow needs this one."""
         workflow = self._rules.workflow(task.workflow)
-        name = workflow.detectors.get(task.detector) if workflow else None
+        name = workflow.task_of(task.detector) if workflow else None
         if workflow is None or name is None:
             return
         needed = any(name in s.needs and s.detector for s in workflow.model.tasks.values())

@@ -19,7 +19,7 @@ from wetread.core.instants import iso_utc
 from wetread.core.ports.inference import DetectorChooser
 from wetread.core.priority import Priority, due_at, most_urgent
 from wetread.core.ruo import RUO_STATEMENT
-from wetread.core.workflow import Consequence, Workflow
+from wetread.core.workflow import Consequence, Workflow, base_detector
 from wetread.orchestration.explain import shown
 from wetread.orchestration.external import ExternalChooser
 from wetread.orchestration.namespace import namespace, source_study
@@ -158,9 +158,15 @@ def _detector(plan: Plan, study: StudyFacts, chooser: DetectorChooser, at: float
         plan,
         chooser.detectors()[plan.detector].version,
         due_at(at, plan.priority),
-        tuple(_choices(plan.detector, study, chooser)),
+        tuple(_choices(base_detector(plan.detector), _seen_by(plan, study), chooser)),
         tuple(triage),
     )
+
+
+def _seen_by(plan: Plan, study: StudyFacts) -> StudyFacts:
+    """Return the study as a plan sees it: a task of a fan-out has one series."""
+    only = tuple(s for s in study.series if s.series_instance_uid == plan.only)
+    return replace(study, series=only) if plan.only else study
 
 
 def _choices(detector: str, study: StudyFacts, chooser: DetectorChooser) -> list[SeriesVerdict]:

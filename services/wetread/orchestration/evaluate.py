@@ -14,7 +14,7 @@ from wetread.core.ports.events import Reason
 from wetread.core.ports.orchestration import Decision, QuietWatch
 from wetread.core.ports.work import Task
 from wetread.core.priority import Priority, due_at
-from wetread.core.workqueue import EVALUATE, QUIET
+from wetread.core.workqueue import EVALUATE, QUIET, asked_for
 from wetread.orchestration.announce import Announcer, Stamps
 from wetread.orchestration.conclusions import Conclusions
 from wetread.orchestration.explain import recorded
@@ -119,13 +119,15 @@ class Evaluator:
         # What a person asks for begins with the request: the images came long before.
         begun = {"requested": now} if signal.startswith(_ASKED) else {"received": facts.last_received_at}
         stamps = {**begun, **stamps, "evaluated": now}
-        seen = {s.split(":", 1)[0] for s in self._ports.decisions.signals(tx, tenant, study_uid, present)}
+        signals = self._ports.decisions.signals(tx, tenant, study_uid, present)
+        seen = {s.split(":", 1)[0] for s in signals}
         if generation == present or kind not in _OVERTAKEN | {"quiet_series", "quiet_study"}:
             seen.add(kind)
         evidence = Evidence(frozenset(seen & set(SIGNALS)), self._ports.manifests.get(tx, tenant, study_uid))
         history = History(
             self._ports.tasks.of_study(tx, tenant, study_uid),
             [result for result, _ in self._ports.results.current(tx, tenant, study_uid)],
+            asked_for({*signals, signal}),
         )
         plan = plan_study(facts, evidence, self._rules, self._ports.runner, history, now=now)
         return Situation(

@@ -16,7 +16,7 @@ from wetread.core.findings import DOCUMENT_MODALITIES
 from wetread.core.identifiers import digest
 from wetread.core.manifest import Card, Manifest
 from wetread.core.ports.inference import DetectorChooser, DetectorInfo, DetectorRunner, RunOutcome, RunRequest
-from wetread.core.workflow import Workflow
+from wetread.core.workflow import Workflow, base_detector
 
 _NO_MODEL: Final = "0" * 64
 """Model digest of a detector whose model we never see."""
@@ -52,6 +52,16 @@ def _info(name: str, version_range: str) -> DetectorInfo:
     return DetectorInfo(name, version, manifest, Card(name=name, version=version), _NO_MODEL)
 
 
+class _ByPair(dict[str, DetectorInfo]):
+    """Detectors by name; a pair of a fan-out (``ich.3f2a9c1d``) is found by its detector."""
+
+    def __missing__(self, name: str) -> DetectorInfo:
+        base = base_detector(name)
+        if base == name:
+            raise KeyError(name)
+        return self[base]
+
+
 class ExternalChooser:
     """DetectorChooser of installed and external detectors."""
 
@@ -61,7 +71,7 @@ class ExternalChooser:
 
     def detectors(self) -> Mapping[str, DetectorInfo]:
         """Return both kinds by name; an external performer replaces an installed detector of its name."""
-        return {**self._installed.detectors(), **self._external}
+        return _ByPair({**self._installed.detectors(), **self._external})
 
     def applicable(self, detector: str, study: StudyFacts) -> Applicability:
         """Ask; an external performer may be offered any study with images."""

@@ -6,12 +6,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, tzinfo
 from statistics import median
-from typing import Any
+from typing import Any, Final
 
 from wetread.core.expression_types import UNKNOWN, Namespace, known
 from wetread.core.facts import InstanceFacts, SeriesFacts, StudyFacts
 from wetread.core.findings import ResultSet
 from wetread.core.ports.work import Task
+from wetread.core.states import AiState as S
+from wetread.core.workflow import base_detector
 
 
 def source_study(facts: StudyFacts) -> StudyFacts:
@@ -71,6 +73,7 @@ def _series(series: SeriesFacts) -> dict[str, Any]:
         "number": _number(series.series_number),
         "instance_count": float(len(series.instances)),
         "thickness_mm": float(median(thickness)) if thickness else UNKNOWN,
+        "_uid": series.series_instance_uid,  # for fan-out; no condition can name it
     }
 
 
@@ -102,6 +105,32 @@ def result_value(task: Task | None, result: ResultSet | None) -> dict[str, Any]:
 
 def results_of(names: Mapping[str, str], tasks: Iterable[Task], results: Iterable[ResultSet]) -> dict[str, Any]:
     """Return ``result`` values by task name. *names*: detector -> task name."""
-    by_task = {task.detector: task for task in tasks}
+    by_task: dict[str, list[Task]] = {}
+    for task in tasks:
+        by_task.setdefault(base_detector(task.detector), []).append(task)
     by_result = {result.run.detector: result for result in results}
-    return {name: result_value(by_task.get(d), by_result.get(d)) for d, name in names.items()}
+    return {
+        name: _joined([result_value(task, by_result.get(task.detector)) for task in by_task.get(detector, [])])
+        for detector, name in names.items()
+    }
+
+
+_WEIGHT: Final = tuple(map(str, (
+    S.POSITIVE, S.PRELIMINARY_POSITIVE, S.RUNNING, S.QUEUED, S.AWAITING_IMAGES, S.FAILED, S.NOT_PROCESSABLE,
+    S.CANCELLED, S.INDETERMINATE, S.MEASURED, S.NEGATIVE, S.NOT_APPLICABLE, S.SUPERSEDED,
+)))  # fmt: skip
+"""Of a fan-out the first of these states that any of its tasks has: negative only when every series is."""
+
+
+def _joined(values: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return one value for the tasks of a fan-out: the weightiest state, the highest score, the sum of volumes."""
+    if len(values) <= 1:
+        return values[0] if values else result_value(None, None)
+    heaviest = min(values, key=lambda value: _WEIGHT.index(value["state"]))
+    scores = [value["score"] for value in values if value["score"] is not UNKNOWN]
+    volumes = [value["volume_ml"] for value in values if value["volume_ml"] is not UNKNOWN]
+    return {
+        **heaviest,
+        "score": max(scores) if scores else UNKNOWN,
+        "volume_ml": sum(volumes) if volumes else UNKNOWN,
+    }

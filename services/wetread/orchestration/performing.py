@@ -118,7 +118,7 @@ class Performing:
 
     def _spec(self, task: Task) -> TaskSpec:
         workflow = self._rules.workflow(task.workflow)
-        name = workflow.detectors.get(task.detector) if workflow else None
+        name = workflow.task_of(task.detector) if workflow else None
         if workflow is None or name is None:  # the rules have changed: their defaults hold for what is still out
             return TaskSpec(uses=f"detector/{task.detector}@*", performer="external")
         return workflow.model.tasks[name]

@@ -23,7 +23,7 @@ from wetread.core.ports.inference import DetectorChooser
 from wetread.core.ports.work import Task
 from wetread.core.priority import Priority
 from wetread.core.states import FINAL, UNANSWERED
-from wetread.core.workflow import TaskSpec, Workflow
+from wetread.core.workflow import TaskSpec, Workflow, base_detector
 from wetread.orchestration.namespace import namespace, results_of, source_study
 from wetread.orchestration.ports import Rules
 
@@ -54,6 +54,8 @@ class Plan:
     digest: str = ""
     """Of the selected instances; of all source instances when nothing could be selected."""
     judgement: Judgement | None = None
+    only: str = ""
+    """Series Instance UID of one task of a fan-out: it sees no other series."""
 
     @property
     def spec(self) -> TaskSpec | None:
@@ -88,10 +90,12 @@ class History:
 
     tasks: Sequence[Task] = ()
     results: Sequence[ResultSet] = ()
+    asked: frozenset[str] = frozenset()
+    """Detectors that somebody asked for by name: wanted whether or not a rule matches."""
 
-    def task(self, detector: str) -> Task | None:
-        """Return the task of a detector."""
-        return next((task for task in self.tasks if task.detector == detector), None)
+    def of(self, detector: str) -> list[Task]:
+        """Return the tasks of a detector: one, or those of its fan-out."""
+        return [task for task in self.tasks if base_detector(task.detector) == detector]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +117,11 @@ class StudyPlan:
             "rules": {name: "unknown" if value is UNKNOWN else value for name, value in self.rules.items()},
             "plans": [plan.as_json() for plan in self.plans],
         }
+
+
+def pair_name(detector: str, series_uid: str) -> str:
+    """Return the name of a detector's pair with one series of a fan-out; no UID in it."""
+    return f"{detector}.{digest('pair', series_uid)[:8]}"
 
 
 def instances_digest(study: StudyFacts, sop_instance_uids: Sequence[str] | None = None) -> str:
@@ -139,7 +148,7 @@ def plan_study(
     results = {w.name: results_of(w.detectors, history.tasks, history.results) for w in before}
     planner = _Planner(study, evidence, timing, whole, rules, runner, history, space, results)
     values = {workflow.name: workflow.when.evaluate(planner.names(workflow)) for workflow in rules.workflows}
-    plans = tuple(planner.plan(detector, values) for detector in rules.detectors)
+    plans = tuple(plan for detector in rules.detectors for plan in planner.plans(detector, values))
     return StudyPlan(study, whole, plans, values, space, results)
 
 
@@ -163,13 +172,40 @@ class _Planner:
         """Digest of the whole study, never equal to that of a selection."""
         return digest("study", instances_digest(self.study))
 
-    def plan(self, detector: str, values: Mapping[str, Any]) -> Plan:
+    def plans(self, detector: str, values: Mapping[str, Any]) -> list[Plan]:
         users = [w for w in self.rules.workflows if detector in w.detectors]
         for workflow in users:
             due = workflow.model.on.event != "study.stable" or self.whole.level == "complete"
             if values[workflow.name] is True and due:
-                return self._wanted(detector, workflow)
-        return self._unwanted(detector, users, values)
+                return self._wanted_pairs(detector, workflow)
+        if users and detector in self.history.asked:
+            return self._wanted_pairs(detector, users[0])
+        return [self._unwanted(detector, users, values)]
+
+    def _wanted_pairs(self, detector: str, workflow: Workflow) -> list[Plan]:
+        """Return the plan of a detector, or one per series that it fans out over."""
+        over = workflow.over.get(workflow.detectors[detector])
+        if over is None:
+            return [self._wanted(detector, workflow)]
+        chosen = over.evaluate(self.names(workflow))
+        uids = [] if chosen is UNKNOWN else [str(series["_uid"]) for series in chosen]
+        if not uids:
+            detail = (
+                "its series are unknown: an attribute is missing" if chosen is UNKNOWN else "no series to fan out over"
+            )
+            waiting = Plan(detector, Verdict.WAIT, wanted=False, detail=detail, digest=self.everything())
+            if self.whole.level != "complete":
+                return [waiting]
+            return [self._not_wanted(waiting, "no_suitable_series", detail)]
+        return [
+            replace(self._alone(uid)._wanted(detector, workflow), detector=pair_name(detector, uid), only=uid)  # noqa: SLF001
+            for uid in uids
+        ]
+
+    def _alone(self, series_uid: str) -> _Planner:
+        """Return a planner that sees one series only."""
+        series = tuple(s for s in self.study.series if s.series_instance_uid == series_uid)
+        return replace(self, study=replace(self.study, series=series))
 
     def _unwanted(self, detector: str, users: Sequence[Workflow], values: Mapping[str, Any]) -> Plan:
         unknown = [w.name for w in users if values[w.name] is UNKNOWN]
@@ -254,9 +290,10 @@ class _Planner:
         if waiting_for or skipped:
             return waiting_for, skipped
         detectors = {name: d for d, name in workflow.detectors.items()}
-        needed = [self.history.task(detectors[name]) for name in spec.needs if name in detectors]
-        done = [t is not None and t.state in FINAL for t in needed]
-        if needed and not (any(done) if spec.join == "any" else all(done)):
+        needed = [self.history.of(detectors[name]) for name in spec.needs if name in detectors]
+        done = [self._ended(tasks, any_of=spec.join == "any") for tasks in needed]
+        wanted = {"all": len(done), "any": 1}.get(spec.join, 0) if isinstance(spec.join, str) else spec.join.n_of
+        if needed and sum(done) < min(wanted, len(done)):
             return "waits for " + ", ".join(spec.needs), ""
         condition = workflow.conditions.get(task)
         if condition is None:
@@ -264,17 +301,23 @@ class _Planner:
         value = condition.evaluate(self.names(workflow))
         return "", "" if value is True else f"its condition is {'unknown' if value is UNKNOWN else 'false'}"
 
+    @staticmethod
+    def _ended(tasks: Sequence[Task], *, any_of: bool) -> bool:
+        """Whether a needed task has ended; of a fan-out all, or with ``join: any`` one."""
+        ends = [task.state in FINAL for task in tasks]
+        return bool(ends) and (any(ends) if any_of else all(ends))
+
     def _failures(self, workflow: Workflow, task: str) -> tuple[str, str]:
         """Return what ``on_failure`` of other tasks says: (what to wait for, why not at all)."""
-        own = self.history.task({name: d for d, name in workflow.detectors.items()}[task])
-        begun = own is not None and own.runs > 0
+        own = self.history.of({name: d for d, name in workflow.detectors.items()}[task])
+        begun = any(t.runs > 0 for t in own)
         for detector, name in workflow.detectors.items():
-            spec, other = workflow.model.tasks[name], self.history.task(detector)
-            failed = other is not None and other.state in UNANSWERED
+            spec, others = workflow.model.tasks[name], self.history.of(detector)
+            failed = any(t.state in UNANSWERED for t in others)
             if spec.on_failure == "stop" and failed and name != task and not begun:
                 return "", f"{name} ended without an answer and stops the workflow"
             if spec.fallback == task:
-                if other is None or other.state not in FINAL:
+                if not self._ended(others, any_of=False):
                     return f"runs only if {name} ends without an answer", ""
                 if not failed:
                     return "", f"{name} has answered"

@@ -212,7 +212,7 @@ class Runs:
         """Queue the durable run of a task that is ``queued``."""
         assert task.run_id is not None
         workflow = self._rules.workflow(task.workflow)
-        name = workflow.detectors.get(task.detector) if workflow else None
+        name = workflow.task_of(task.detector) if workflow else None
         retries = workflow.model.tasks[name].retries if workflow and name else None
         backoff = _BACKOFF_SECONDS[min(task.runs - 1, len(_BACKOFF_SECONDS) - 1)]
         self._ports.queue.enqueue(
@@ -251,7 +251,7 @@ class Runs:
     def parameters(self, task: Task, info: DetectorInfo) -> Mapping[str, Any]:
         """Return the manifest's parameters with the workflow's ``with`` over them."""
         workflow = self._rules.workflow(task.workflow)
-        name = workflow.detectors.get(task.detector) if workflow else None
+        name = workflow.task_of(task.detector) if workflow else None
         chosen = workflow.model.tasks[name].parameters if workflow and name else {}
         return {**info.manifest.parameters, **chosen}
 
@@ -308,7 +308,7 @@ class Runs:
     def _label(self, task: Task) -> str:
         """Return the worklist (0074,1202) that a task is on: external performers look for theirs."""
         workflow = self._rules.workflow(task.workflow)
-        name = workflow.detectors.get(task.detector) if workflow else None
+        name = workflow.task_of(task.detector) if workflow else None
         if workflow is None or name is None or not workflow.model.tasks[name].external:
             return workitems.OWN_WORKLIST
         return workflow.model.tasks[name].label or workflow.name

@@ -155,8 +155,8 @@ def _sequence(*items: Json) -> Json:
 
 def _code(value: str, meaning: str) -> Json:
     return {
-        "00080100": _element("SH", value[:16]) if len(value) <= 16 else {"vr": "SH"},
-        **({} if len(value) <= 16 else {"00080119": _element("UC", value)}),
+        # A code of more than 16 characters is a Long Code Value, and then there is no Code Value (PS3.3 8.1).
+        **({"00080100": _element("SH", value)} if len(value) <= 16 else {"00080119": _element("UC", value)}),
         "00080102": _element("SH", _SCHEME),
         "00080104": _element("LO", meaning[:64]),
     }

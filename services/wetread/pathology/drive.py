@@ -24,7 +24,7 @@ MAX_FAILED_SHARE: Final = 0.01
 _QUIET_SECONDS: Final = 120.0
 _QUIET_FACTOR: Final = 20
 _POLL_SECONDS: Final = 1.0
-_STOPPERS: Final = frozenset({"slide-changed", "storage-full", "configuration", "unavailable"})
+_STOPPERS: Final = frozenset({"slide-changed", "conflict", "storage-full", "configuration", "unavailable"})
 """Errors that no other worker would answer differently: the run stops and can be resumed."""
 
 

@@ -87,4 +87,5 @@ class PassThroughLost(NotProcessable):
 
 def exit_code(error: WetreadError) -> int:
     """Return the exit code that *error* ends a command with."""
-    return int(getattr(error, "exit_code", RESUMABLE if error.transient else REFUSED))
+    resumable = error.transient or isinstance(error, Conflict)
+    return int(getattr(error, "exit_code", RESUMABLE if resumable else REFUSED))

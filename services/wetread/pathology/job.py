@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from wetread.core.errors import WetreadError
+from wetread.core.errors import InvalidInput, WetreadError
 from wetread.core.ports.taskpool import TaskPool, WorkerSetup
 from wetread.pathology import measures
 from wetread.pathology.chunk import Chunk, TileReading, failed_rows
@@ -23,7 +23,7 @@ from wetread.pathology.overview import Overview, make_overview
 from wetread.pathology.parts import FAILED, PartStore
 from wetread.pathology.plan import Plan, PlanOptions, base_mpp, make_plan
 from wetread.pathology.slide.index import Pyramid
-from wetread.pathology.slide.open import Choice, ChosenReader, open_slide, slide_digest
+from wetread.pathology.slide.open import ChosenReader, slide_digest
 from wetread.pathology.slide.source import RangeSource
 from wetread.pathology.summary import ReaderUsed, SlideResult, TileCounts, class_shares, regions_of
 from wetread.pathology.tile_model import InstalledTileModel
@@ -41,7 +41,6 @@ class JobOptions:
     model: InstalledTileModel
     worker: str
     plan: PlanOptions = field(default_factory=PlanOptions)
-    reader: Choice = "auto"
     chunk: int = DEFAULT_CHUNK
     window: int = WINDOW
     embeddings: bool = False
@@ -71,10 +70,13 @@ class Finished:
     """float32[row, column, class]; NaN where nothing was analysed."""
 
 
-def prepare(sources: Sequence[RangeSource], options: JobOptions) -> Prepared:
-    """Open, compare with OpenSlide, find tissue, plan. Raises the refusals of ``pathology.errors``."""
-    chosen = open_slide(sources, options.reader)
+def prepare(chosen: ChosenReader, sources: Sequence[RangeSource], options: JobOptions) -> Prepared:
+    """Find tissue and plan on an opened slide, which is closed when that fails.
+
+    *sources*: its bytes, as far as they can be had. Raises the refusals of ``pathology.errors``, InvalidInput.
+    """
     try:
+        _check_tile(options)
         reader = chosen.reader
         base = base_mpp(reader.pyramid, options.plan.mpp_override)
         digest = slide_digest(reader, sources)
@@ -99,6 +101,12 @@ def prepare(sources: Sequence[RangeSource], options: JobOptions) -> Prepared:
         chosen.reader.close()
         raise
     return Prepared(chosen, digest, overview, tissue, plan)
+
+
+def _check_tile(options: JobOptions) -> None:
+    manifest = options.model.manifest
+    if options.plan.tile != manifest.tile.size:
+        raise InvalidInput(f"{manifest.name} takes tiles of {manifest.tile.size} pixels, not {options.plan.tile}")
 
 
 def reading_of(plan: Plan) -> TileReading:
@@ -231,6 +239,9 @@ def _flags(prepared: Prepared, options: JobOptions) -> tuple[str, ...]:
         flags.append("mpp_override")
     if prepared.plan.geometry.level_mpp[0] > options.plan.mpp * 1.02:
         flags.append("upsampled")
+    trained = options.model.manifest.tile.mpp
+    if not 0.8 <= prepared.plan.geometry.target_mpp / trained <= 1.25:
+        flags.append("resolution_not_of_model")
     if not prepared.chosen.native:
         flags.append("reader_fallback")
     return tuple(flags)

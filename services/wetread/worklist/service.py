@@ -12,6 +12,7 @@ from wetread.worklist import (
     endpoints,
     event_endpoints,
     pages,
+    simulation_endpoints,
     subscription_endpoints,
     task_endpoints,
     timeline,
@@ -36,6 +37,7 @@ def build(ports: WorklistPorts, *, also: Sequence[APIRouter] = ()) -> Service:
     router.include_router(subscription_endpoints.router(ports), prefix=API_PREFIX)
     router.include_router(timeline.router(ports), prefix=API_PREFIX)
     router.include_router(task_endpoints.router(ports), prefix=API_PREFIX)
+    router.include_router(simulation_endpoints.router(ports), prefix=API_PREFIX)
     router.include_router(pages.router(ports))
     for part in also:
         router.include_router(part)

@@ -50,9 +50,7 @@ def secondary_captures(
     return datasets
 
 
-def picture_captures(
-    result: ResultSet, view: ReferenceView, pictures: Sequence[bytes], *, first: int
-) -> list[Dataset]:
+def picture_captures(result: ResultSet, view: ReferenceView, pictures: Sequence[bytes], *, first: int) -> list[Dataset]:
     """Wrap the detector's own pictures (PNG), numbered from *first*; their text is drawn in them already."""
     datasets = []
     for index, data in enumerate(pictures, start=first):

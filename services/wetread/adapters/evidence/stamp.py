@@ -88,12 +88,12 @@ def stamp(dataset: Dataset, run: Run, view: ReferenceView) -> None:
             item.DimensionOrganizationUID = organization
 
 
-def encoded(dataset: Dataset, role: str) -> EncodedObject:
-    """Return *dataset* as a PS3.10 file in Explicit VR Little Endian."""
+def encoded(dataset: Dataset, role: str, syntax: UID = ExplicitVRLittleEndian) -> EncodedObject:
+    """Return *dataset* as a PS3.10 file, in Explicit VR Little Endian unless its pixels are in another *syntax*."""
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = UID(dataset.SOPClassUID)
     meta.MediaStorageSOPInstanceUID = UID(dataset.SOPInstanceUID)
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    meta.TransferSyntaxUID = syntax
     meta.ImplementationClassUID = UID(_IMPLEMENTATION_CLASS_UID)
     meta.ImplementationVersionName = _IMPLEMENTATION_VERSION
     dataset.file_meta = meta

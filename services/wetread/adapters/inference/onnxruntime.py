@@ -7,18 +7,17 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any, Final
 
-import numpy as np
-
+from wetread.adapters.inference.tensors import batches, checked, joined, zeros
 from wetread.core.detector import Array, Tensors
 from wetread.core.errors import ComputationFailed
 from wetread.core.manifest import TensorSpec
 from wetread.core.ports.inference import NetworkFile
 
-_DTYPES: Final[dict[str, tuple[str, type[np.generic]]]] = {
-    "FP32": ("tensor(float)", np.float32),
-    "FP16": ("tensor(float16)", np.float16),
-    "INT64": ("tensor(int64)", np.int64),
-    "UINT8": ("tensor(uint8)", np.uint8),
+_TYPES: Final = {
+    "FP32": "tensor(float)",
+    "FP16": "tensor(float16)",
+    "INT64": "tensor(int64)",
+    "UINT8": "tensor(uint8)",
 }
 
 
@@ -46,7 +45,7 @@ class OnnxRuntimeClient:
         Raises ComputationFailed("model_unavailable").
         """
         for name, network in self._networks.items():
-            self.infer(name, {spec.name: _zeros(spec) for spec in network.tensors.inputs})
+            self.infer(name, {spec.name: zeros(spec) for spec in network.tensors.inputs})
 
     def infer(self, network: str, tensors: Tensors) -> Tensors:
         """Run *network* on a batch, at most ``max_batch`` items at a time.
@@ -55,17 +54,9 @@ class OnnxRuntimeClient:
         out_of_memory, crashed (the detector sent other tensors than its manifest says, or the engine failed).
         """
         session, known = self._session(network), self._networks[network]
-        feeds = _checked(tensors, known)
-        count = len(next(iter(feeds.values())))
+        feeds = checked(tensors, known)
         names = [spec.name for spec in known.tensors.outputs]
-        parts = [
-            self._run(session, names, {key: value[start : start + known.max_batch] for key, value in feeds.items()})
-            for start in range(0, count, known.max_batch)
-        ]
-        if not parts:
-            raise ComputationFailed("crashed", f"an empty batch was sent to network {network}")
-        joined = parts[0] if len(parts) == 1 else [np.concatenate(pieces) for pieces in zip(*parts, strict=True)]
-        return dict(zip(names, joined, strict=True))
+        return joined(names, [self._run(session, names, batch) for batch in batches(feeds, known.max_batch)])
 
     @staticmethod
     def _run(session: Any, names: list[str], feeds: dict[str, Array]) -> list[Array]:
@@ -123,7 +114,7 @@ def _compare(network: NetworkFile, side: str, specs: Sequence[TensorSpec], found
         tensor = by_name.get(spec.name)
         fits = (
             tensor is not None
-            and tensor.type == _DTYPES[spec.dtype][0]
+            and tensor.type == _TYPES[spec.dtype]
             and len(tensor.shape) == len(spec.shape)
             and all(
                 not isinstance(have, int) or want == have
@@ -134,25 +125,3 @@ def _compare(network: NetworkFile, side: str, specs: Sequence[TensorSpec], found
         if not fits:
             detail = f"{side} {spec.name!r} of {network.name} is not as its manifest says"
             raise ComputationFailed("model_unavailable", detail)
-
-
-def _checked(tensors: Tensors, network: NetworkFile) -> dict[str, Array]:
-    feeds: dict[str, Array] = {}
-    for spec in network.tensors.inputs:
-        tensor = tensors.get(spec.name)
-        if (
-            tensor is None
-            or tensor.dtype != _DTYPES[spec.dtype][1]
-            or tensor.ndim != len(spec.shape)
-            or any(want not in {-1, have} for want, have in zip(spec.shape, tensor.shape, strict=True))
-        ):
-            detail = f"tensor {spec.name!r} for {network.name} is not as its manifest says"
-            raise ComputationFailed("crashed", detail)
-        feeds[spec.name] = np.ascontiguousarray(tensor)
-    if len({len(value) for value in feeds.values()}) != 1 or set(tensors) != set(feeds):
-        raise ComputationFailed("crashed", f"tensors for {network.name} do not belong together")
-    return feeds
-
-
-def _zeros(spec: TensorSpec) -> Array:
-    return np.zeros([1 if size == -1 else size for size in spec.shape], dtype=_DTYPES[spec.dtype][1])

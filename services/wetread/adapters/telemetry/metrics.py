@@ -5,6 +5,7 @@ Every metric is listed in docs/operations/metrics.md (tested). No label ever hol
 
 from __future__ import annotations
 
+from collections import Counter as Counter_
 from collections.abc import Iterable, Iterator
 from typing import Final
 
@@ -28,6 +29,12 @@ _QUERIES: Final[tuple[tuple[str, str, tuple[str, ...], str], ...]] = (
         "AI tasks by detector and state.",
         ("detector", "state"),
         "SELECT detector, state, count(*) FROM tasks GROUP BY 1, 2",
+    ),
+    (
+        "wetread_task_reasons",
+        "AI tasks that ended without an answer, by detector, state and typed reason.",
+        ("detector", "state", "reason"),
+        "SELECT detector, state, reason, count(*) FROM tasks WHERE reason IS NOT NULL GROUP BY 1, 2, 3",
     ),
     (
         "wetread_worklist_open",
@@ -57,6 +64,9 @@ _QUERIES: Final[tuple[tuple[str, str, tuple[str, ...], str], ...]] = (
 )
 
 
+_BY_PAIR: Final = frozenset({"wetread_tasks", "wetread_task_reasons"})
+
+
 class DatabaseCollector(Collector):
     """Gauges computed from the database when scraped."""
 
@@ -76,8 +86,12 @@ class DatabaseCollector(Collector):
                     rows = connection_of(tx).execute(text(query)).all()
                 except OperationalError:  # the durable queue's tables are made by the worker's first start
                     rows = []
-                for row in rows:
-                    family.add_metric([str(value) for value in row[:-1]], float(row[-1]))
+                counted: Counter_[tuple[str, ...]] = Counter_()
+                for row in rows:  # the pairs of a fan-out (ich.3f2a9c1d) count for their detector
+                    labels_of = (str(value).partition(".")[0] if name in _BY_PAIR else str(value) for value in row[:-1])
+                    counted[tuple(labels_of)] += row[-1]
+                for key, count in counted.items():
+                    family.add_metric(list(key), float(count))
                 yield family
 
 

@@ -104,7 +104,7 @@ def _threshold(hu: Image) -> float:
     return max(LOWEST_HU, float(middle[int(between.argmax())]))
 
 
-def _bodies(plane: Image, threshold: float, step: float) -> tuple[Mask, list[_Disc]]:
+def _bodies(plane: Image, threshold: float, step: float) -> list[_Disc]:
     """Round bodies of a slice."""
     bright = ndimage.gaussian_filter(plane, 0.8 / step) > threshold
     inside = ndimage.distance_transform_edt(bright) * step
@@ -129,14 +129,14 @@ def _bodies(plane: Image, threshold: float, step: float) -> tuple[Mask, list[_Di
         discs.append(
             _Disc(0, float(rows.mean() + box[0].start), float(columns.mean() + box[1].start), float(radius), number)
         )
-    return labels, discs
+    return discs
 
 
-def _tracks(planes: list[int], labelled: dict[int, tuple[Mask, list[_Disc]]], step: float) -> list[list[_Disc]]:
+def _tracks(planes: list[int], labelled: dict[int, list[_Disc]], step: float) -> list[list[_Disc]]:
     done: list[list[_Disc]] = []
     growing: list[list[_Disc]] = []
     for plane in planes:
-        discs = [_Disc(plane, d.row, d.column, d.radius, d.label) for d in labelled[plane][1]]
+        discs = [_Disc(plane, d.row, d.column, d.radius, d.label) for d in labelled[plane]]
         following: list[list[_Disc]] = []
         for track in growing:
             last = track[-1]

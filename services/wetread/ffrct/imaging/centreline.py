@@ -57,11 +57,12 @@ def trace(image: CtImage, aorta: Aorta, found: Candidates) -> Traced:
     keep = (found.tube > LEAST_TUBE) | ((away < OSTIUM_ZONE_MM) & bright)
     index, hu = found.index[keep], found.hu[keep]
     tube = np.where(away[keep] < OSTIUM_ZONE_MM, np.maximum(found.tube[keep], 0.3), found.tube[keep])
-    starts = _ostia(index, away[keep], bright[keep], image.hu.shape)
+    starts = _ostia(index, away[keep], bright[keep])
     if len(starts) == 0:
         return Traced((), np.empty((0, 3)))
     graph = _graph(index, np.clip(tube, 0.0, 1.0), image.hu.shape)
-    cost, before, source = dijkstra(graph, indices=starts, min_only=True, return_predecessors=True)
+    cost, previous, _ = dijkstra(graph, indices=starts, min_only=True, return_predecessors=True)
+    before = np.asarray(previous, dtype=np.int64)
     lengths, roots = _lengths(index, cost, before, step)
     return _grow(index, hu, tube, lengths, before, roots, aorta.blood.hu, step)
 
@@ -71,13 +72,7 @@ def _graph(index: IntArray, tube: FloatArray, shape: tuple[int, ...]) -> sparse.
     number = np.full(shape, -1, dtype=np.int32)
     number[tuple(index.T)] = np.arange(len(index), dtype=np.int32)
     rows, columns, costs = [], [], []
-    offsets = [
-        (a, b, c)
-        for a in (0, 1)
-        for b in (-1, 0, 1)
-        for c in (-1, 0, 1)
-        if (a, b, c) > (0, 0, 0)
-    ]
+    offsets = [(a, b, c) for a in (0, 1) for b in (-1, 0, 1) for c in (-1, 0, 1) if (a, b, c) > (0, 0, 0)]
     for offset in offsets:
         # Candidates keep two voxels from the border, so that no neighbour lies outside.
         other = number[tuple((index + np.array(offset)).T)]
@@ -109,7 +104,7 @@ def _lengths(index: IntArray, cost: FloatArray, before: IntArray, step: float) -
     return length, root
 
 
-def _ostia(index: IntArray, away: FloatArray, bright: Mask, shape: tuple[int, ...]) -> IntArray:
+def _ostia(index: IntArray, away: FloatArray, bright: Mask) -> IntArray:
     """One voxel per connected bright patch on the aortic wall: the one nearest to the patch's middle."""
     wall = np.flatnonzero((away >= SHELL_MM[0]) & (away <= SHELL_MM[1]) & bright)
     if len(wall) == 0:
@@ -141,7 +136,7 @@ def _grow(
     """Take the farthest voxel, trace it back to what is there, take in its surroundings; until none is far."""
     trees = [r for r in np.unique(root[root >= 0]) if length[root == r].max() >= SHORTEST_TREE_MM]
     taken = ~np.isin(root, trees)
-    beyond = _Beyond(index, before, length, step)
+    beyond = _Beyond(before, length)
     owner = np.full(len(index), -1, dtype=np.int64)
     branches: list[Branch] = []
     ostia: dict[int, int] = {}
@@ -169,12 +164,12 @@ def _grow(
 class _Beyond:
     """How far every voxel lies beyond what is taken, along its cheapest path."""
 
-    def __init__(self, index: IntArray, before: IntArray, length: FloatArray, step: float) -> None:
+    def __init__(self, before: IntArray, length: FloatArray) -> None:
         order = np.argsort(length, kind="stable")
         self._order = order[length[order] >= 0.0].tolist()
         self._before = before.tolist()
         self._length = length.tolist()
-        self._size = len(index)
+        self._size = len(length)
 
     def of(self, taken: Mask) -> FloatArray:
         free = (~taken).tolist()

@@ -59,4 +59,3 @@ def extract(image: CtImage) -> Extraction | Refusal:
         return refusal
     flags = () if len(traced.ostia) == 2 else ("ostia_unusual",)
     return Extraction(arteries, lumens, aorta.blood, flags)
-

@@ -23,7 +23,7 @@ def even(points: FloatArray, step: float) -> FloatArray:
 
 
 def smooth(values: FloatArray, sigma: float, *, ends: bool = True) -> FloatArray:
-    """Gaussian along the first axis, *sigma* in samples; *ends* keeps the first and the last value of a curve in place."""
+    """Gaussian along the first axis, *sigma* in samples; *ends* keeps the ends of a curve in place."""
     if sigma <= 0.0 or len(values) < 3:
         return values
     if not ends:

@@ -19,7 +19,7 @@ from .sections import Measured, measure, sample
 STEP_MM: Final = 0.25
 FIRST_SMOOTHING_MM: Final = 1.2
 SHIFT_SMOOTHING_MM: Final = 0.9
-WINDOW_MM: Final = 1.0
+WINDOW_MM: Final = 1.25
 LARGEST_BLUR_MM: Final = 0.5
 ROUNDS: Final = 3
 WIDE_MM: Final = 1.2
@@ -58,7 +58,9 @@ class Lumen:
         return arc(self.points)
 
 
-def measure_branches(image: CtImage, working: CtImage, traced: Traced, blood: Blood, blur_mm: float) -> tuple[Lumen, ...]:
+def measure_branches(
+    image: CtImage, working: CtImage, traced: Traced, blood: Blood, blur_mm: float
+) -> tuple[Lumen, ...]:
     """Measure every branch on the scan itself; *working* is the grid that the branches were traced on.
 
     *blur_mm* is the sd of the scan's blur, as the aortic wall shows it.
@@ -84,7 +86,7 @@ def measure_branches(image: CtImage, working: CtImage, traced: Traced, blood: Bl
 
 def _leave(points: FloatArray, parent: FloatArray, radius: FloatArray) -> tuple[FloatArray, float]:
     """Cut off what runs inside the parent's lumen; the branch then starts on the parent's centreline there."""
-    distance, nearest = cKDTree(parent).query(points)
+    distance, nearest = (np.atleast_1d(values) for values in cKDTree(parent).query(points))
     reach = np.maximum(INSIDE_PARENT * radius[nearest], 0.6)
     inside = distance < reach
     outside = np.flatnonzero(~inside)
@@ -115,7 +117,7 @@ def _contrast(
     image: CtImage, traced: Traced, lines: Sequence[tuple[FloatArray, float]], radii: Sequence[FloatArray], blood: Blood
 ) -> list[FloatArray]:
     """HU of a full lumen along every branch: falls linearly from the ostium, fitted where vessels are wide."""
-    offset = []
+    offset: list[float] = []
     for branch, (_, at) in zip(traced.branches, lines, strict=True):
         offset.append(0.0 if branch.parent < 0 else offset[branch.parent] + at)
     out: list[FloatArray] = []
@@ -157,7 +159,14 @@ def _line(distance: FloatArray, values: FloatArray, blood: Blood) -> tuple[float
 
 
 def _lumen(
-    parent: int, at: float, ostium: int, points: FloatArray, found: Measured, contrast: FloatArray, blood: Blood, blur_mm: float
+    parent: int,
+    at: float,
+    ostium: int,
+    points: FloatArray,
+    found: Measured,
+    contrast: FloatArray,
+    blood: Blood,
+    blur_mm: float,
 ) -> Lumen:
     area = _unblurred(ndimage.median_filter(found.area, size=3, mode="nearest"), blur_mm)
     radius = np.maximum(np.sqrt(np.maximum(area, 0.0) / np.pi), LEAST_RADIUS_MM)

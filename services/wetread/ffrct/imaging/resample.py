@@ -18,7 +18,7 @@ POOL_ML: Final = 15.0
 
 
 def coarse(image: CtImage, step_mm: float) -> tuple[Image, FloatArray]:
-    """Thin the image out to about *step_mm* (blockless: nearest samples of a smoothed copy); returns it and its step."""
+    """Thin the image out to about *step_mm* and smooth it; returns it and its step."""
     stride = np.maximum(1, np.rint(step_mm / image.step_mm)).astype(int)
     thin = image.hu[stride[0] // 2 :: stride[0], stride[1] // 2 :: stride[1], stride[2] // 2 :: stride[2]]
     return ndimage.uniform_filter(thin.astype(np.float32), 3), image.step_mm * stride

@@ -34,8 +34,10 @@ class Sections:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Per section (n,): area (mm2), half-maximum radius, centre HU, background HU, calcium, aspect ratio, disc radius;
-    ``shift`` (n, 3) leads to the lumen's middle."""
+    """Per section (n,): area (mm2), half-maximum radius, centre HU, background HU, calcium, aspect ratio, disc radius.
+
+    ``shift`` (n, 3) leads to the lumen's middle.
+    """
 
     area: FloatArray
     half_radius: FloatArray
@@ -81,7 +83,7 @@ def measure(sections: Sections, lumen_hu: FloatArray) -> Measured:
     contrast = np.maximum(lumen_hu[:, None] - background, 0.3 * (lumen_hu - middle)[:, None])
     inside = np.clip((disc[:, :, None] - rho[None, None, :]) / RING_MM + 0.5, 0.0, 1.0)
     excess = (hu - background[:, :, None]) / contrast[:, :, None]
-    hard = calcium.any(axis=2)
+    hard = np.asarray(calcium.any(axis=2))
     first_hard = np.where(hard, np.argmax(calcium, axis=2), len(rho))
     behind = np.arange(len(rho))[None, None, :] >= first_hard[:, :, None]
     excess = np.where(behind, 0.0, np.where(hard[:, :, None], np.minimum(excess, 1.0), excess))
@@ -119,7 +121,7 @@ def _edges(hu: FloatArray, rho: FloatArray, level: FloatArray, calcium: Mask) ->
 
 
 def _background(hu: FloatArray, rho: FloatArray, disc: FloatArray) -> FloatArray:
-    """HU (n, rays) just outside the disc, smoothed over rays; another bright vessel there counts as its neighbours do."""
+    """HU (n, rays) just outside the disc, smoothed over rays; another bright vessel there is left out."""
     outside = (rho[None, None, :] >= disc[:, :, None]) & (rho[None, None, :] < disc[:, :, None] + BACKGROUND_MM)
     share = np.maximum(outside.sum(axis=2), 1)
     ring = np.where(outside, hu, 0.0).sum(axis=2) / share
@@ -136,4 +138,4 @@ def _aspect(edge: FloatArray, angle: FloatArray, x: FloatArray, y: FloatArray) -
     yy = np.sum(fourth * np.sin(angle) ** 2, axis=1) / total - y**2
     xy = np.sum(fourth * np.cos(angle) * np.sin(angle), axis=1) / total - x * y
     mean, spread = 0.5 * (xx + yy), np.hypot(0.5 * (xx - yy), xy)
-    return np.clip(np.sqrt((mean + spread) / np.maximum(mean - spread, 1e-6)), 1.0, 2.0)
+    return np.asarray(np.clip(np.sqrt((mean + spread) / np.maximum(mean - spread, 1e-6)), 1.0, 2.0), dtype=np.float64)

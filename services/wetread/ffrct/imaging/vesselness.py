@@ -42,7 +42,9 @@ def find_candidates(image: CtImage, aorta: Aorta) -> Candidates:
     blood = aorta.blood
     step = float(image.step_mm[0])
     smooth = ndimage.gaussian_filter(image.hu, NOISE_MM / step, truncate=3.0)
-    half = ndimage.gaussian_filter(ndimage.uniform_filter(image.hu, 2)[::2, ::2, ::2], BODY_MM / (2.0 * step), truncate=3.0)
+    half = ndimage.gaussian_filter(
+        ndimage.uniform_filter(image.hu, 2)[::2, ::2, ::2], BODY_MM / (2.0 * step), truncate=3.0
+    )
     chambers = _opened(half, max(150.0, 0.38 * blood.hu), step, image.hu.shape)
     soft = _opened(half, SOFT_HU, step, image.hu.shape)
     mask = (smooth > 0.4 * blood.hu) | ((smooth > SOFT_HU) & ~soft)
@@ -87,7 +89,7 @@ def _tube(hu: Image, index: IntArray, sigma: float) -> FloatArray:
     centre = flat[base].astype(np.float64)
 
     def at(*offsets: int) -> FloatArray:
-        return flat[base + int(np.dot(offsets, strides))].astype(np.float64)
+        return np.asarray(flat[base + int(np.dot(offsets, strides))], dtype=np.float64)
 
     hessian = np.empty((len(index), 6))
     hessian[:, 0] = at(1, 0, 0) + at(-1, 0, 0) - 2.0 * centre
@@ -101,7 +103,9 @@ def _tube(hu: Image, index: IntArray, sigma: float) -> FloatArray:
     sharp = np.where(middle < 0.0, np.sqrt(np.maximum(low * middle, 0.0)), 0.0)
     along = np.where(high > 0.0, np.exp(-((high / np.maximum(0.5 * -middle, 1e-6)) ** 2) / 8.0), 1.0)
     bent = np.where(high <= 0.0, np.clip(1.0 - high / np.minimum(middle, -1e-6), 0.0, 1.0) ** 0.5, 1.0)
-    return np.asarray(sharp * along * bent * np.clip(middle / np.minimum(low, -1e-6), 0.0, 1.0) ** 0.5, dtype=np.float64)
+    return np.asarray(
+        sharp * along * bent * np.clip(middle / np.minimum(low, -1e-6), 0.0, 1.0) ** 0.5, dtype=np.float64
+    )
 
 
 def eigenvalues(hessian: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:

@@ -78,9 +78,9 @@ def _strip(draw: ImageDraw.ImageDraw, curve: Curve, s: Any, at: Any, top: int) -
             x, y = MARGIN + ZOOM * column, float(row(ffr[column]))
             draw.rectangle((x, y - 2, x + ZOOM, y + 2), fill=tuple(rgb[column].tolist()))
     for millimetre in range(0, int(at[-1]) + 1, 20):
-        x = MARGIN + ZOOM * millimetre / STEP_MM
-        draw.line((x, top + STRIP - 24, x, top + STRIP - 18), fill=_INK)
-        draw.text((x - 8, top + STRIP - 17), f"{millimetre} mm", fill=_INK, font=_font(11))
+        mark = MARGIN + ZOOM * millimetre / STEP_MM
+        draw.line((mark, top + STRIP - 24, mark, top + STRIP - 18), fill=_INK)
+        draw.text((mark - 8, top + STRIP - 17), f"{millimetre} mm", fill=_INK, font=_font(11))
 
 
 def _lesion(draw: ImageDraw.ImageDraw, lesion: dict[str, Any], top: int) -> None:

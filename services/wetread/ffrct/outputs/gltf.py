@@ -31,7 +31,9 @@ def glb(curves: tuple[Curve, ...]) -> bytes:
         raw = np.ascontiguousarray(data).tobytes()
         views.append({"buffer": 0, "byteOffset": len(blob), "byteLength": len(raw), "target": target})
         blob.extend(raw + b"\0" * (-len(raw) % 4))
-        accessors.append({"bufferView": len(views) - 1, "componentType": kind, "count": len(data), "type": shape, **extra})
+        accessors.append(
+            {"bufferView": len(views) - 1, "componentType": kind, "count": len(data), "type": shape, **extra}
+        )
         return len(accessors) - 1
 
     for curve in curves:

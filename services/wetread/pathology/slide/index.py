@@ -64,6 +64,9 @@ class TileBytes(Protocol):
     def fetch(self, level: int, tiles: Sequence[int]) -> list[bytes]:
         """Return each tile's bytes; empty for one that the slide leaves out (background)."""
 
+    def fetch_one(self, level: int, tile: int) -> bytes:
+        """Return one tile's bytes."""
+
     def header_digest(self) -> str:
         """Return the SHA-256 over the tables that say where tiles lie."""
 

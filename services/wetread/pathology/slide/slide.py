@@ -154,7 +154,7 @@ class Slide:
             known = self._fetched.get((level, tile))
             if known is not None:
                 return known
-        return self._bytes.fetch(level, (tile,))[0]
+        return self._bytes.fetch_one(level, tile)
 
     def _decode(self, level: int, at: Level, tile: int, out: Pixels) -> None:
         raw = self._raw(level, tile)

@@ -18,6 +18,7 @@ Range = tuple[int, int]
 """(offset, length) in bytes."""
 MERGE_GAP_BYTES = 64 << 10
 MERGE_LIMIT_BYTES = 4 << 20
+MERGE_WASTE = 1.5
 BLOCK_BYTES = 1 << 20
 
 
@@ -94,20 +95,28 @@ class LocalFile:
 
 
 def merged(ranges: Sequence[Range], *, gap: int = MERGE_GAP_BYTES, limit: int = MERGE_LIMIT_BYTES) -> list[Range]:
-    """Return the fewest requests that cover *ranges*, sorted.
+    """Return few requests that cover *ranges*, sorted.
 
-    Neighbours join while the hole between them is at most *gap* and the request stays within *limit* bytes; one range
-    longer than *limit* stays whole.
+    Neighbours join while the hole between them is at most *gap*, the request stays within *limit* bytes, and what is
+    fetched stays within 1.5 times what is wanted; one range longer than *limit* stays whole.
     """
     joined: list[Range] = []
+    wanted = 0
     for offset, length in sorted(set(ranges)):
         if joined:
             start, size = joined[-1]
             end = max(start + size, offset + length)
-            if offset - (start + size) <= gap and end - start <= limit:
+            fresh = max(end - max(offset, start + size), 0)
+            if (
+                offset - (start + size) <= gap
+                and end - start <= limit
+                and end - start <= MERGE_WASTE * (wanted + fresh)
+            ):
                 joined[-1] = (start, end - start)
+                wanted += fresh
                 continue
         joined.append((offset, length))
+        wanted = length
     return joined
 
 

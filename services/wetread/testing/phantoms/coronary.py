@@ -69,9 +69,7 @@ def write_phantom(seed: int, folder: Path, **overrides: Any) -> dict[str, Any]:
 
 def truth_document(spec: CoronarySpec, tree: TrueTree) -> dict[str, Any]:
     """Return what is true: ``tree`` (``wetread.ffr.tree/1`` with healthy radii and borders), lesions, parameters."""
-    flow = FLOW_ML_MIN_PER_OSTIUM * sum(
-        (float(v.healthy[0]) / 1.9) ** 2.5 for v in tree.vessels if v.parent is None
-    )
+    flow = FLOW_ML_MIN_PER_OSTIUM * sum((float(v.healthy[0]) / 1.9) ** 2.5 for v in tree.vessels if v.parent is None)
     vessels = [
         {
             "id": vessel.id,

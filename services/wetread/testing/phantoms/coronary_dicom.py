@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
@@ -83,7 +85,7 @@ def _slice(spec: CoronarySpec, grid: Grid, base: Dataset, image: Image, plane: i
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     meta.ImplementationClassUID = UID(_IMPLEMENTATION)
     out = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
-    out.update(base)
+    out.update(copy.deepcopy(base))
     out.SOPInstanceUID = sop
     out.InstanceNumber = number
     out.ImagePositionPatient = [_short(grid.x[0]), _short(grid.y[0]), _short(grid.z[plane])]

@@ -16,7 +16,9 @@ Size = Literal["tiny", "ci", "full"]
 Profile = Literal["cosine", "blunt", "eccentric", "serial", "diffuse"]
 PROFILES: Final[tuple[Profile, ...]] = ("cosine", "blunt", "eccentric", "serial", "diffuse")
 
-SIZES: Final[Mapping[Size, tuple[int, int]]] = MappingProxyType({"tiny": (96, 96), "ci": (256, 160), "full": (512, 280)})
+SIZES: Final[Mapping[Size, tuple[int, int]]] = MappingProxyType(
+    {"tiny": (96, 96), "ci": (256, 160), "full": (512, 280)}
+)
 """Size -> (rows and columns, slices)."""
 
 SEEDS: Final[Mapping[str, range]] = MappingProxyType(

@@ -1,4 +1,4 @@
-"""Turns a coronary phantom into HU: organs as smooth solids, arteries by supersampling, then blur, defects and noise."""
+"""Turns a coronary phantom into HU: organs as solids, arteries by supersampling, then blur, defects and noise."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def grid_of(spec: CoronarySpec) -> Grid:
     middle = 0.0 if spec.size == "tiny" else 4.0
 
     def centred(count: int, step: float) -> FloatArray:
-        return (np.arange(count) - 0.5 * (count - 1)) * step
+        return np.asarray((np.arange(count) - 0.5 * (count - 1)) * step, dtype=np.float64)
 
     return Grid(
         centred(planes, spec.spacing_mm) + middle, centred(rows, spec.pixel_mm), centred(columns, spec.pixel_mm)
@@ -273,9 +273,7 @@ def _paint_lumen(image: Image, grid: Grid, vessel: TrueVessel, hu: FloatArray) -
     image[index] += (share * np.maximum(value - image[index], 0.0)).astype(np.float32)
 
 
-def _paint_calcium(
-    image: Image, grid: Grid, vessel: TrueVessel, lesion: TrueLesion, rng: np.random.Generator
-) -> None:
+def _paint_calcium(image: Image, grid: Grid, vessel: TrueVessel, lesion: TrueLesion, rng: np.random.Generator) -> None:
     """One arc of calcium in the wall around the lesion, never inside the lumen."""
     line = _line(vessel)
     hu, thickness = float(rng.uniform(600.0, 1300.0)), float(rng.uniform(0.5, 1.2))
@@ -314,10 +312,10 @@ def _acquire(image: Image, grid: Grid, spec: CoronarySpec) -> Image:
         _step(image, grid, spec.step_mm)
     if spec.noise_hu > 0.0:
         blur = 0.45 / grid.step[1]
-        for plane in image:
-            noise = rng.standard_normal(plane.shape, dtype=np.float32)
+        for plane in range(len(image)):
+            noise = rng.standard_normal(image.shape[1:], dtype=np.float32)
             noise = ndimage.gaussian_filter(noise, blur, mode="wrap", truncate=3.0)
-            plane += np.float32(spec.noise_hu / float(noise.std())) * noise
+            image[plane] += np.float32(spec.noise_hu / float(noise.std())) * noise
     return image
 
 

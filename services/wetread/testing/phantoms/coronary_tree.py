@@ -114,13 +114,17 @@ def _surface(azimuth: float, polar: float, above: float) -> FloatArray:
     return np.asarray(base + above * normal / np.linalg.norm(normal), dtype=np.float64)
 
 
-def _path(spec: CoronarySpec, rng: np.random.Generator, start: FloatArray | None, *stations: tuple[float, float]) -> FloatArray:
+def _path(
+    spec: CoronarySpec, rng: np.random.Generator, start: FloatArray | None, *stations: tuple[float, float]
+) -> FloatArray:
     """Smooth course over the stations (azimuth, polar), with bends in proportion to the tortuosity."""
     points = [] if start is None else [start]
     for index, (azimuth, polar) in enumerate(stations):
         last = index == len(stations) - 1
         wander = 0.0 if last else spec.tortuosity * 5.0
-        points.append(_surface(azimuth + rng.uniform(-wander, wander), polar + rng.uniform(-wander, wander) * 0.7, ABOVE_MM))
+        points.append(
+            _surface(azimuth + rng.uniform(-wander, wander), polar + rng.uniform(-wander, wander) * 0.7, ABOVE_MM)
+        )
     return _resampled(np.array(points))
 
 
@@ -149,7 +153,15 @@ def _courses(spec: CoronarySpec, rng: np.random.Generator) -> list[_Course]:
     lcx = _path(spec, rng, fork, (64.0, 114.0), (86.0, 112.0), (110.0, 112.0), (134.0, 111.0), (156.0, 108.0))
     right = _wall(float(rng.uniform(125.0, 145.0)), 31.0 + float(rng.uniform(-2.0, 2.0)))
     rca = _path(
-        spec, rng, right, (-36.0, 112.0), (-56.0, 112.0), (-82.0, 112.0), (-110.0, 112.0), (-138.0, 111.0), (-164.0, 109.0)
+        spec,
+        rng,
+        right,
+        (-36.0, 112.0),
+        (-56.0, 112.0),
+        (-82.0, 112.0),
+        (-110.0, 112.0),
+        (-138.0, 111.0),
+        (-164.0, 109.0),
     )
     courses = [
         _Course("lm", None, "LM", main),
@@ -166,7 +178,7 @@ def _courses(spec: CoronarySpec, rng: np.random.Generator) -> list[_Course]:
     ]
     for name, parent, label, at, stations in sides[: spec.side_branches]:
         trunk = by_id[parent].points
-        index = int(round((at + float(rng.uniform(-0.04, 0.04))) * (len(trunk) - 1)))
+        index = round((at + float(rng.uniform(-0.04, 0.04))) * (len(trunk) - 1))
         points = _path(spec, rng, trunk[index], *stations)
         courses.append(_Course(name, parent, label, points, at=index / (len(trunk) - 1)))
     return courses
@@ -220,7 +232,7 @@ def _with_lesions(
         extent = float(rng.uniform(5.0, 18.0))
         place = float(rng.uniform(0.18, 0.62)) * length
         extent = min(extent, 0.45 * length)
-        s = np.arange(len(host.points)) * STEP_MM
+        s: FloatArray = np.arange(len(host.points), dtype=np.float64) * STEP_MM
         own = _profile(s, profile, place, extent, stenosis)
         factor[host.id] = np.minimum(factor[host.id], own)
         if profile == "eccentric":
@@ -232,9 +244,7 @@ def _with_lesions(
         points = course.points + shift[course.id][:, None] * direction
         own = healthy[course.id]
         vessels.append(
-            TrueVessel(
-                course.id, course.parent, course.label, points, own * factor[course.id], own, direction
-            )
+            TrueVessel(course.id, course.parent, course.label, points, own * factor[course.id], own, direction)
         )
     return TrueTree(tuple(vessels), tuple(lesions))
 

@@ -1,0 +1,1 @@
+"""Reading from DICOMweb servers."""
