@@ -86,7 +86,7 @@ def _measure(chosen: argparse.Namespace, names: list[str], orthanc: Path) -> lis
                 count=chosen.rounds,
                 size=chosen.size,
                 requests=chosen.requests,
-                settle=not chosen.quick,
+                settle=not chosen.quick and names != ["wetread"],
                 say=say,
             )
     return records
