@@ -125,6 +125,11 @@ def test_an_empty_database_is_refused_until_it_is_migrated(empty: SqlDatabase) -
     assert tables_of(empty) == {name: {c.name for c in table.columns} for name, table in metadata.tables.items()}
 
 
+def test_threads_that_begin_together_share_one_pool(empty: SqlDatabase) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        assert len({id(engine) for engine in pool.map(lambda _: empty.engine, range(8))}) == 1
+
+
 def test_many_processes_may_migrate_at_once(empty: SqlDatabase) -> None:
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda _: empty.create_schema(), range(4)))

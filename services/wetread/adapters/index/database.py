@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from sqlalchemy import Connection, Engine
@@ -41,6 +42,7 @@ class SqlDatabase:
         self._driver = driver_for(address, full_sync=full_sync)
         self._engine: Engine | None = None
         self._reading: Engine | None = None
+        self._opening = Lock()
 
     @property
     def url(self) -> str:
@@ -50,9 +52,10 @@ class SqlDatabase:
     @property
     def engine(self) -> Engine:
         """The engine; connects on first use."""
-        if self._engine is None:
-            self._engine = self._driver.open()
-        return self._engine
+        with self._opening:  # two threads at once would open two pools, and lose one
+            if self._engine is None:
+                self._engine = self._driver.open()
+            return self._engine
 
     @property
     def schema_version(self) -> int:
