@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -301,6 +302,21 @@ def test_a_hung_or_dead_process_costs_one_request() -> None:
         assert pool.pack(bytes(2880), layout, RLE) == good
     finally:
         pool.close()
+
+
+@pytest.mark.parametrize("ending", [b"", b"\0\0"])
+def test_a_cut_off_jpeg_ls_frame_is_refused_at_once(ending: bytes) -> None:
+    """Found by fuzzing: without its end the decoder went on for minutes. One that only lacks the marker decodes."""
+    layout = FrameLayout(40, 36, 1, 16, 12, 11, signed=False, photometric="MONOCHROME2")
+    values = np.random.default_rng(3).integers(0, 4096, (40, 36), "u2").tobytes()
+    frame = CODECS.pack(values, layout, JPEG_LS)
+    assert CODECS.unpack(frame[:-2], JPEG_LS, layout, rgb=False).values == values
+    began = time.monotonic()
+    for length in (300, 1000, 1500):
+        with pytest.raises(NotProcessable) as refused:
+            CODECS.unpack(frame[:length] + ending, JPEG_LS, layout, rgb=False)
+        assert refused.value.reason == "decode_error"
+    assert time.monotonic() - began < 10
 
 
 def test_memory_of_a_codec_process_is_bounded() -> None:

@@ -11,8 +11,8 @@ from pydicom.encaps import encapsulate
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import UID, JPEGLSLossless, JPEGLSNearLossless, RLELossless
 
-from wetread.core.dicom.codestream import image_size
 from wetread.core.detector import Array
+from wetread.core.dicom.codestream import image_size
 from wetread.core.errors import NotProcessable
 from wetread.core.ports.pixels import FrameLayout
 
