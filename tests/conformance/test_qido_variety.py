@@ -68,7 +68,7 @@ def test_single_values_find_exactly_their_instances(
         series[data.SeriesInstanceUID].add(text)
     odd = {uid for uid, data in instances.items() if len(series[data.SeriesInstanceUID]) > 1}
     asked = 0
-    for text, expected in sorted(by_value.items())[:25]:
+    for text, expected in sorted(by_value.items())[:12]:
         if not text:
             continue
         got = found(variety, f"{keyword}={quote(text, safe='')}")
@@ -87,6 +87,7 @@ def groups(name: Any) -> list[str]:
 def test_names_of_all_character_sets(variety: Variety, instances: dict[str, pydicom.Dataset]) -> None:
     """Each name is found by itself, by its first letters with a wild card, and fuzzily by a part of it in any case."""
     sets, asked = set(), 0
+    names: set[tuple[str, str]] = set()
     for uid, data in instances.items():
         name = value_of(data, "PatientName")
         if not str(name or "").strip("^ ") or "\ufffd" in str(name) or not all(plain(group) for group in groups(name)):
@@ -95,7 +96,11 @@ def test_names_of_all_character_sets(variety: Variety, instances: dict[str, pydi
         mates = [other for other in instances.values() if other.StudyInstanceUID == data.StudyInstanceUID]
         if len({str(value_of(mate, "PatientName") or "") for mate in mates}) > 1:
             continue
-        sets.add(str(data.get("SpecificCharacterSet") or ""))
+        charset = str(data.get("SpecificCharacterSet") or "")
+        if (charset, str(name)) in names:
+            continue
+        names.add((charset, str(name)))
+        sets.add(charset)
         for group in groups(name):
             assert uid in found(variety, f"PatientName={quote(group[:2])}*{study}"), group
             asked += 1
@@ -119,7 +124,7 @@ def test_sequence_paths_find_exactly_their_instances(variety: Variety, instances
                 for inner in item:
                     if inner.VR in SIMPLE and inner.VM == 1 and keyword_for_tag(inner.tag) and plain(inner.value):
                         expected[element.tag, inner.tag, str(inner.value)].add(uid)
-    keys = sorted(expected)[:: max(len(expected) // 40, 1)]
+    keys = sorted(expected)[:: max(len(expected) // 24, 1)]
     for outer, inner, text in keys:
         by_keyword = f"{keyword_for_tag(outer)}.{keyword_for_tag(inner)}={quote(text, safe='')}"
         by_tag = f"{outer:08X}.{inner:08X}={quote(text, safe='')}"
@@ -129,7 +134,7 @@ def test_sequence_paths_find_exactly_their_instances(variety: Variety, instances
         assert got == found(variety, by_keyword + study)
         here = {uid for uid in expected[outer, inner, text] if instances[uid].StudyInstanceUID == one.StudyInstanceUID}
         assert got == here, by_keyword
-    assert len(keys) >= 30
+    assert len(keys) >= 20
 
 
 def test_counts_and_modalities(variety: Variety, instances: dict[str, pydicom.Dataset]) -> None:

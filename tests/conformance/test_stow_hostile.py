@@ -65,6 +65,12 @@ REFUSED: dict[str, Callable[[], bytes]] = {
     ),
     "nesting bomb": lambda: with_tail((element(0x40000000, b"SQ", UNDEFINED) + ITEM + b"\xff" * 4) * 3000),
     "nesting bomb of defined lengths": lambda: with_tail(nested(500)),
+    "transfer syntax with a line break": lambda: instance().replace(
+        NATIVE.encode() + b"\0", b"1.2\r\nX-Evil: 1\r\n\r\n1"
+    ),
+    "transfer syntax that is no text": lambda: instance().replace(
+        NATIVE.encode() + b"\0", b"1.2.840.\xff\xfe.8.1.2.1\0"
+    ),
     "unknown VR": lambda: with_tail(element(0x40000010, b"??", 2, b"ab")),
     "deflate bomb": lambda: deflated(bytes(20 << 20)),
     "deflate garbage": lambda: deflated(None),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +111,7 @@ def test_matrix_is_exact(site: Parts, kind: str) -> None:
         again = io.BytesIO()
         data.save_as(again, enforce_file_format=True)
         other = put(site, again.getvalue())
-        targets = [NATIVE, *sorted(LOSSLESS - {first})] if kind == "unsigned 12 bits" else [NATIVE, HTJ2K_RPCL]
+        targets = [NATIVE, *sorted(LOSSLESS - {first})] if kind == "unsigned 12 bits" else [NATIVE]
         for second in targets:
             answer = read(site.get(other, f"application/dicom; transfer-syntax={second}"), second)
             assert np.array_equal(answer.pixel_array, truth.pixel_array), (first, second)
@@ -303,6 +304,22 @@ def test_a_hung_or_dead_process_costs_one_request() -> None:
         pool.close()
 
 
+@pytest.mark.parametrize("ending", [b"", b"\0\0"])
+def test_a_cut_off_jpeg_ls_frame_is_refused_at_once(ending: bytes) -> None:
+    """Found by fuzzing: without its end the decoder went on for minutes. One that only lacks the marker decodes."""
+    layout = FrameLayout(40, 36, 1, 16, 12, 11, signed=False, photometric="MONOCHROME2")
+    values = np.random.default_rng(3).integers(0, 4096, (40, 36), "u2").tobytes()
+    frame = CODECS.pack(values, layout, JPEG_LS)
+    assert CODECS.unpack(frame[:-2], JPEG_LS, layout, rgb=False).values == values
+    began = time.monotonic()
+    for length in (300, 1000, 1500):
+        with pytest.raises(NotProcessable) as refused:
+            CODECS.unpack(frame[:length] + ending, JPEG_LS, layout, rgb=False)
+        assert refused.value.reason == "decode_error"
+    assert time.monotonic() - began < 10
+
+
+@pytest.mark.slow
 def test_memory_of_a_codec_process_is_bounded() -> None:
     """A frame that needs more than the process may have fails by itself, and the process goes on."""
     pool = CodecPool(1, memory_bytes=1200 << 20)

@@ -25,6 +25,9 @@ from wetread.core.ports.pixels import FrameLayout, FrameSamples
 _ENCODERS: Final = {RLE: "pydicom", JPEG_LS: "pyjpegls", JPEG_2000: "pylibjpeg"}
 """The plugin of each syntax. GDCM's RLE encoder was seen to read beyond its input."""
 
+_JPEG_LS: Final = frozenset({JPEG_LS, "1.2.840.10008.1.2.4.81"})
+_END_OF_IMAGE: Final = b"\xff\xd9"
+
 _OPENJPH: Final = "imagecodecs"
 _THUMBNAIL_SIDE: Final = 64
 """The lowest resolution of an RPCL stream is at most this wide or high (PS3.5 10.18)."""
@@ -39,6 +42,9 @@ def targets() -> frozenset[str]:
 def decode_frame(frame: bytes, transfer_syntax_uid: str, layout: FrameLayout, *, rgb: bool) -> FrameSamples:
     """Return the values of a compressed frame (see ``core.ports.pixels.FrameCodecs.unpack``)."""
     check_frame(frame, transfer_syntax_uid, layout)
+    if transfer_syntax_uid in _JPEG_LS and not frame.rstrip(b"\0").endswith(_END_OF_IMAGE):
+        # A stream that is cut off keeps CharLS busy for minutes; one that merely lacks its end decodes with it.
+        frame += _END_OF_IMAGE
     try:
         # As an array even where bytes are wanted: only there the library extends the sign of code streams without one.
         values, found = get_decoder(UID(transfer_syntax_uid)).as_array(

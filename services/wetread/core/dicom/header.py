@@ -15,6 +15,7 @@ from typing import Final
 from wetread.core.dicom import transfer_syntax as ts
 from wetread.core.dicom.dictionary import private_vr, vr_of
 from wetread.core.errors import InstanceRejected
+from wetread.core.identifiers import is_uid
 
 CANNOT_UNDERSTAND: Final = 0xC000
 """(0008,1197) of everything that cannot be parsed (PS3.18 annex I.2: C000-CFFF)."""
@@ -104,6 +105,10 @@ def read_header(part: bytes | memoryview, limits: HeaderLimits | None = None) ->
     first = bytes(part[dataset_start : dataset_start + 8])
     if not uid:
         uid = _guess_syntax(first)
+    if not is_uid(uid):
+        # It goes into answers and their headers: what is no UID could be anything, line breaks included.
+        msg = "the transfer syntax of the file meta information is not a UID"
+        raise _refuse(msg)
     syntax = ts.transfer_syntax(uid)
     header = Header(part, uid, syntax.explicit, syntax.little_endian, dataset_start, preamble, meta)
     start = dataset_start
