@@ -12,8 +12,8 @@ from openjpeg.utils import encode_array
 from PIL import Image
 from pydicom.pixels.encoders import RLELosslessEncoder
 
-from wetread.core.dicom.codestream import ImageSize, image_size
 from wetread.adapters.codecs.decoder import PydicomFrameDecoder
+from wetread.core.dicom.codestream import ImageSize, image_size
 from wetread.core.dicom.volume import assemble
 from wetread.core.errors import NotProcessable
 from wetread.core.ports.pixels import FrameLayout
