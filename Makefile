@@ -7,7 +7,7 @@ BENCH  ?=
 ARGS   ?=
 WORKERS ?= 2
 
-.PHONY: help demo test check format bench test-slow install install-dev install-torch peers schemas viewer clean
+.PHONY: help demo test check format bench test-slow install install-dev install-torch peers servers schemas viewer clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -61,6 +61,17 @@ bench: $(VENV)/.installed-dev ## Benchmarks: make bench, or make bench BENCH=tur
 
 viewer: $(VENV)/.installed ## Fetch the prebuilt OHIF viewer (needs npm); served under /viewer
 	$(BIN)/wetread viewer install
+
+.peers/triton/.installed: $(BIN)/python
+	$(PIP) install --quiet --no-deps --target .peers/triton nvidia-pytriton==0.7.0
+	@touch $@
+
+.peers/kserve/.installed: $(BIN)/python .ci/kserve-requirements.txt
+	$(PIP) install --quiet --no-deps --target .peers/kserve --requirement .ci/kserve-requirements.txt
+	@touch $@
+
+servers: .peers/triton/.installed .peers/kserve/.installed ## Unpack Triton, KServe and Orthanc into .peers, for tests and benchmarks
+	.ci/install-orthanc
 
 peers: ## Install the Debian packages of optional peers (says which; needs root)
 	.ci/install-peers

@@ -1,4 +1,4 @@
-"""A real KServe model server in a process of its own, with packages of its own (``.kservehome``) beside ours."""
+"""A real KServe model server in a process of its own, with packages of its own (``.peers/kserve``) beside ours."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def packages() -> list[str] | None:
     """Return what to put before the module path: nothing when kserve is installed here; None: it is nowhere."""
     if importlib.util.find_spec("kserve") is not None:
         return []
-    place = Path(os.environ.get("WETREAD_KSERVEHOME", _ROOT / ".kservehome"))
+    place = Path(os.environ.get("WETREAD_KSERVEHOME", _ROOT / ".peers" / "kserve"))
     return [str(place)] if (place / "kserve").is_dir() else None
 
 

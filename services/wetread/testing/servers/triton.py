@@ -19,8 +19,8 @@ _ROOT = Path(__file__).resolve().parents[4]
 
 
 def home() -> Path | None:
-    """Return the folder that the wheel was unpacked into (``WETREAD_TRITONHOME`` or .tritonhome); None: absent."""
-    place = Path(os.environ.get("WETREAD_TRITONHOME", _ROOT / ".tritonhome"))
+    """Return the folder that the wheel was unpacked into (``WETREAD_TRITONHOME`` or .peers/triton); None: absent."""
+    place = Path(os.environ.get("WETREAD_TRITONHOME", _ROOT / ".peers" / "triton"))
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     stub = place / "pytriton/tritonserver/python_backend_stubs" / version / "triton_python_backend_stub"
     return place if stub.exists() else None
@@ -43,7 +43,7 @@ def triton(
     """Serve *models* of a rendered repository on free loopback ports; ``port``: gRPC, to come back at an address."""
     place = home()
     if place is None:
-        msg = "Triton is not here: make tritonhome"
+        msg = "Triton is not here: make servers"
         raise FileNotFoundError(msg)
     server = place / "pytriton/tritonserver"
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
