@@ -76,6 +76,7 @@ def _measure(chosen: argparse.Namespace, names: list[str], orthanc: Path) -> lis
                 disk=Path(disk),
                 count=chosen.rounds,
                 instances=chosen.instances,
+                largest=400 if chosen.quick else 1600,
                 say=say,
             )
         if "read" in chosen.parts:
@@ -96,8 +97,9 @@ def _print(chosen: argparse.Namespace, names: list[str], orthanc: Path, records:
     versions = (orthanc / "versions").read_text().split("\n") if (orthanc / "versions").is_file() else []
     print(f"servers: {', '.join(names)}; {', '.join(filter(None, versions))}; load now {os.getloadavg()[0]:.1f}")
     print(
-        f"N: {chosen.rounds} rounds, {chosen.instances} instances of 526 KB per STOW cell (100x16: 1600), "
-        f"{chosen.requests} requests per reading cell (a quarter for lists, a tenth for series), seed 7"
+        f"N: {chosen.rounds} rounds, {chosen.instances} instances of 526 KB per STOW cell "
+        f"(100x16: 1600, not with --quick), {chosen.requests} requests per reading cell "
+        f"(a quarter for lists, a tenth for series), seed 7"
     )
     print(
         "tmpfs and disk: both sides sync (fdatasync) before the answer; index commits are not synced on either side\n"

@@ -26,14 +26,17 @@ def groups(run: int, batch: int, connections: int, instances: int) -> list[list[
 
 
 def rounds(
-    names: Sequence[str], orthanc: Path, *, memory: Path, disk: Path, count: int, instances: int, say: Any
+    names: Sequence[str], orthanc: Path, *, memory: Path, disk: Path, count: int, instances: int, largest: int, say: Any
 ) -> list[dict[str, Any]]:
-    """Run *count* rounds and return one record per cell, server and round."""
+    """Run *count* rounds and return one record per cell, server and round.
+
+    ``largest``: cells whose connections together need more instances are left out.
+    """
     template = Template(512)
     records: list[dict[str, Any]] = []
     for number in range(count):
         order = list(names) if number % 2 == 0 else list(reversed(names))
-        cells = [(batch, connections) for batch in BATCHES for connections in CONNECTIONS]
+        cells = [(batch, at) for batch in BATCHES for at in CONNECTIONS if batch * at <= largest]
         for medium, base, chosen in (("tmpfs", memory, cells), ("disk", disk, list(DISK_CELLS))):
             servers: list[Server] = []
             try:

@@ -50,7 +50,7 @@ def goals(size: int) -> list[Goal]:
         Goal("STOW instances/s, tmpfs, geomean of 9", "stow", rate, 2, 3, high, _medium("tmpfs")),
         Goal("STOW instances/s, disk, batch 1 c16", "stow", rate, 1.5, 3, high, _medium("disk", "1x16")),
         Goal("STOW instances/s, disk, batch 1 c1", "stow", rate, 1, 1.2, high, _medium("disk", "1x1")),
-        Goal("peak RSS after the 9 cells (100x16 last)", "memory", _field("bytes"), 0.5, 0.25),
+        Goal("peak RSS after the cells, 100x16 last", "memory", _field("bytes"), 0.5, 0.25),
         Goal("small-instance fill, instances/s", "fill", rate, 3, 5, high),
         Goal(f"QIDO PatientID p50, {at}", "qido PatientID", p50, 1 / 3, 1 / 8, only=_cell(at)),
         Goal(f"QIDO PatientID CPU, {at}", "qido PatientID", cpu, 1 / 3, 1 / 8, only=_cell(at)),
