@@ -92,21 +92,24 @@ def test_a_worker_that_cannot_start_is_told():
 
 @pytest.mark.slow
 @pytest.mark.server("ray")
-def test_ray_says_when_there_is_no_room(monkeypatch):
+def test_ray_says_when_there_is_no_room():
     import ray
 
     from wetread.adapters.taskpool.ray import RayPool
 
-    ray.init(
-        num_cpus=1,
-        include_dashboard=False,
-        object_store_memory=80 << 20,
-        log_to_driver=False,
-        _node_ip_address="127.0.0.1",
-    )
+    own = not ray.is_initialized()  # else the cluster of the fixture, whose two CPUs are taken
+    if own:
+        ray.init(
+            num_cpus=1,
+            include_dashboard=False,
+            object_store_memory=80 << 20,
+            log_to_driver=False,
+            _node_ip_address="127.0.0.1",
+        )
     try:
         pool = RayPool(setup_of(), 4, reserve_seconds=1.0)
         with pytest.raises(Unavailable, match="4 processors wanted"):
             pool.start()
     finally:
-        ray.shutdown()
+        if own:
+            ray.shutdown()

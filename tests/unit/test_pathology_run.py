@@ -285,3 +285,31 @@ def test_golden_tiles_keep_their_scores(options):
     assert np.abs(out["embedding"] - golden["embedding"]).max() < options.model.manifest.model.tolerance
     with pytest.raises(ComputationFailed):
         OnnxRuntimeClient([options.model.network]).infer("he-tile", {"image": golden["image"].astype(np.float32)})
+
+
+@pytest.mark.slow
+@pytest.mark.server("ray")
+def test_ray_gives_the_rows_of_a_loop(tmp_path, options):
+    path = written(tmp_path, spec=bigger())
+    run(path, tmp_path / "loop", options)
+    run(path, tmp_path / "ray", options, "ray")
+    assert table(tmp_path / "ray").equals(table(tmp_path / "loop"))
+
+
+def test_importing_the_service_loads_no_heavy_package():
+    import subprocess
+    import sys
+
+    code = (
+        "import sys, wetread.pathology.job, wetread.pathology.convert, wetread.commands.pathology_app;"
+        "print(sorted({'ray', 'torch', 'openslide', 'simplejpeg', 'pyarrow', 'obstore'} & set(sys.modules)))"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=_paths())
+    assert told.stdout.strip() == "[]"
+
+
+def _paths():
+    import os
+    import sys
+
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}

@@ -71,6 +71,7 @@ def run_info(slide: str, *, as_json: bool) -> int:
                 "reader_reason": chosen.reason,
                 "compared_regions": chosen.verdict.compared,
                 "mpp": pyramid.mpp,
+                "scanner": dict(pyramid.properties),
                 "levels": [
                     {"width": v.width, "height": v.height, "tile": [v.tile_width, v.tile_height], "codec": v.codec}
                     for v in pyramid.levels

@@ -15,7 +15,7 @@ from wetread.core.ports.inference import InferenceClient
 from wetread.pathology import measures
 from wetread.pathology.errors import TileUnreadable
 from wetread.pathology.parts import DONE, FAILED, PartStore, Rows
-from wetread.pathology.slide.slide import Reader, Slide
+from wetread.pathology.slide.slide import Reader
 
 POISON: Final = "the worker died on this tile twice"
 
@@ -47,7 +47,6 @@ class ChunkResult:
     failed: int
     seconds: tuple[float, float, float, float]
     """read (with decoding), infer, measure, write."""
-    cache_hits: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,13 +100,11 @@ class ChunkWorker:
         status = [DONE if ok else FAILED for ok in good]
         self._parts.write(Rows(chunk.first, status, error, columns, embedding, points))
         written = time.perf_counter()
-        hits = self._reader.cache.hits if isinstance(self._reader, Slide) else 0
         return ChunkResult(
             chunk.first,
             int(good.sum()),
             int((~good).sum()),
             (read - began, inferred - read, measured - inferred, written - measured),
-            hits,
         )
 
     def close(self) -> None:

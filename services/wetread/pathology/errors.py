@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from wetread.core.errors import ComputationFailed, Conflict, NotProcessable, Unavailable, WetreadError
+from wetread.core.errors import ComputationFailed, Conflict, NotProcessable, WetreadError
 
 PARTIAL = 3
 REFUSED = 4
@@ -67,11 +67,6 @@ class RunStopped(ComputationFailed):
     """The run ended early and can be resumed: finished parts are kept."""
 
     slug, title = "run-stopped", "The run stopped before its end"
-    exit_code: ClassVar[int] = RESUMABLE
-
-
-class InsufficientResources(Unavailable):
-    slug, title = "insufficient-resources", "Not enough free processors"
     exit_code: ClassVar[int] = RESUMABLE
 
 

@@ -55,11 +55,6 @@ class Slide:
         """Levels, resolution, identity."""
         return self._pyramid
 
-    @property
-    def cache(self) -> TileCache:
-        """The native-tile cache (its counters go into metrics)."""
-        return self._cache
-
     def read_into(self, out: Pixels, level: int, x: int, y: int) -> None:
         """Fill *out*; what lies outside the image is background.
 
@@ -110,13 +105,6 @@ class Slide:
         """Return a native tile as it lies in the slide, completed with its level's tables; empty when left out."""
         raw = self._raw(level, tile)
         return jpeg.whole_stream(raw, self._pyramid.levels[level].prefix) if raw else raw
-
-    def decode_native(self, level: int, tile: int) -> Pixels:
-        """Return one native tile with its padding, uint8[H, W, 3]. Raises TileUnreadable."""
-        at = self._pyramid.levels[level]
-        out = np.empty((at.tile_height, at.tile_width, 3), dtype=np.uint8)
-        self._decode(level, at, tile, out)
-        return out
 
     def header_digest(self) -> str:
         """Return the SHA-256 over the tile tables."""
