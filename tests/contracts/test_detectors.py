@@ -46,6 +46,9 @@ class TestBundled(DetectorContract):
     def objects(cls, folder, tmp_path_factory):
         from wetread.testing.phantoms import demo_studies
 
+        if folder.name == "ffr-ct":
+            return pytest.skip("NOT RUN: a coronary phantom takes a minute; tests/e2e/test_ffrct_chain.py is slow")
+
         detector, scratch = load(read_folder(folder)), tmp_path_factory.mktemp(folder.name)
         for _ in demo_studies(scratch):
             for study in studies_in(scratch):

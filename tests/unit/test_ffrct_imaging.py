@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -139,6 +140,7 @@ def test_resampling_is_linear_interpolation_as_simpleitk_does_it() -> None:
 # --- aorta, contrast, quality --------------------------------------------------------------------------------------
 
 
+@cache
 def chest(blood: float = 400.0, blur_mm: float = 0.3, shift_mm: float = 0.0) -> CtImage:
     """Two lungs, soft tissue, a ventricle below an aorta, and a descending aorta behind, 1 mm voxels."""
     z, y, x = np.meshgrid(np.arange(80.0), np.arange(110.0), np.arange(110.0), indexing="ij", sparse=True)

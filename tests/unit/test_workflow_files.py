@@ -252,7 +252,11 @@ cases:
 
 
 def test_stat_by_source_or_words() -> None:
-    [emergency] = [w for w in load_folder(ROOT / "workflows", DETECTORS)[0] if w.name == "head-ct-emergency"]
+    [emergency] = [
+        w
+        for w in load_folder(ROOT / "workflows", {**DETECTORS, "ffr-ct": detector_info("ffr-ct")})[0]
+        if w.name == "head-ct-emergency"
+    ]
     assert emergency.stat_if is not None
     urgent = emergency.stat_if.evaluate(namespace(head_ct(source=Source(ae="CT_2"), description="x"), now=0.0))
     assert urgent is False
@@ -268,7 +272,11 @@ def test_own_series_are_never_seen() -> None:
 
 
 def test_a_hundred_rules_take_about_a_millisecond(capsys: pytest.CaptureFixture[str]) -> None:
-    [emergency] = [w for w in load_folder(ROOT / "workflows", DETECTORS)[0] if w.name == "head-ct-emergency"]
+    [emergency] = [
+        w
+        for w in load_folder(ROOT / "workflows", {**DETECTORS, "ffr-ct": detector_info("ffr-ct")})[0]
+        if w.name == "head-ct-emergency"
+    ]
     study = head_ct(body_part="CHEST")
     several = StudyFacts("default", "1", study.series * 4)
     best = float("inf")
