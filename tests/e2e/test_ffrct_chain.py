@@ -66,4 +66,3 @@ def test_images_that_cannot_be_used_are_refused_by_code(tmp_path: Path, code: st
     assert problem["detail"]
     assert "ffr" not in {key for key in problem if problem[key] is not None}
     assert not (tmp_path / "out").exists()
-
