@@ -34,6 +34,12 @@ REAL: dict[str, Callable[[], bool]] = {
     "postgres": lambda: _is_there("postgres", "binaries"),
     "openslide": lambda: all(_importable(name) for name in ("openslide", "simplejpeg", "pyarrow")),
     "ray": lambda: _importable("ray"),
+    "helm": lambda: all(_importable(name) for name in ("helm_python", "kubernetes_validate")),
+    "crds": lambda: (shared_folder().parent / "crds").is_dir(),  # noqa: PLW0108 - defined below
+    "promtool": lambda: shutil.which("promtool") is not None,
+    "terraform": lambda: shutil.which("terraform") is not None and terraform_plugins().is_dir(),
+    "hadolint": lambda: (lint_tools() / "hadolint").is_file(),  # noqa: PLW0108 - defined below
+    "checkov": lambda: (lint_tools() / "checkov").is_file(),  # noqa: PLW0108 - defined below
 }
 
 
@@ -45,6 +51,16 @@ def shared_folder() -> Path:
 def orthanc_folder() -> Path:
     """Return the folder of ``.ci/install-orthanc`` (``WETREAD_ORTHANC``, default ``.peers/orthanc``)."""
     return Path(os.environ.get("WETREAD_ORTHANC", ROOT / ".peers" / "orthanc"))
+
+
+def terraform_plugins() -> Path:
+    """Return the mirror of Terraform providers (``WETREAD_TF_MIRROR``, default ``/opt/tf-plugins``)."""
+    return Path(os.environ.get("WETREAD_TF_MIRROR", "/opt/tf-plugins"))
+
+
+def lint_tools() -> Path:
+    """Return the programs of ``.ci/install-lint-tools`` (``WETREAD_LINT_TOOLS``, default ``.peers/lint/bin``)."""
+    return Path(os.environ.get("WETREAD_LINT_TOOLS", ROOT / ".peers" / "lint" / "bin"))
 
 
 def _importable(name: str) -> bool:

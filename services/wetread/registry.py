@@ -12,6 +12,7 @@ SERVICES: Final[dict[str, str]] = {
     "orchestration": "wetread.orchestration.service:build",
     "triage": "wetread.triage.service:build",
     "detection": "wetread.detection.service:build",
+    "health": "wetread.bootstrap.health:build",
 }
 
 WEB: Final = ("gateway", "worklist", "ffrct")

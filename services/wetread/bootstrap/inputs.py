@@ -228,6 +228,11 @@ def detection(house: House, build: Build) -> Service:
     return build(house.runner)
 
 
+def health(_house: House, build: Build) -> Service:
+    """Probes and metrics of a process whose other services have no HTTP face (a worker pod)."""
+    return build()
+
+
 def worker_ports() -> Any:
     """Make the ports of a detection process inside that process (named in its ``WorkerSpec``)."""
     from wetread.adapters.codecs.decoder import PydicomFrameDecoder

@@ -1,0 +1,122 @@
+"""Alerts and dashboards: right by promtool, on metrics that exist, with runbooks that exist."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from tests.charts.rendering import CHART, ROOT, kind, of_ci
+
+from wetread.adapters.index.database import SqlDatabase
+from wetread.adapters.telemetry.dimse import DimseMetrics
+from wetread.adapters.telemetry.metrics import Metrics
+
+RULES = [path for path in sorted((CHART / "files" / "rules").glob("*.yaml")) if not path.name.endswith(".test.yaml")]
+DASHBOARDS = sorted((CHART / "files" / "dashboards").glob("*.json"))
+ALERTS = [rule for path in RULES for group in yaml.safe_load(path.read_text())["groups"] for rule in group["rules"]]
+RUNBOOKS = ROOT / "docs" / "operations" / "runbooks"
+OTHERS = {"up", "kubelet_volume_stats_available_bytes", "kubelet_volume_stats_capacity_bytes"}
+"""Metrics of Prometheus itself and of the kubelet."""
+
+
+def registered(folder: Path) -> set[str]:
+    """Return the names of all samples that the program can export."""
+    metrics = Metrics(SqlDatabase(folder / "empty.db"))
+    families = [family for each in DimseMetrics().collectors for family in each.describe()]
+    families += [family for each in list(metrics.registry._collector_to_names) for family in each.describe()]
+    names = set()
+    for family in families:
+        total = {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"]}.get(family.type, [""])
+        names |= {family.name + suffix for suffix in total}
+    return names
+
+
+def used(expression: str) -> set[str]:
+    return set(re.findall(r"\b(?:wetread|kubelet)_[a-z_]+\b|\bup\b", re.sub(r'"[^"]*"', '""', expression)))
+
+
+@pytest.mark.server("promtool")
+def test_rules_fire_when_they_should_and_only_then() -> None:
+    promtool = shutil.which("promtool")
+    assert promtool is not None
+    tests = [path.with_name(path.name.replace(".yaml", ".test.yaml")).name for path in RULES]
+    for arguments in (["check", "rules", *(path.name for path in RULES)], ["test", "rules", *tests]):
+        done = subprocess.run([promtool, *arguments], cwd=RULES[0].parent, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_alert_is_tested_to_fire() -> None:
+    fired = set()
+    for path in RULES:
+        for case in yaml.safe_load(path.with_name(path.name.replace(".yaml", ".test.yaml")).read_text())["tests"]:
+            fired |= {each["alertname"] for each in case["alert_rule_test"] if each["exp_alerts"]}
+    assert fired == {rule["alert"] for rule in ALERTS}
+
+
+@pytest.mark.parametrize("rule", ALERTS, ids=lambda rule: rule["alert"])
+def test_alert_has_metrics_that_exist_and_a_runbook(rule: dict, tmp_path: Path) -> None:
+    names = used(rule["expr"])
+    assert names
+    assert names <= registered(tmp_path) | OTHERS
+    assert rule["labels"]["severity"] in {"critical", "warning"}
+    runbook = RUNBOOKS / rule["annotations"]["runbook_url"].removeprefix("RUNBOOKS/")
+    text = runbook.read_text("utf-8")
+    assert runbook.stem == rule["alert"]
+    assert text.startswith(f"# {rule['alert']}\n")
+    for part in ("**What.**", "**What it means.**", "**What to do.**", "**Done when.**"):
+        assert part in text
+
+
+def test_no_runbook_is_left_over_and_their_links_lead_somewhere() -> None:
+    assert {path.stem for path in RUNBOOKS.glob("*.md")} == {rule["alert"] for rule in ALERTS}
+    for page in (ROOT / "docs" / "operations").rglob("*.md"):
+        for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text("utf-8")):
+            assert (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+@pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)
+def test_dashboard_shows_metrics_that_exist(path: Path, tmp_path: Path) -> None:
+    board = json.loads(path.read_text("utf-8"))
+    expressions = [target["expr"] for panel in board["panels"] for target in panel["targets"]]
+    names = set().union(*(used(each) for each in expressions))
+    assert names
+    assert names <= registered(tmp_path)
+    assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"])
+    assert 'namespace="$namespace"' in expressions[0]
+    assert "Not for diagnosis" in board["description"]
+
+
+def test_dashboards_have_unique_uids_and_show_every_metric_of_the_program(tmp_path: Path) -> None:
+    boards = [json.loads(path.read_text("utf-8")) for path in DASHBOARDS]
+    assert len({board["uid"] for board in boards}) == len(boards)
+    shown = used(" ".join(t["expr"] for board in boards for panel in board["panels"] for t in panel["targets"]))
+    families = {re.sub(r"_(bucket|sum|count)$", "", name) for name in registered(tmp_path)}
+    assert families <= {re.sub(r"_(bucket|sum|count)$", "", name) for name in shown}
+
+
+@pytest.mark.server("helm")
+def test_the_chart_carries_all_rules_and_dashboards() -> None:
+    found = of_ci("ha")
+    (rules,) = kind(found, "PrometheusRule").values()
+    carried = [rule for group in rules["spec"]["groups"] for rule in group["rules"]]
+    assert sorted(rule["alert"] for rule in carried) == sorted(rule["alert"] for rule in ALERTS)
+    assert all(rule["annotations"]["runbook_url"].startswith("https://") for rule in carried)
+    boards = [each for name, each in kind(found, "ConfigMap").items() if "-dashboard-" in name]
+    assert {json.loads(text)["uid"] for each in boards for text in each["data"].values()} == {
+        json.loads(path.read_text())["uid"] for path in DASHBOARDS
+    }
+    assert all(each["metadata"]["labels"]["grafana_dashboard"] == "1" for each in boards)
+
+
+@pytest.mark.server("helm")
+def test_the_scaler_asks_for_queues_that_exist() -> None:
+    from wetread.core.workqueue import LONG_LANES
+
+    (scaled,) = kind(of_ci("ha"), "ScaledObject").values()
+    query = scaled["spec"]["triggers"][0]["metadata"]["query"]
+    assert set(re.findall(r"'(detector[^']*)'", query)) == set(LONG_LANES)
