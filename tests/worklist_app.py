@@ -31,6 +31,7 @@ def ports_of(world: World, stopping: threading.Event | None = None, detectors: A
         clock=world.clock,
         worklist=world.worklist,
         order=world.order,
+        claims=world.claims,
         events=world.events,
         subscriptions=world.subscriptions,
         deliveries=world.deliveries,
@@ -58,6 +59,7 @@ def app_of(world: World, stopping: threading.Event | None = None, detectors: Any
     @app.middleware("http")
     async def authenticate(request: Request, call_next: Any) -> Any:
         request.state.tenant = request.headers.get("x-tenant", TENANT)
+        request.state.client = request.headers.get("x-client", "")
         return await call_next(request)
 
     @app.exception_handler(WetreadError)

@@ -91,6 +91,7 @@ def dimse(house: House, build: Build) -> Service:
 
 def worklist(house: House, build: Build) -> Service:
     """Reading order, provider API, events, pages and UPS-RS."""
+    from wetread.adapters.index.claims import SqlReadingClaims
     from wetread.adapters.index.decisions import SqlDecisions, SqlRuleSets
     from wetread.adapters.index.worklist import SqlWorklist
     from wetread.bootstrap.house import installed_detectors, load_rules
@@ -125,6 +126,7 @@ def worklist(house: House, build: Build) -> Service:
         clock=house.clock,
         worklist=SqlWorklist(),
         order=house.order,
+        claims=SqlReadingClaims(),
         events=house.events,
         subscriptions=house.subscriptions,
         deliveries=house.deliveries,

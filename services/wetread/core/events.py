@@ -26,6 +26,13 @@ class EventType(StrEnum):
     RESULT_SUPERSEDED = "result.superseded"
     FINDING_POSITIVE = "finding.positive"
     FINDING_RETRACTED = "finding.retracted"
+    FINDING_ACKNOWLEDGED = "finding.acknowledged"
+    FINDING_ACCEPTED = "finding.accepted"
+    FINDING_REJECTED = "finding.rejected"
+    FINDING_EDITED = "finding.edited"
+    STUDY_ASSIGNED = "worklist.assigned"
+    STUDY_RELEASED = "worklist.released"
+    STUDY_READ = "worklist.completed"
     PRIORITY_CHANGED = "worklist.priority_changed"
     DELIVERY_DEAD = "delivery.dead"
 

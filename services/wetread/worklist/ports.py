@@ -14,6 +14,7 @@ from wetread.core.ports import (
     Deliveries,
     DetectorInfo,
     EventLog,
+    ReadingClaims,
     ReadingOrder,
     ResultRepository,
     StudyIndex,
@@ -33,6 +34,7 @@ class WorklistPorts:
     clock: Clock
     worklist: Worklist
     order: ReadingOrder
+    claims: ReadingClaims
     events: EventLog
     subscriptions: Subscriptions
     deliveries: Deliveries
@@ -50,3 +52,8 @@ def tenant_of(request: Request) -> str:
     tenant = request.state.tenant
     assert isinstance(tenant, str)
     return tenant
+
+
+def actor_of(request: Request) -> str:
+    """Return the name of the credential; ``local`` on a server without authentication."""
+    return str(getattr(request.state, "client", "")) or "local"

@@ -12,6 +12,7 @@ from wetread.worklist import (
     endpoints,
     event_endpoints,
     pages,
+    reading_endpoints,
     subscription_endpoints,
     task_endpoints,
     timeline,
@@ -32,6 +33,7 @@ def build(ports: WorklistPorts, *, also: Sequence[APIRouter] = ()) -> Service:
     tail = EventTail(latest, ports.stopping)
     router = APIRouter()
     router.include_router(endpoints.router(ports, tail), prefix=API_PREFIX)
+    router.include_router(reading_endpoints.router(ports), prefix=API_PREFIX)
     router.include_router(event_endpoints.router(ports, tail), prefix=API_PREFIX)
     router.include_router(subscription_endpoints.router(ports), prefix=API_PREFIX)
     router.include_router(timeline.router(ports), prefix=API_PREFIX)

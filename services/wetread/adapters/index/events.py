@@ -64,8 +64,12 @@ class SqlEventLog:
         row = connection_of(tx).execute(query).first()
         return None if row is None else _event(row)
 
-    def of_study(self, tx: Transaction, tenant: str, study_uid: str, *, limit: int = 200) -> list[Event]:
+    def of_study(
+        self, tx: Transaction, tenant: str, study_uid: str, *, limit: int = 200, types: Sequence[str] | None = None
+    ) -> list[Event]:
         query = select(events).where(events.c.tenant == tenant, events.c.subject == study_uid)
+        if types:
+            query = query.where(events.c.type.in_([str(name) for name in types]))
         rows = connection_of(tx).execute(query.order_by(events.c.cursor.desc()).limit(limit)).all()
         return [_event(row) for row in reversed(rows)]
 

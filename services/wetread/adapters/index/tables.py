@@ -401,6 +401,25 @@ reading_order = Table(
     Index("reading_order_arrival", "tenant", "state", "arrival", "study_uid"),
 )
 
+reading_claims = Table(  # append-only but for its end: who took which study from the list, and what it passed
+    "reading_claims",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=True),
+    Column("tenant", String, nullable=False),
+    Column("study_uid", String, nullable=False),
+    Column("reader", String, nullable=False),
+    Column("band", String, nullable=False),
+    Column("passed", Boolean, nullable=False),  # time-critical, taken while an overdue study waited
+    Column("claimed_at", Float, nullable=False),
+    Column("lapses_at", Float, nullable=False),
+    Column("ended_at", Float),
+    Column("outcome", String, nullable=False, default=""),  # "", released, read, lapsed
+    Index("reading_claims_order", "tenant", "number"),
+    Index("reading_claims_open", "tenant", "ended_at", "lapses_at"),
+    Index("reading_claims_study", "tenant", "study_uid", "number"),
+    sqlite_autoincrement=True,
+)
+
 events = Table(
     "events",
     metadata,
