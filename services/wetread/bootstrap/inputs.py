@@ -209,8 +209,8 @@ def orchestration(house: House, build: Build) -> Service:
 
 
 def triage(house: House, build: Build) -> Service:
-    """Notification."""
-    return build(house.notifier)
+    """Notification and escalation."""
+    return build(house.notifier, house.escalator)
 
 
 def detection(house: House, build: Build) -> Service:

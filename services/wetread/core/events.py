@@ -27,6 +27,7 @@ class EventType(StrEnum):
     FINDING_POSITIVE = "finding.positive"
     FINDING_RETRACTED = "finding.retracted"
     FINDING_ACKNOWLEDGED = "finding.acknowledged"
+    FINDING_ESCALATED = "finding.escalated"
     FINDING_ACCEPTED = "finding.accepted"
     FINDING_REJECTED = "finding.rejected"
     FINDING_EDITED = "finding.edited"

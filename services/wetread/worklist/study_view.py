@@ -32,6 +32,7 @@ EVENT_WORDS = {
     EventType.FINDING_POSITIVE: "Positive finding",
     EventType.FINDING_RETRACTED: "Finding retracted",
     EventType.FINDING_ACKNOWLEDGED: "Finding acknowledged",
+    EventType.FINDING_ESCALATED: "Nobody acknowledged: escalated",
     EventType.FINDING_ACCEPTED: "Finding accepted",
     EventType.FINDING_REJECTED: "Finding rejected",
     EventType.FINDING_EDITED: "Finding edited",

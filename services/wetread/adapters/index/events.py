@@ -73,6 +73,10 @@ class SqlEventLog:
         rows = connection_of(tx).execute(query.order_by(events.c.cursor.desc()).limit(limit)).all()
         return [_event(row) for row in reversed(rows)]
 
+    def told(self, tx: Transaction, types: Sequence[str], *, since: float) -> list[Event]:
+        query = select(events).where(events.c.type.in_([str(name) for name in types]), events.c.time >= since)
+        return [_event(row) for row in connection_of(tx).execute(query.order_by(events.c.cursor))]
+
     def latest(self, tx: Transaction) -> int:
         value = connection_of(tx).execute(select(func.max(events.c.cursor))).scalar()
         return int(value or 0)

@@ -433,6 +433,7 @@ events = Table(
     Column("stamps_json", Text, nullable=False, default="{}"),
     UniqueConstraint("tenant", "id"),
     Index("events_subject", "tenant", "subject"),
+    Index("events_type", "type", "time"),
     # A cursor is never given out twice, even when the newest events are deleted.
     sqlite_autoincrement=True,
 )

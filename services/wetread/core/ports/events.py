@@ -30,6 +30,9 @@ class EventLog(Protocol):
     ) -> list[Event]:
         """Return the latest events of a study (of *types*, None: all), oldest first."""
 
+    def told(self, tx: Transaction, types: Sequence[str], *, since: float) -> list[Event]:
+        """Return the events of *types* of all tenants from *since* (Unix seconds) on, in commit order."""
+
     def latest(self, tx: Transaction) -> int:
         """Return the cursor of the newest event of all tenants; 0 when there is none."""
 

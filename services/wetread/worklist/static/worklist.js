@@ -155,7 +155,7 @@ function schedule() {
 const TYPES = [
   "study.received", "study.changed", "study.stable", "task.queued", "task.started", "task.finished", "task.failed",
   "task.dead", "task.retried", "task.discarded", "task.stalled", "result.ready", "result.superseded", "finding.positive", "finding.retracted",
-  "finding.acknowledged", "finding.accepted", "finding.rejected", "finding.edited",
+  "finding.acknowledged", "finding.escalated", "finding.accepted", "finding.rejected", "finding.edited",
   "worklist.assigned", "worklist.released", "worklist.completed",
   "worklist.priority_changed", "delivery.dead", "reset",
 ];
