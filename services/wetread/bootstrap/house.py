@@ -17,6 +17,7 @@ from sqlalchemy import text
 
 import wetread
 from wetread.adapters.audit.trail import SqlAccessTrail
+from wetread.adapters.index.breakers import SqlBreaker
 from wetread.adapters.index.database import SqlDatabase, connection_of
 from wetread.adapters.index.deliveries import SqlDeliveries
 from wetread.adapters.index.events import SqlEventLog
@@ -31,6 +32,7 @@ from wetread.adapters.notify.webhook import HttpWebhookSender
 from wetread.adapters.workqueue.dbos import DbosWorkQueue, create_queue_schema
 from wetread.bootstrap.channels import house_sink, mail_server
 from wetread.bootstrap.stores import artifact_store, object_store
+from wetread.core.breaker import predicted_share
 from wetread.core.errors import ConfigurationError, StorageFull, Unavailable
 from wetread.core.ports import DetectorInfo
 from wetread.core.service import Service
@@ -127,7 +129,7 @@ class House:
         self.deliveries = SqlDeliveries(self.queue, self.channels.receivers)
         self.subscriptions = SqlSubscriptions(self.deliveries)
         self.events = SqlEventLog(self.deliveries)
-        self.order = SqlReadingOrder(self.events)
+        self.order = SqlReadingOrder(self.events, SqlBreaker(self.events, self._predicted_share))
         self.tasks = SqlTasks()
         self.results = SqlResults(self.clock)
         self.workitems = SqlWorkitems(self.clock)
@@ -208,6 +210,16 @@ class House:
                 public_url=self.settings.public_base_url or f"http://{self.settings.host}:{self.settings.port}",
             )
         )
+
+    @cached_property
+    def _detectors(self) -> Mapping[str, DetectorInfo]:
+        return installed_detectors(self.settings)
+
+    def _predicted_share(self, detector: str) -> float | None:
+        """Return the share of studies that a detector flags at most by its card; None: its card does not say."""
+        info = self._detectors.get(detector)
+        point = None if info is None else info.card.operating_point()
+        return None if point is None else predicted_share(point.sensitivity, point.specificity)
 
     @cached_property
     def escalator(self) -> Escalator:

@@ -34,6 +34,8 @@ class EventType(StrEnum):
     STUDY_ASSIGNED = "worklist.assigned"
     STUDY_RELEASED = "worklist.released"
     STUDY_READ = "worklist.completed"
+    BREAKER_OPENED = "worklist.breaker_opened"
+    BREAKER_CLOSED = "worklist.breaker_closed"
     PRIORITY_CHANGED = "worklist.priority_changed"
     DELIVERY_DEAD = "delivery.dead"
 

@@ -39,6 +39,8 @@ EVENT_WORDS = {
     EventType.STUDY_ASSIGNED: "Taken to be read",
     EventType.STUDY_RELEASED: "Put back on the list",
     EventType.STUDY_READ: "Read",
+    EventType.BREAKER_OPENED: "Flags of the detector no longer move studies",
+    EventType.BREAKER_CLOSED: "Flags of the detector move studies again",
     EventType.PRIORITY_CHANGED: "Priority raised",
     EventType.DELIVERY_DEAD: "Notification could not be delivered",
 }

@@ -216,6 +216,7 @@ tasks = Table(
     Index("tasks_run", "run_id"),
     Index("tasks_workitem", "tenant", "workitem_uid"),
     Index("tasks_state", "tenant", "state"),
+    Index("tasks_detector", "tenant", "detector", "updated_at"),
 )
 
 results = Table(
@@ -418,6 +419,15 @@ reading_claims = Table(  # append-only but for its end: who took which study fro
     Index("reading_claims_open", "tenant", "ended_at", "lapses_at"),
     Index("reading_claims_study", "tenant", "study_uid", "number"),
     sqlite_autoincrement=True,
+)
+
+breakers = Table(  # detectors that flagged more than their cards predict
+    "breakers",
+    metadata,
+    Column("tenant", String, nullable=False),
+    Column("detector", String, nullable=False),
+    Column("opened_at", Float),  # null: closed
+    PrimaryKeyConstraint("tenant", "detector"),
 )
 
 events = Table(

@@ -36,6 +36,18 @@ _QUERIES: Final[tuple[tuple[str, str, tuple[str, ...], str], ...]] = (
         "SELECT priority, count(*) FROM reading_order WHERE state = 'open' GROUP BY 1",
     ),
     (
+        "wetread_breakers_open",
+        "Detectors whose flags do not move the reading order, over all tenants.",
+        ("detector",),
+        "SELECT detector, count(*) FROM breakers WHERE opened_at IS NOT NULL GROUP BY 1",
+    ),
+    (
+        "wetread_readings_open",
+        "Studies in the hands of readers.",
+        (),
+        "SELECT count(*) FROM reading_claims WHERE ended_at IS NULL",
+    ),
+    (
         "wetread_deliveries",
         "Webhook deliveries by state.",
         ("state",),

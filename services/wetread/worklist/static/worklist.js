@@ -157,7 +157,7 @@ const TYPES = [
   "task.dead", "task.retried", "task.discarded", "task.stalled", "result.ready", "result.superseded", "finding.positive", "finding.retracted",
   "finding.acknowledged", "finding.escalated", "finding.accepted", "finding.rejected", "finding.edited",
   "worklist.assigned", "worklist.released", "worklist.completed",
-  "worklist.priority_changed", "delivery.dead", "reset",
+  "worklist.breaker_opened", "worklist.breaker_closed", "worklist.priority_changed", "delivery.dead", "reset",
 ];
 
 function follow() {
