@@ -119,6 +119,8 @@ OWN: dict[str, Case] = {
     "POST /dicom-web/studies": Case(body=stow, headers=stow_headers()),
     "POST /dicom-web/workitems": Case(201, query="workitem={workitem}", body=[request_dataset()]),
     "POST /api/v1/subscriptions": Case(201, body={"url": "http://127.0.0.1:9/x"}),
+    "GET /api/v1/reports/sla": Case(query="by=site,modality,class,finding"),
+    "GET /api/v1/usage": Case(),
     "POST /api/v1/events:re-notify": Case(202, body={"from": 10**9}),
     "POST /api/v1/ffr": Case(body={"tree": tree()}),
     "POST /api/v1/ffr:batch": Case(body={"items": [{"tree": tree()}]}),

@@ -60,7 +60,7 @@ def api(world: World) -> InProcess:
     ports = WorklistPorts(
         database=world.database, clock=world.clock, worklist=None, order=None, claims=None, events=Stories(world),
         subscriptions=None, deliveries=None, tasks=world.ports.tasks, results=world.ports.results,
-        studies=world.studies, work=world.queue, webhooks=None, detectors=dict, stopping=None,
+        studies=world.studies, work=world.queue, webhooks=None, reports=None, detectors=dict, stopping=None,
     )  # type: ignore[arg-type]  # fmt: skip
     app = FastAPI()
 

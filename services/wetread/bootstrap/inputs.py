@@ -93,6 +93,7 @@ def worklist(house: House, build: Build) -> Service:
     """Reading order, provider API, events, pages and UPS-RS."""
     from wetread.adapters.index.claims import SqlReadingClaims
     from wetread.adapters.index.decisions import SqlDecisions, SqlRuleSets
+    from wetread.adapters.index.reports import SqlReports
     from wetread.adapters.index.worklist import SqlWorklist
     from wetread.bootstrap.house import installed_detectors, load_rules
     from wetread.orchestration.endpoints import router as operations
@@ -135,6 +136,7 @@ def worklist(house: House, build: Build) -> Service:
         studies=house.archive,
         work=house.queue,
         webhooks=house.webhooks,
+        reports=SqlReports(),
         detectors=lambda: detectors,
         stopping=house.stopping,
     )

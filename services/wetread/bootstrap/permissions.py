@@ -56,6 +56,8 @@ _WORKLIST_READ: Final = (
     "/api/v1/detectors",
     "/api/v1/events",
     "/api/v1/events/stream",
+    "/api/v1/reports/sla",
+    "/api/v1/usage",
     "/api/v1/tasks",
     "/api/v1/tasks/{study_uid}/{detector}",
 )

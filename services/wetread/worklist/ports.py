@@ -24,6 +24,7 @@ from wetread.core.ports import (
     Worklist,
     WorkQueue,
 )
+from wetread.core.ports.reports import ReportSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,7 @@ class WorklistPorts:
     studies: StudyIndex
     work: WorkQueue
     webhooks: WebhookSender
+    reports: ReportSource
     detectors: Callable[[], Mapping[str, DetectorInfo]]
     stopping: threading.Event
 

@@ -13,6 +13,7 @@ from wetread.worklist import (
     event_endpoints,
     pages,
     reading_endpoints,
+    report_endpoints,
     subscription_endpoints,
     task_endpoints,
     timeline,
@@ -34,6 +35,7 @@ def build(ports: WorklistPorts, *, also: Sequence[APIRouter] = ()) -> Service:
     router = APIRouter()
     router.include_router(endpoints.router(ports, tail), prefix=API_PREFIX)
     router.include_router(reading_endpoints.router(ports), prefix=API_PREFIX)
+    router.include_router(report_endpoints.router(ports.database, ports.clock, ports.reports), prefix=API_PREFIX)
     router.include_router(event_endpoints.router(ports, tail), prefix=API_PREFIX)
     router.include_router(subscription_endpoints.router(ports), prefix=API_PREFIX)
     router.include_router(timeline.router(ports), prefix=API_PREFIX)
