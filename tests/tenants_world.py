@@ -75,6 +75,7 @@ class Ids:
             "frames": "1",
             "path": BULK,
             "detector": "ich",
+            "finding_id": f"f-{self.study}",
             "aet": AE,
             "name": "worklist.css",
         }
@@ -129,7 +130,7 @@ class Hospital:
         house, now = self._house, time.time()
         code = Code(value="1386000", scheme="SCT", meaning=ids.marker)
         key = KeyImage(sop_instance_uid=ids.instance, plane=0)
-        found = Finding(finding_id=f"f-{ids.marker}", tracking_uid=fresh(), code=code, state="positive", key_image=key)
+        found = Finding(finding_id=f"f-{ids.study}", tracking_uid=fresh(), code=code, state="positive", key_image=key)
         run = Run(
             result_key=f"{self.tenant}/{ids.study}/ich", tenant=self.tenant, study_uid=ids.study, series_uid=ids.series,
             detector="ich", version="1.0.0", title="ICH", model_digest="ab" * 32, params_digest="", input_digest="",

@@ -18,6 +18,7 @@ from fastapi.responses import JSONResponse
 from PIL import Image
 from tests.worklist_world import TENANT, World
 
+from wetread.adapters.index.reports import SqlReports
 from wetread.adapters.notify.addresses import LOOPBACK, AddressPolicy
 from wetread.adapters.notify.webhook import HttpWebhookSender
 from wetread.core.errors import WetreadError
@@ -31,6 +32,7 @@ def ports_of(world: World, stopping: threading.Event | None = None, detectors: A
         clock=world.clock,
         worklist=world.worklist,
         order=world.order,
+        claims=world.claims,
         events=world.events,
         subscriptions=world.subscriptions,
         deliveries=world.deliveries,
@@ -39,6 +41,7 @@ def ports_of(world: World, stopping: threading.Event | None = None, detectors: A
         studies=world.studies,  # type: ignore[arg-type]  # the page reads summaries only
         work=world.work,
         webhooks=HttpWebhookSender(world.clock, AddressPolicy(LOOPBACK), user_agent="wetread-test"),
+        reports=SqlReports(),
         detectors=detectors,
         stopping=stopping or threading.Event(),
     )
@@ -58,6 +61,7 @@ def app_of(world: World, stopping: threading.Event | None = None, detectors: Any
     @app.middleware("http")
     async def authenticate(request: Request, call_next: Any) -> Any:
         request.state.tenant = request.headers.get("x-tenant", TENANT)
+        request.state.client = request.headers.get("x-client", "")
         return await call_next(request)
 
     @app.exception_handler(WetreadError)

@@ -12,6 +12,7 @@ import orjson
 from sqlalchemy import insert
 from tests.databases import database_at
 
+from wetread.adapters.index.claims import SqlReadingClaims
 from wetread.adapters.index.database import SqlDatabase
 from wetread.adapters.index.deliveries import SqlDeliveries
 from wetread.adapters.index.events import SqlEventLog
@@ -137,6 +138,7 @@ class World:
         self.order = SqlReadingOrder(self.events)
         self.subscriptions = SqlSubscriptions(self.deliveries)
         self.worklist = SqlWorklist()
+        self.claims = SqlReadingClaims()
 
     @classmethod
     def at(cls, folder: Path) -> World:

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any, Final, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AliasChoices, Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from wetread.core.channels import sink_url
 
 _ORIGIN: Final = re.compile(r"https?://(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
 """A web origin in the form that browsers send: lower case, no path, no default port (RFC 6454 6.2)."""
@@ -32,7 +34,7 @@ def is_loopback(host: str) -> bool:
 class Settings(BaseSettings):
     """Settings of one process. Times in seconds, sizes in bytes."""
 
-    model_config = SettingsConfigDict(env_prefix="WETREAD_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="WETREAD_", frozen=True, extra="ignore", populate_by_name=True)
 
     data: Path = Field(default=Path("wetread-data"), description="Folder of the embedded profile: database, segments.")
     database_url: str | None = Field(
@@ -107,6 +109,22 @@ class Settings(BaseSettings):
         default=None,
         description="Allow webhooks to loopback and private addresses. Unset: only when bound to loopback.",
     )
+    event_sink: str | None = Field(
+        default=None,
+        validation_alias=AliasChoices("WETREAD_EVENT_SINK", "K_SINK"),
+        description="URL that gets every event as CloudEvents 1.0 over HTTP. K_SINK (Knative) says the same.",
+    )
+    event_sink_mode: Literal["structured", "binary"] = Field(
+        default="structured", description="Content mode of the CloudEvents for the sink."
+    )
+    smtp_host: str | None = Field(default=None, description="Mail server of mail channels. Unset: no mail is sent.")
+    smtp_port: int = Field(default=587, ge=1, le=65535, description="Port of the mail server.")
+    smtp_security: Literal["starttls", "tls", "none"] = Field(
+        default="starttls", description="Encryption towards the mail server; it never falls back to plain text."
+    )
+    smtp_user: str = Field(default="", description="User at the mail server; empty: none.")
+    smtp_password_file: Path | None = Field(default=None, description="File with the password at the mail server.")
+    smtp_from: str = Field(default="wetread@localhost", description="Sender address of mails.")
     max_part_bytes: int = Field(default=16 * 2**30, description="Largest single STOW part.")
     max_request_bytes: int = Field(default=64 * 2**30, description="Largest STOW request.")
     dimse_port: int | None = Field(
@@ -139,6 +157,11 @@ class Settings(BaseSettings):
         default="cross-origin", description="Which sites may embed answers (viewer pages under COEP need it)."
     )
     log_level: str = Field(default="info", description="Log level of the JSON log on standard error.")
+
+    @field_validator("event_sink")
+    @classmethod
+    def _sink(cls, value: str | None) -> str | None:
+        return None if value is None else sink_url(value)
 
     @field_validator("cors_origins")
     @classmethod

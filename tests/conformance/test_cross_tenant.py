@@ -31,6 +31,7 @@ SERIES = STUDY + "/series/{series}"
 INSTANCE = SERIES + "/instances/{instance}"
 FRAMES = INSTANCE + "/frames/{frames}"
 WORKITEM = "/dicom-web/workitems/{uid}"
+FINDING = "/api/v1/studies/{study_uid}/findings/{finding_id}"
 TASK = "/api/v1/tasks/{study_uid}/{detector}"
 HOOK = "/api/v1/subscriptions/{subscription_id}"
 CLAIM = "1.2.3.4.5.6"
@@ -65,7 +66,12 @@ NAMED: dict[str, Case] = {
     f"POST {STUDY}": Case(409, body=stow, headers=stow_headers()),
     **{f"DELETE {path}": Case(204) for path in (INSTANCE, SERIES, STUDY)},
     "POST /api/v1/worklist/{study_uid}:raise": Case(body=RAISE, shows=True),
+    **{f"POST /api/v1/worklist/{{study_uid}}:{verb}": Case(shows=True) for verb in ("assign", "complete")},
+    "POST /api/v1/worklist/{study_uid}:release": Case(409),
     "GET /api/v1/studies/{study_uid}/findings": Case(shows=True),
+    **{f"POST {FINDING}:{verb}": Case() for verb in ("acknowledge", "accept")},
+    f"POST {FINDING}:reject": Case(body={"reason": "x"}),
+    f"POST {FINDING}:edit": Case(body={"reason": "x", "comment": "y"}),
     "GET /api/v1/studies/{study_uid}/timeline": Case(shows=True),
     "POST /api/v1/studies/{study_uid}/manifest": Case(202, body={"instances": 1}),
     "GET /api/v1/tasks/{study_uid}/{detector}": Case(shows=True),
@@ -113,6 +119,8 @@ OWN: dict[str, Case] = {
     "POST /dicom-web/studies": Case(body=stow, headers=stow_headers()),
     "POST /dicom-web/workitems": Case(201, query="workitem={workitem}", body=[request_dataset()]),
     "POST /api/v1/subscriptions": Case(201, body={"url": "http://127.0.0.1:9/x"}),
+    "GET /api/v1/reports/sla": Case(query="by=site,modality,class,finding"),
+    "GET /api/v1/usage": Case(),
     "POST /api/v1/events:re-notify": Case(202, body={"from": 10**9}),
     "POST /api/v1/simulations": Case(body={"studies": 100, "policies": ["fifo"]}),
     "POST /api/v1/ffr": Case(body={"tree": tree()}),

@@ -17,6 +17,7 @@ from wetread.core.events import EventType
 from wetread.core.ports import Delivery, DeliveryState, Subscription
 from wetread.core.ruo import RUO_STATEMENT
 from wetread.core.webhook_signature import generate_secret
+from wetread.triage.channels import ChannelDirectory
 from wetread.triage.delivery import LOST_AFTER_SECONDS, Notifier, Ports
 from wetread.triage.retry_schedule import RETRY_SECONDS
 
@@ -66,6 +67,9 @@ def notifier(world: World, receiver: Receiver) -> Notifier:
             subscriptions=world.subscriptions,
             studies=world.studies,  # type: ignore[arg-type]  # summaries only
             webhooks=receiver,
+            channels=ChannelDirectory(lambda _tenant: {}),
+            sink=receiver,  # type: ignore[arg-type]  # no channel leads to it
+            mailer=None,
             public_url="http://reading.example/",
         )
     )

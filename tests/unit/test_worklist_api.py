@@ -37,6 +37,7 @@ def test_the_worklist_has_the_fields_of_the_contract(world: World, api: InProces
     (item,) = body["items"]
     assert item.keys() == {
         "study_uid", "patient_id", "modality", "description", "received_at", "due_at", "priority", "reasons", "ai",
+            "band", "reading",
     }  # fmt: skip
     assert (item["study_uid"], item["patient_id"], item["modality"], item["priority"]) == (
         "1.2.3",

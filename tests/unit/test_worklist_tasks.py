@@ -58,9 +58,9 @@ def world(tmp_path: Path) -> Iterator[World]:
 def api(world: World) -> InProcess:
     """The routes over the orchestration's world: what they queue is run by the real evaluation."""
     ports = WorklistPorts(
-        database=world.database, clock=world.clock, worklist=None, order=None, events=Stories(world),
+        database=world.database, clock=world.clock, worklist=None, order=None, claims=None, events=Stories(world),
         subscriptions=None, deliveries=None, tasks=world.ports.tasks, results=world.ports.results,
-        studies=world.studies, work=world.queue, webhooks=None, detectors=dict, stopping=None,
+        studies=world.studies, work=world.queue, webhooks=None, reports=None, detectors=dict, stopping=None,
     )  # type: ignore[arg-type]  # fmt: skip
     app = FastAPI()
 

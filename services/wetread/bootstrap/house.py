@@ -17,6 +17,7 @@ from sqlalchemy import text
 
 import wetread
 from wetread.adapters.audit.trail import SqlAccessTrail
+from wetread.adapters.index.breakers import SqlBreaker
 from wetread.adapters.index.database import SqlDatabase, connection_of
 from wetread.adapters.index.deliveries import SqlDeliveries
 from wetread.adapters.index.events import SqlEventLog
@@ -29,12 +30,15 @@ from wetread.adapters.index.workitems import SqlWorkitems
 from wetread.adapters.notify.addresses import AddressPolicy
 from wetread.adapters.notify.webhook import HttpWebhookSender
 from wetread.adapters.workqueue.dbos import DbosWorkQueue, create_queue_schema
+from wetread.bootstrap.channels import house_sink, mail_server
 from wetread.bootstrap.stores import artifact_store, object_store
+from wetread.core.breaker import predicted_share
 from wetread.core.errors import ConfigurationError, StorageFull, Unavailable
 from wetread.core.ports import DetectorInfo
 from wetread.core.service import Service
 from wetread.registry import DIMSE, EXTRAS, SERVICES, WORKER
 from wetread.settings import Settings
+from wetread.triage.channels import ChannelDirectory
 
 if TYPE_CHECKING:
     from prometheus_client.registry import Collector
@@ -47,6 +51,7 @@ if TYPE_CHECKING:
     from wetread.gateway.ingest import GroupIngest
     from wetread.orchestration.ports import Rules
     from wetread.triage.delivery import Notifier
+    from wetread.triage.escalation import Escalator
 
 _PRIVATE_NETWORKS: Final = ("127.0.0.0/8", "::1/128", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")
 _MINIMUM_FREE_BYTES: Final = 256 << 20
@@ -120,10 +125,11 @@ class House:
         self.archive = SqlArchive()
         self.objects = object_store(settings, shard)
         self.artifacts = artifact_store(settings)
-        self.deliveries = SqlDeliveries(self.queue)
+        self.channels = ChannelDirectory(lambda tenant: self.tenants.policy(tenant).channels, house_sink(settings))
+        self.deliveries = SqlDeliveries(self.queue, self.channels.receivers)
         self.subscriptions = SqlSubscriptions(self.deliveries)
         self.events = SqlEventLog(self.deliveries)
-        self.order = SqlReadingOrder(self.events)
+        self.order = SqlReadingOrder(self.events, SqlBreaker(self.events, self._predicted_share))
         self.tasks = SqlTasks()
         self.results = SqlResults(self.clock)
         self.workitems = SqlWorkitems(self.clock)
@@ -180,8 +186,15 @@ class House:
     @cached_property
     def notifier(self) -> Notifier:
         """Delivers events to subscribers."""
+        from wetread.adapters.notify.mail import SmtpMailer
+        from wetread.adapters.notify.sink import CloudEventsSink
         from wetread.triage.delivery import Notifier, Ports
 
+        # Channels are written down by the operator, not by a tenant's user: they may lead to private addresses.
+        inside = HttpWebhookSender(
+            self.clock, AddressPolicy(_PRIVATE_NETWORKS), user_agent=f"wetread/{wetread.__version__}"
+        )
+        server = mail_server(self.settings)
         return Notifier(
             Ports(
                 database=self.database,
@@ -191,8 +204,30 @@ class House:
                 subscriptions=self.subscriptions,
                 studies=self.archive,
                 webhooks=self.webhooks,
+                channels=self.channels,
+                sink=CloudEventsSink(inside),
+                mailer=None if server is None else SmtpMailer(server),
                 public_url=self.settings.public_base_url or f"http://{self.settings.host}:{self.settings.port}",
             )
+        )
+
+    @cached_property
+    def _detectors(self) -> Mapping[str, DetectorInfo]:
+        return installed_detectors(self.settings)
+
+    def _predicted_share(self, detector: str) -> float | None:
+        """Return the share of studies that a detector flags at most by its card; None: its card does not say."""
+        info = self._detectors.get(detector)
+        point = None if info is None else info.card.operating_point()
+        return None if point is None else predicted_share(point.sensitivity, point.specificity)
+
+    @cached_property
+    def escalator(self) -> Escalator:
+        """Takes unacknowledged time-critical findings to the next channel."""
+        from wetread.triage.escalation import Escalator
+
+        return Escalator(
+            self.database, self.clock, self.events, self.order, lambda tenant: self.tenants.policy(tenant).escalation
         )
 
     def prepare(self) -> None:

@@ -91,7 +91,9 @@ def dimse(house: House, build: Build) -> Service:
 
 def worklist(house: House, build: Build) -> Service:
     """Reading order, provider API, events, pages and UPS-RS."""
+    from wetread.adapters.index.claims import SqlReadingClaims
     from wetread.adapters.index.decisions import SqlDecisions, SqlRuleSets
+    from wetread.adapters.index.reports import SqlReports
     from wetread.adapters.index.worklist import SqlWorklist
     from wetread.bootstrap.house import installed_detectors, load_rules
     from wetread.orchestration.endpoints import router as operations
@@ -125,6 +127,7 @@ def worklist(house: House, build: Build) -> Service:
         clock=house.clock,
         worklist=SqlWorklist(),
         order=house.order,
+        claims=SqlReadingClaims(),
         events=house.events,
         subscriptions=house.subscriptions,
         deliveries=house.deliveries,
@@ -133,6 +136,7 @@ def worklist(house: House, build: Build) -> Service:
         studies=house.archive,
         work=house.queue,
         webhooks=house.webhooks,
+        reports=SqlReports(),
         detectors=lambda: detectors,
         stopping=house.stopping,
     )
@@ -219,8 +223,8 @@ def orchestration(house: House, build: Build) -> Service:
 
 
 def triage(house: House, build: Build) -> Service:
-    """Notification."""
-    return build(house.notifier)
+    """Notification and escalation."""
+    return build(house.notifier, house.escalator)
 
 
 def detection(house: House, build: Build) -> Service:

@@ -56,10 +56,13 @@ _WORKLIST_READ: Final = (
     "/api/v1/detectors",
     "/api/v1/events",
     "/api/v1/events/stream",
+    "/api/v1/reports/sla",
+    "/api/v1/usage",
     "/api/v1/tasks",
     "/api/v1/tasks/{study_uid}/{detector}",
 )
 _SUBSCRIPTION: Final = "/api/v1/subscriptions/{subscription_id}"
+_FINDING: Final = "/api/v1/studies/{study_uid}/findings/{finding_id}"
 _TASK: Final = "/api/v1/tasks/{study_uid}/{detector}"
 _WORKITEM: Final = "/dicom-web/workitems/{uid}"
 
@@ -80,7 +83,11 @@ PERMISSIONS: Final[Mapping[str, Needs]] = {
     f"POST {_STUDY}": Scope.DICOM_WRITE,
     **{f"DELETE {path}": Scope.DICOM_DELETE for path in (_STUDY, _SERIES, _INSTANCE)},
     **{f"GET {path}": Scope.WORKLIST_READ for path in _WORKLIST_READ},
-    "POST /api/v1/worklist/{study_uid}:raise": Scope.WORKLIST_WRITE,
+    **{
+        f"POST /api/v1/worklist/{{study_uid}}:{verb}": Scope.WORKLIST_WRITE
+        for verb in ("raise", "assign", "release", "complete")
+    },
+    **{f"POST {_FINDING}:{verb}": Scope.WORKLIST_WRITE for verb in ("acknowledge", "accept", "reject", "edit")},
     "POST /api/v1/studies/{study_uid}/manifest": Scope.WORKLIST_WRITE,
     "POST /api/v1/studies/{study_uid}:re-evaluate": Scope.WORKLIST_WRITE,
     **{f"POST {_TASK}:{verb}": Scope.WORKLIST_WRITE for verb in ("retry", "cancel", "discard", "rerun", "re-encode")},

@@ -38,6 +38,9 @@ NOTIFIED_KEYS: Final = frozenset(
         "source",
         "state",
         "version",
+        "alarm",
+        "step",
+        "waited_s",
     }
 )
 """Keys of event data that may leave in a notification. Free text is not among them: people write names into it."""

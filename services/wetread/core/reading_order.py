@@ -7,7 +7,7 @@ one, and an AI flag alone never passes a study that arrived ``bound_seconds`` ea
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -24,6 +24,8 @@ class Band(StrEnum):
     """Time-critical by an AI finding alone."""
     OVERDUE = "overdue"
     NORMAL = "normal"
+    ASSIGNED = "assigned"
+    """A reader has taken it: listed behind everything that still waits for one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,8 @@ class Guard:
     """An AI flag alone never passes a study that arrived this much earlier."""
     overdue_seconds: float = 60 * 60
     """A study is overdue after this, or after its class target, whichever is shorter."""
+    claim_seconds: float = 60 * 60
+    """A study that a reader took and neither finished nor took again is back in its place after this."""
 
     def overdue_after(self, priority: Priority) -> float:
         """Return the waiting time after which a study of this class is overdue (seconds)."""
@@ -71,8 +75,10 @@ def sequence(
         elif critical is not None:
             # Only what passes an overdue study counts against the share.
             band, taken = critical, taken + 1 if overdue else 0
-        else:
+        elif queues[Band.NORMAL]:
             band, taken = Band.NORMAL, 0
+        else:
+            band = Band.ASSIGNED
         yield band, queues[band].pop(), taken
 
 
@@ -90,3 +96,22 @@ def band_of(priority: Priority, firm_priority: Priority, waited_seconds: float, 
     if priority is Priority.STAT:
         return Band.FIRM if firm_priority is Priority.STAT else Band.FLAGGED
     return Band.OVERDUE if waited_seconds >= guard.overdue_after(priority) else Band.NORMAL
+
+
+def passes_overdue(band: Band, *, overdue_waits: bool) -> bool:
+    """Return whether taking a study of this band counts against the share: time-critical while an overdue one waits."""
+    return overdue_waits and band in {Band.FIRM, Band.FLAGGED}
+
+
+def taken_since_overdue(passed: Iterable[bool]) -> int:
+    """Return the guard's counter from what readers took, newest first: those in a row that passed an overdue study.
+
+    The counter has to come from claims: a list computed afresh as T, T, O, T, T, O never serves O, because readers
+    take its top and T refills.
+    """
+    count = 0
+    for one in passed:
+        if not one:
+            break
+        count += 1
+    return count

@@ -8,10 +8,12 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from wetread.core.access import is_tenant
+from wetread.core.channels import Channel, Escalation
 from wetread.core.errors import ConfigurationError
 
 DuplicatePolicy = Literal["reject", "keep_first"]
 
+ChannelName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 Count = Annotated[int, Field(ge=1)]
 
 
@@ -34,6 +36,10 @@ class TenantPolicy(BaseModel):
     storage_instances: Count | None = None
     duplicates: DuplicatePolicy | None = None
     """For an instance whose UID is stored with other content; None: as the deployment says."""
+    channels: dict[ChannelName, Channel] = {}
+    """Ways to reach people, by the names that workflows ``notify`` and escalations use."""
+    escalation: Escalation | None = None
+    """Who is told when nobody acknowledges a time-critical finding; None: nobody."""
 
 
 class TenantFile(BaseModel):
@@ -56,9 +62,14 @@ class Tenants:
             raise ConfigurationError(msg)
         self._default = file.default
         self._named: Mapping[str, TenantPolicy] = {
-            name: file.default.model_copy(update=policy.model_dump(exclude_unset=True))
+            name: file.default.model_copy(update={key: getattr(policy, key) for key in policy.model_fields_set})
             for name, policy in file.tenants.items()
         }
+        for policy in (self._default, *self._named.values()):
+            for step in policy.escalation.steps if policy.escalation else ():
+                if step.channel not in policy.channels:
+                    msg = f"an escalation names a channel that does not exist: {step.channel!r}"
+                    raise ConfigurationError(msg)
 
     def policy(self, tenant: str) -> TenantPolicy:
         """Return what holds for *tenant*."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final, Protocol
 
 import orjson
 
+from wetread.core.channels import CHANNEL_PREFIX, Channel, SinkMode
 from wetread.core.cloudevents import CONTENT_TYPE, notification
-from wetread.core.errors import Gone, NotFound, Unavailable, WetreadError
+from wetread.core.errors import ComputationFailed, Gone, NotFound, Unavailable, WetreadError
 from wetread.core.events import Event, EventType
 from wetread.core.identifiers import digest, log_ref
 from wetread.core.ports import (
@@ -25,6 +27,7 @@ from wetread.core.ports import (
     Transaction,
     WebhookSender,
 )
+from wetread.triage.channels import ChannelDirectory
 from wetread.triage.retry_schedule import retry_wait
 
 log = logging.getLogger(__name__)
@@ -33,6 +36,20 @@ LOST_AFTER_SECONDS: Final = 120.0
 """A delivery this long past its time has lost its workflow (killed once too often, cancelled): it is queued again."""
 
 _SWEEP_LIMIT: Final = 500
+
+
+class EventSink(Protocol):
+    """A receiver of CloudEvents over HTTP. Raises as ``WebhookSender.send``."""
+
+    def send(self, url: str, mode: SinkMode, event: Mapping[str, Any]) -> int:
+        """Deliver one event and return the HTTP status (2xx)."""
+
+
+class Mailer(Protocol):
+    """Raises Unavailable for what may be retried, ComputationFailed otherwise."""
+
+    def send(self, addresses: Sequence[str], event: Mapping[str, Any]) -> None:
+        """Send one notification as one mail."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +63,9 @@ class Ports:
     subscriptions: Subscriptions
     studies: StudyIndex
     webhooks: WebhookSender
+    channels: ChannelDirectory
+    sink: EventSink
+    mailer: Mailer | None
     public_url: str
 
 
@@ -53,8 +73,8 @@ class Ports:
 class _Prepared:
     delivery: Delivery
     event: Event
-    subscription: Subscription
-    body: bytes
+    receiver: Subscription | Channel
+    content: Mapping[str, Any]
 
 
 class Notifier:
@@ -73,13 +93,12 @@ class Notifier:
         prepared = self._prepare(tenant, event_id, subscription_id)
         if prepared is None:
             return "done"
-        subscription = prepared.subscription
         try:
-            self._ports.webhooks.send(
-                subscription.url, subscription.secrets, event_id, prepared.body, {"content-type": CONTENT_TYPE}
-            )
-        except Gone:
-            return self._unsubscribe(prepared)
+            self._send(prepared)
+        except Gone as error:
+            if isinstance(prepared.receiver, Subscription):
+                return self._unsubscribe(prepared, prepared.receiver)
+            return self._dead(prepared, error)
         except Unavailable as error:
             return self._failed(prepared, error, retry_after=error.retry_after)
         except WetreadError as error:
@@ -89,6 +108,20 @@ class Notifier:
             if current is not None:
                 self._ports.deliveries.finish(tx, current, DeliveryState.SENT, now=self._ports.clock.now())
         return "sent"
+
+    def _send(self, prepared: _Prepared) -> None:
+        ports, receiver = self._ports, prepared.receiver
+        if isinstance(receiver, Subscription):
+            body = orjson.dumps(dict(prepared.content))
+            headers = {"content-type": CONTENT_TYPE}
+            ports.webhooks.send(receiver.url, receiver.secrets, prepared.event.id, body, headers)
+        elif receiver.sink is not None:
+            ports.sink.send(receiver.sink, receiver.mode, prepared.content)
+        elif ports.mailer is None:
+            reason = "no_mail_server"
+            raise ComputationFailed(reason, "no mail server is configured")
+        else:
+            ports.mailer.send(receiver.email, prepared.content)
 
     def sweep(self) -> int:
         """Queue deliveries again whose workflow was lost; return how many. Harmless to run twice at once."""
@@ -111,19 +144,21 @@ class Notifier:
             if delivery is None or delivery.state is not DeliveryState.PENDING:
                 return None
             event = ports.events.get(tx, tenant, event_id)
-            subscription = self._active_subscription(tx, tenant, subscription_id)
-            wants_patient = subscription is not None and subscription.include_patient
+            receiver = self._receiver(tx, tenant, subscription_id)
+            wants_patient = isinstance(receiver, Subscription) and receiver.include_patient
             patient = self._patient(tx, event) if event is not None and wants_patient else None
-        if event is None or subscription is None:
+        if event is None or receiver is None:
             with ports.database.write() as tx:
                 error = "the event or the subscription is gone"
                 ports.deliveries.finish(tx, delivery, DeliveryState.DEAD, now=ports.clock.now(), error=error)
             return None
         stamped = replace(event, stamps={**event.stamps, "sent": ports.clock.now()})
-        body = orjson.dumps(notification(stamped, public_url=ports.public_url, patient=patient))
-        return _Prepared(delivery, event, subscription, body)
+        content = notification(stamped, public_url=ports.public_url, patient=patient)
+        return _Prepared(delivery, event, receiver, content)
 
-    def _active_subscription(self, tx: Transaction, tenant: str, subscription_id: str) -> Subscription | None:
+    def _receiver(self, tx: Transaction, tenant: str, subscription_id: str) -> Subscription | Channel | None:
+        if subscription_id.startswith(CHANNEL_PREFIX):
+            return self._ports.channels.channel(tenant, subscription_id)
         try:
             subscription = self._ports.subscriptions.get(tx, tenant, subscription_id)
         except NotFound:
@@ -162,9 +197,8 @@ class Notifier:
             self._dead_letter(tx, prepared, reason=getattr(error, "reason", "retries_exhausted"), detail=error.detail)
         return "dead"
 
-    def _unsubscribe(self, prepared: _Prepared) -> str:
+    def _unsubscribe(self, prepared: _Prepared, subscription: Subscription) -> str:
         now = self._ports.clock.now()
-        subscription = prepared.subscription
         with self._ports.database.write() as tx:
             self._ports.subscriptions.put(tx, replace(subscription, active=False))
             self._ports.deliveries.abandon(tx, subscription.tenant, subscription.id, now=now, error="unsubscribed: 410")
@@ -178,17 +212,17 @@ class Notifier:
         return current if current == was else None
 
     def _dead_letter(self, tx: Transaction, prepared: _Prepared, *, reason: str, detail: str) -> None:
-        event, subscription = prepared.event, prepared.subscription
+        event, receiver_id = prepared.event, prepared.delivery.subscription_id
         self._ports.events.append(
             tx,
             Event(
-                id=digest(EventType.DELIVERY_DEAD, event.tenant, event.id, subscription.id),
+                id=digest(EventType.DELIVERY_DEAD, event.tenant, event.id, receiver_id),
                 type=EventType.DELIVERY_DEAD,
                 tenant=event.tenant,
                 subject=event.subject,
                 time=self._ports.clock.now(),
                 data={
-                    "subscription": subscription.id,
+                    "subscription": receiver_id,
                     "event_id": event.id,
                     "event_type": str(event.type),
                     "reason": reason,
@@ -197,4 +231,4 @@ class Notifier:
                 },
             ),
         )
-        log.error("dead letter %s: %s", log_ref(event.tenant, event.id, subscription.id), reason)
+        log.error("dead letter %s: %s", log_ref(event.tenant, event.id, receiver_id), reason)

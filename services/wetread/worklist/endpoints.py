@@ -138,6 +138,14 @@ def item_out(item: WorklistItem) -> schemas.WorklistItemOut:
         received_at=iso_utc(item.received_at),
         due_at=iso_utc(item.due_at),
         priority=item.priority,
+        band=item.band,
+        reading=None
+        if item.reading is None
+        else schemas.ReadingOut(
+            reader=item.reading.reader,
+            since=iso_utc(item.reading.since),
+            read_at=None if item.reading.read_at is None else iso_utc(item.reading.read_at),
+        ),
         reasons=[
             schemas.ReasonOut(
                 source=reason.source,

@@ -18,7 +18,7 @@ from wetread.core.priority import Priority
 from wetread.core.ruo import RUO_STATEMENT
 from wetread.core.states import StudyAiState
 from wetread.worklist.ages import age_text, due_text, offset_text
-from wetread.worklist.ports import WorklistPorts, tenant_of
+from wetread.worklist.ports import WorklistPorts, actor_of, tenant_of
 from wetread.worklist.standing import standings
 from wetread.worklist.study_view import study_view, thumbnail
 from wetread.worklist.views import SOURCE_WORDS, SUMMARY_WORDS, Row, finding_notes, row
@@ -86,7 +86,7 @@ def router(ports: WorklistPorts) -> APIRouter:
             answer = show(request, "missing.html")
             answer.status_code = 404
             return answer
-        return show(request, "study.html", view=view)
+        return show(request, "study.html", view=view, me=actor_of(request))
 
     @pages.get("/studies/{study_uid}/thumbnail")
     def study_thumbnail(request: Request, study_uid: str) -> Response:

@@ -14,6 +14,7 @@ from wetread.core.ports import (
     Deliveries,
     DetectorInfo,
     EventLog,
+    ReadingClaims,
     ReadingOrder,
     ResultRepository,
     StudyIndex,
@@ -23,6 +24,7 @@ from wetread.core.ports import (
     Worklist,
     WorkQueue,
 )
+from wetread.core.ports.reports import ReportSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,7 @@ class WorklistPorts:
     clock: Clock
     worklist: Worklist
     order: ReadingOrder
+    claims: ReadingClaims
     events: EventLog
     subscriptions: Subscriptions
     deliveries: Deliveries
@@ -41,6 +44,7 @@ class WorklistPorts:
     studies: StudyIndex
     work: WorkQueue
     webhooks: WebhookSender
+    reports: ReportSource
     detectors: Callable[[], Mapping[str, DetectorInfo]]
     stopping: threading.Event
 
@@ -50,3 +54,8 @@ def tenant_of(request: Request) -> str:
     tenant = request.state.tenant
     assert isinstance(tenant, str)
     return tenant
+
+
+def actor_of(request: Request) -> str:
+    """Return the name of the credential; ``local`` on a server without authentication."""
+    return str(getattr(request.state, "client", "")) or "local"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from wetread.core.events import EventType
 from wetread.core.priority import Priority
+from wetread.core.reading_order import Band
 from wetread.core.ruo import RUO_STATEMENT
 from wetread.core.states import AiState, StudyAiState
 
@@ -47,6 +48,14 @@ class AiOut(BaseModel):
     tasks: list[TaskOut]
 
 
+class ReadingOut(BaseModel):
+    """Who reads a study or has read it."""
+
+    reader: str
+    since: str
+    read_at: str | None
+
+
 class WorklistItemOut(BaseModel):
     study_uid: str
     patient_id: str
@@ -57,6 +66,8 @@ class WorklistItemOut(BaseModel):
     priority: Priority
     reasons: list[ReasonOut]
     ai: AiOut
+    band: Band
+    reading: ReadingOut | None
 
 
 class WorklistOut(BaseModel):
@@ -74,6 +85,76 @@ class RaiseIn(BaseModel):
 
     priority: Priority
     reason: Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class AssignIn(BaseModel):
+    """``reader``: who takes the study; the credential's own name when left out."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    reader: Annotated[str, Field(min_length=1, max_length=128)] | None = None
+    reason: Annotated[str, Field(max_length=200)] = ""
+
+
+class ReasonIn(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    reason: Annotated[str, Field(max_length=200)] = ""
+
+
+class VerdictIn(BaseModel):
+    """Why a reader agrees or does not. A rejection needs a reason."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    reason: Annotated[str, Field(max_length=500)] = ""
+
+
+class MeasurementEditIn(BaseModel):
+    """A measurement of the finding as the reader has it: same code and unit, another value."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    code: Annotated[str, Field(min_length=1, max_length=64)]
+    value: Annotated[float, Field(allow_inf_nan=False)]
+    unit: Annotated[str, Field(min_length=1, max_length=32)]
+
+
+class EditIn(BaseModel):
+    """What a reader corrects in a finding, and why. The recorded result itself never changes."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    reason: Annotated[str, Field(min_length=1, max_length=500)]
+    laterality: Literal["left", "right", "bilateral"] | None = None
+    measurements: Annotated[list[MeasurementEditIn], Field(max_length=32)] = []
+    comment: Annotated[str, Field(max_length=500)] = ""
+
+    @model_validator(mode="after")
+    def _something(self) -> Self:
+        if self.laterality is None and not self.measurements and not self.comment:
+            msg = "an edit changes the side, a measurement or the comment"
+            raise ValueError(msg)
+        return self
+
+
+class FeedbackOut(BaseModel):
+    """What readers said of a finding. ``verdict``: accepted, rejected or edited; the latest one counts."""
+
+    acknowledged_at: str | None
+    acknowledged_by: str | None
+    verdict: Literal["accepted", "rejected", "edited"] | None
+    reason: str
+    changes: dict[str, Any]
+    verdict_at: str | None
+    verdict_by: str | None
+
+
+class FindingFeedbackOut(BaseModel):
+    study_uid: str
+    finding_id: str
+    feedback: FeedbackOut
+    ruo: RuoStatement = RUO_STATEMENT
 
 
 class MeasurementOut(BaseModel):
@@ -100,6 +181,7 @@ class FindingOut(BaseModel):
     volume_ml: float | None
     measurements: list[MeasurementOut]
     key_image: KeyImageOut | None
+    feedback: FeedbackOut | None = None
 
 
 class StoredOut(BaseModel):

@@ -12,6 +12,8 @@ from wetread.worklist import (
     endpoints,
     event_endpoints,
     pages,
+    reading_endpoints,
+    report_endpoints,
     simulation_endpoints,
     subscription_endpoints,
     task_endpoints,
@@ -33,6 +35,8 @@ def build(ports: WorklistPorts, *, also: Sequence[APIRouter] = ()) -> Service:
     tail = EventTail(latest, ports.stopping)
     router = APIRouter()
     router.include_router(endpoints.router(ports, tail), prefix=API_PREFIX)
+    router.include_router(reading_endpoints.router(ports), prefix=API_PREFIX)
+    router.include_router(report_endpoints.router(ports.database, ports.clock, ports.reports), prefix=API_PREFIX)
     router.include_router(event_endpoints.router(ports, tail), prefix=API_PREFIX)
     router.include_router(subscription_endpoints.router(ports), prefix=API_PREFIX)
     router.include_router(timeline.router(ports), prefix=API_PREFIX)

@@ -9,6 +9,7 @@ from wetread.core.instants import iso_utc
 from wetread.core.ports import Task, Transaction
 from wetread.core.ruo import RUO_STATEMENT
 from wetread.core.states import FINAL, AiState
+from wetread.worklist.feedback import NOTHING_SAID, FindingFeedback
 from wetread.worklist.ports import WorklistPorts
 
 Stored = tuple[ResultSet, tuple[StoredSeries, ...]]
@@ -30,6 +31,10 @@ def standings(ports: WorklistPorts, tx: Transaction, tenant: str, study_uid: str
             info = installed.get(detector)
             digest = info.model_digest if info is not None and info.version == task.version else None
             entries.append(_unanswered(task, digest, stored))
+    feedback = FindingFeedback(ports.events, ports.results, ports.clock).of_study(tx, tenant, study_uid)
+    for entry in entries:
+        for finding in entry["findings"]:
+            finding["feedback"] = feedback.get(finding["finding_id"], NOTHING_SAID).json()
     return entries
 
 

@@ -31,6 +31,16 @@ EVENT_WORDS = {
     EventType.RESULT_SUPERSEDED: "Result superseded",
     EventType.FINDING_POSITIVE: "Positive finding",
     EventType.FINDING_RETRACTED: "Finding retracted",
+    EventType.FINDING_ACKNOWLEDGED: "Finding acknowledged",
+    EventType.FINDING_ESCALATED: "Nobody acknowledged: escalated",
+    EventType.FINDING_ACCEPTED: "Finding accepted",
+    EventType.FINDING_REJECTED: "Finding rejected",
+    EventType.FINDING_EDITED: "Finding edited",
+    EventType.STUDY_ASSIGNED: "Taken to be read",
+    EventType.STUDY_RELEASED: "Put back on the list",
+    EventType.STUDY_READ: "Read",
+    EventType.BREAKER_OPENED: "Flags of the detector no longer move studies",
+    EventType.BREAKER_CLOSED: "Flags of the detector move studies again",
     EventType.PRIORITY_CHANGED: "Priority raised",
     EventType.DELIVERY_DEAD: "Notification could not be delivered",
 }
@@ -58,6 +68,8 @@ class Card:
     detail: str
     entry: dict[str, Any]
     objects: tuple[StoredObject, ...]
+    plain: tuple[str, ...]
+    """The findings' key images as the sender made them, to look at without the overlay."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +98,9 @@ def study_view(ports: WorklistPorts, tx: Transaction, tenant: str, study_uid: st
     """Return the page of a study. Shadow results are left out: they are hidden from readers. Raises NotFound."""
     item = ports.worklist.item(tx, tenant, study_uid, now=ports.clock.now())
     entries = [entry for entry in standings(ports, tx, tenant, study_uid) if not entry["shadow"]]
-    stored = {result.run.detector: series for result, series in ports.results.current(tx, tenant, study_uid)}
+    current = ports.results.current(tx, tenant, study_uid)
+    stored = {result.run.detector: series for result, series in current}
+    source_series = {result.run.detector: result.run.series_uid for result, _ in current}
     titles = {name: info.manifest.title for name, info in ports.detectors().items()}
     cards = tuple(
         Card(
@@ -98,6 +112,7 @@ def study_view(ports: WorklistPorts, tx: Transaction, tenant: str, study_uid: st
             detail=entry["detail"],
             entry=entry,
             objects=tuple(_object(study_uid, series) for series in stored.get(entry["detector"], ())),
+            plain=_plain(study_uid, source_series.get(entry["detector"]), entry["findings"]),
         )
         for entry in sorted(entries, key=lambda entry: (RANK[AiState(entry["state"])], entry["detector"]))
     )
@@ -114,6 +129,13 @@ def study_view(ports: WorklistPorts, tx: Transaction, tenant: str, study_uid: st
         source=None if image is None else rendered(study_uid, image),
         viewer=_viewer(study_uid, entries, stored),
     )
+
+
+def _plain(study_uid: str, series_uid: str | None, findings: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    if series_uid is None:
+        return ()
+    images = [finding["key_image"]["sop_instance_uid"] for finding in findings if finding["key_image"]]
+    return tuple(rendered(study_uid, ImageReference(series_uid, uid)) for uid in dict.fromkeys(images))
 
 
 def _viewer(study_uid: str, entries: Sequence[dict[str, Any]], stored: Mapping[str, Sequence[StoredSeries]]) -> str:
@@ -165,6 +187,7 @@ def _moment(event: Event, received_at: float, titles: dict[str, str]) -> Moment:
         _state_word(data.get("state")),
         str(data.get("reason") or "").replace("_", " "),
         str(data.get("text") or ""),
+        f"by {data['actor']}" if data.get("actor") else "",
         f"to {data['priority']}" if event.type is EventType.PRIORITY_CHANGED and "priority" in data else "",
     ]
     return Moment(

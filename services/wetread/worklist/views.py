@@ -97,6 +97,8 @@ class Row:
     quiet: int
     """Detectors that do not apply."""
     reason: str
+    reader: str
+    """Who reads it, empty while it waits."""
     version: str
     """Changes when anything but the age of the row changes."""
 
@@ -122,6 +124,7 @@ def row(item: WorklistItem, titles: Mapping[str, str], findings: Mapping[str, st
         quiet = 0
     name, reason = person_name(item.patient_name), why(item.reasons)
     updated = [task.updated_at for task in visible]
+    reader = item.reading.reader if item.reading is not None else ""
     return Row(
         study_uid=item.study_uid,
         name=name or "No name",
@@ -138,9 +141,10 @@ def row(item: WorklistItem, titles: Mapping[str, str], findings: Mapping[str, st
         marks=marks,
         quiet=quiet,
         reason=reason,
+        reader=reader,
         version=digest(
             name, item.description, item.instances, item.priority, item.band, item.due_at, reason, updated,
-            [[mark.word, mark.note] for mark in marks], quiet,
+            [[mark.word, mark.note] for mark in marks], quiet, reader,
         )[:16],
     )  # fmt: skip
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Row, and_, bindparam, insert, select, update
+from sqlalchemy import Connection, Row, and_, bindparam, insert, select, update
 
 from wetread.adapters.index.database import connection_of
 from wetread.adapters.index.statement import DriverStatement
 from wetread.adapters.index.subscriptions import subscription_of
 from wetread.adapters.index.tables import deliveries, events, subscriptions
+from wetread.core.channels import CHANNEL_PREFIX
 from wetread.core.events import Event, EventType
 from wetread.core.identifiers import digest
-from wetread.core.ports import Delivery, DeliveryState, Subscription, Transaction, WorkQueue
+from wetread.core.ports import Delivery, DeliveryState, Transaction, WorkQueue
 
 WORKFLOW: Final = "deliver"
 QUEUE: Final = "notify"
@@ -27,34 +28,56 @@ _ANY_RECEIVER: Final = DriverStatement(
 class SqlDeliveries:
     """``Deliveries`` on the index database and the durable queue behind *work*."""
 
-    def __init__(self, work: WorkQueue) -> None:
+    def __init__(self, work: WorkQueue, channels: Callable[[Event], Sequence[str]] = lambda _event: ()) -> None:
         self._work = work
+        self._channels = channels
 
     def open(self, tx: Transaction, event: Event) -> None:
-        for receiver in self._receivers(tx, event):
-            self._open(tx, event, receiver.id, at=event.time)
+        for receiver_id in self._receivers(tx, event):
+            self._open(tx, event, receiver_id, at=event.time)
 
     def again(self, tx: Transaction, event: Event, *, now: float) -> int:
         receivers = self._receivers(tx, event)
-        for receiver in receivers:
-            known = self.get(tx, event.tenant, event.id, receiver.id)
+        for receiver_id in receivers:
+            known = self.get(tx, event.tenant, event.id, receiver_id)
             if known is None:
-                self._open(tx, event, receiver.id, at=now)
+                self._open(tx, event, receiver_id, at=now)
             elif known.state is not DeliveryState.PENDING:
                 self._set(tx, known, state=DeliveryState.PENDING, attempts=0, last_error="", sent_at=None)
                 self.requeue(tx, known, now=now)
         return len(receivers)
 
-    def _receivers(self, tx: Transaction, event: Event) -> list[Subscription]:
+    def _receivers(self, tx: Transaction, event: Event) -> list[str]:
         # A dead letter about one receiver would go to the next dead receiver, and so on for ever: stream only.
         if event.type is EventType.DELIVERY_DEAD or event.data.get("shadow"):
             return []
         connection = connection_of(tx)
+        channels = list(self._channels(event))
+        if event.type is EventType.FINDING_RETRACTED:
+            channels += [name for name in self._told(connection, event) if name not in channels]
         if _ANY_RECEIVER.first(connection, {"of": event.tenant}) is None:
-            return []
+            return channels
         query = select(subscriptions).where(subscriptions.c.tenant == event.tenant, subscriptions.c.active)
         receivers = [subscription_of(row) for row in connection.execute(query)]
-        return [receiver for receiver in receivers if not receiver.types or event.type in receiver.types]
+        webhooks = [receiver.id for receiver in receivers if not receiver.types or event.type in receiver.types]
+        return webhooks + channels
+
+    def _told(self, connection: Connection, event: Event) -> list[str]:
+        """Return the channels that were told of the study's findings: what is taken back is told to them, too."""
+        same = and_(deliveries.c.tenant == events.c.tenant, deliveries.c.event_id == events.c.id)
+        query = (
+            select(deliveries.c.subscription_id)
+            .distinct()
+            .select_from(events.join(deliveries, same))
+            .where(
+                events.c.tenant == event.tenant,
+                events.c.subject == event.subject,
+                events.c.type.in_([str(EventType.FINDING_POSITIVE), str(EventType.FINDING_ESCALATED)]),
+                deliveries.c.subscription_id.startswith(CHANNEL_PREFIX),
+            )
+            .order_by(deliveries.c.subscription_id)
+        )
+        return list(connection.execute(query).scalars())
 
     def _open(self, tx: Transaction, event: Event, subscription_id: str, *, at: float) -> None:
         first = self._next_of_study(tx, event.tenant, subscription_id, event.subject) is None

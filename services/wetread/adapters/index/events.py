@@ -57,24 +57,33 @@ class SqlEventLog:
         if types:
             query = query.where(events.c.type.in_([str(name) for name in types]))
         rows = connection_of(tx).execute(query.order_by(events.c.cursor).limit(limit))
-        return [_event(row) for row in rows]
+        return [event_of(row) for row in rows]
 
     def get(self, tx: Transaction, tenant: str, event_id: str) -> Event | None:
         query = select(events).where(events.c.tenant == tenant, events.c.id == event_id)
         row = connection_of(tx).execute(query).first()
-        return None if row is None else _event(row)
+        return None if row is None else event_of(row)
 
-    def of_study(self, tx: Transaction, tenant: str, study_uid: str, *, limit: int = 200) -> list[Event]:
+    def of_study(
+        self, tx: Transaction, tenant: str, study_uid: str, *, limit: int = 200, types: Sequence[str] | None = None
+    ) -> list[Event]:
         query = select(events).where(events.c.tenant == tenant, events.c.subject == study_uid)
+        if types:
+            query = query.where(events.c.type.in_([str(name) for name in types]))
         rows = connection_of(tx).execute(query.order_by(events.c.cursor.desc()).limit(limit)).all()
-        return [_event(row) for row in reversed(rows)]
+        return [event_of(row) for row in reversed(rows)]
+
+    def told(self, tx: Transaction, types: Sequence[str], *, since: float) -> list[Event]:
+        query = select(events).where(events.c.type.in_([str(name) for name in types]), events.c.time >= since)
+        return [event_of(row) for row in connection_of(tx).execute(query.order_by(events.c.cursor))]
 
     def latest(self, tx: Transaction) -> int:
         value = connection_of(tx).execute(select(func.max(events.c.cursor))).scalar()
         return int(value or 0)
 
 
-def _event(row: Row[Any]) -> Event:
+def event_of(row: Row[Any]) -> Event:
+    """Return a row of the table as an event."""
     return Event(
         id=row.id,
         type=EventType(row.type),

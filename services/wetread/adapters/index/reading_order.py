@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
-from typing import Any
+from typing import Any, Final
 
 import orjson
 from sqlalchemy import Row, insert, select, update
 
+from wetread.adapters.index.breakers import SqlBreaker
 from wetread.adapters.index.database import connection_of
 from wetread.adapters.index.tables import reading_order
 from wetread.core.errors import NotFound
@@ -18,12 +19,15 @@ from wetread.core.ports import EventLog, Transaction
 from wetread.core.ports.events import Reason
 from wetread.core.priority import Priority, due_at, most_urgent
 
+_SUSPENDED: Final = "does not move the study: this detector flags more than its card predicts"
+
 
 class SqlReadingOrder:
     """``ReadingOrder`` on the index database. A raised class and its event ride in the same transaction."""
 
-    def __init__(self, events: EventLog) -> None:
+    def __init__(self, events: EventLog, breaker: SqlBreaker | None = None) -> None:
         self._events = events
+        self._breaker = breaker
 
     def register(self, tx: Transaction, tenant: str, study_uid: str, *, arrival: float, reason: Reason) -> None:
         if self._row(tx, tenant, study_uid) is not None:
@@ -49,7 +53,10 @@ class SqlReadingOrder:
             msg = "the study is not on the worklist"
             raise NotFound(msg)
         old = Priority(row.priority)
-        new = most_urgent(old, reason.priority)
+        suspended = self._suspended(tx, tenant, study_uid, reason)
+        if suspended:
+            reason = replace(reason, text=f"{reason.text} ({_SUSPENDED})")
+        new = old if suspended else most_urgent(old, reason.priority)
         reasons = reasons_of(row.reasons_json)
         if not any(_same(reason, known) for known in reasons):
             reasons.append(reason)
@@ -86,6 +93,12 @@ class SqlReadingOrder:
         )
         self._events.append(tx, event)
         return True
+
+    def _suspended(self, tx: Transaction, tenant: str, study_uid: str, reason: Reason) -> bool:
+        """Whether this is a flag of a detector whose breaker is open: it is shown, and moves nothing."""
+        if self._breaker is None or reason.source != "ai" or reason.detector is None:
+            return False
+        return self._breaker.is_open(tx, tenant, reason.detector, study_uid=study_uid, now=reason.at)
 
     def priority(self, tx: Transaction, tenant: str, study_uid: str) -> tuple[Priority, float] | None:
         row = self._row(tx, tenant, study_uid)

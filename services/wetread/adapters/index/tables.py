@@ -216,6 +216,7 @@ tasks = Table(
     Index("tasks_run", "run_id"),
     Index("tasks_workitem", "tenant", "workitem_uid"),
     Index("tasks_state", "tenant", "state"),
+    Index("tasks_detector", "tenant", "detector", "updated_at"),
 )
 
 results = Table(
@@ -401,6 +402,34 @@ reading_order = Table(
     Index("reading_order_arrival", "tenant", "state", "arrival", "study_uid"),
 )
 
+reading_claims = Table(  # append-only but for its end: who took which study from the list, and what it passed
+    "reading_claims",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=True),
+    Column("tenant", String, nullable=False),
+    Column("study_uid", String, nullable=False),
+    Column("reader", String, nullable=False),
+    Column("band", String, nullable=False),
+    Column("passed", Boolean, nullable=False),  # time-critical, taken while an overdue study waited
+    Column("claimed_at", Float, nullable=False),
+    Column("lapses_at", Float, nullable=False),
+    Column("ended_at", Float),
+    Column("outcome", String, nullable=False, default=""),  # "", released, read, lapsed
+    Index("reading_claims_order", "tenant", "number"),
+    Index("reading_claims_open", "tenant", "ended_at", "lapses_at"),
+    Index("reading_claims_study", "tenant", "study_uid", "number"),
+    sqlite_autoincrement=True,
+)
+
+breakers = Table(  # detectors that flagged more than their cards predict
+    "breakers",
+    metadata,
+    Column("tenant", String, nullable=False),
+    Column("detector", String, nullable=False),
+    Column("opened_at", Float),  # null: closed
+    PrimaryKeyConstraint("tenant", "detector"),
+)
+
 events = Table(
     "events",
     metadata,
@@ -414,6 +443,7 @@ events = Table(
     Column("stamps_json", Text, nullable=False, default="{}"),
     UniqueConstraint("tenant", "id"),
     Index("events_subject", "tenant", "subject"),
+    Index("events_type", "type", "time"),
     # A cursor is never given out twice, even when the newest events are deleted.
     sqlite_autoincrement=True,
 )

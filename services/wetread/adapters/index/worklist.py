@@ -9,6 +9,7 @@ from __future__ import annotations
 from sqlalchemy import func, select
 
 from wetread.adapters.index import worklist_bands as bands
+from wetread.adapters.index.claims import taken_by_readers
 from wetread.adapters.index.database import connection_of
 from wetread.adapters.index.tables import instances, reading_order, series, studies
 from wetread.adapters.index.worklist_items import assemble
@@ -36,7 +37,10 @@ class SqlWorklist:
         cursor: str | None = None,
     ) -> WorklistPage:
         connection = connection_of(tx)
-        position = bands.Position.parse(cursor) if cursor else bands.Position(as_of=now)
+        if cursor:
+            position = bands.Position.parse(cursor)
+        else:
+            position = bands.Position(as_of=now, taken=taken_by_readers(connection, tenant))
         unregistered = bands.count_unregistered(connection, tenant) > 0
         places = {
             band: bands.seek(connection, tenant, band, position, wanted, self._guard, limit + 1, unregistered)
@@ -49,7 +53,7 @@ class SqlWorklist:
             taken.append((band, place))
             position = position.past(band, place, count)
         more = sum(len(found) for found in places.values()) > limit
-        items = assemble(connection, tenant, taken)
+        items = assemble(connection, tenant, taken, now)
         return WorklistPage(items=tuple(items), next=position.text() if more else None)
 
     def item(self, tx: Transaction, tenant: str, study_uid: str, *, now: float) -> WorklistItem:
@@ -60,7 +64,7 @@ class SqlWorklist:
             msg = "no such study"
             raise NotFound(msg)
         band, place = bands.locate(connection, tenant, study_uid, received_at, now, self._guard)
-        return assemble(connection, tenant, [(band, place)])[0]
+        return assemble(connection, tenant, [(band, place)], now)[0]
 
     def counts(self, tx: Transaction, tenant: str) -> dict[Priority, int]:
         connection = connection_of(tx)

@@ -10,7 +10,7 @@ from typing import Any, Final, Self
 import orjson
 from sqlalchemy import CompoundSelect, Connection, Select, and_, case, exists, func, not_, or_, select, true, tuple_
 
-from wetread.adapters.index.tables import decisions, reading_order, series, studies, tasks
+from wetread.adapters.index.tables import decisions, reading_claims, reading_order, series, studies, tasks
 from wetread.core.errors import InvalidInput
 from wetread.core.ports import WorklistFilter
 from wetread.core.priority import Priority, due_at
@@ -69,7 +69,7 @@ def seek(
 ) -> list[Place]:
     """Return up to *limit* studies of a band after the position, in the band's order."""
     found = _registered(connection, tenant, band, position, wanted, guard, limit)
-    if unregistered and band not in _BY_DUE and wanted.priority in {None, UNREGISTERED_CLASS}:
+    if unregistered and band in {Band.OVERDUE, Band.NORMAL} and wanted.priority in {None, UNREGISTERED_CLASS}:
         found += _unregistered(connection, tenant, band, position, wanted, guard, limit)
         found.sort(key=lambda place: (place.arrival, place.study_uid))
     return found[:limit]
@@ -85,7 +85,15 @@ def locate(
         place = _default_place(study_uid, received_at)
         return band_of(UNREGISTERED_CLASS, UNREGISTERED_CLASS, now - received_at, guard), place
     band = band_of(Priority(row.priority), Priority(row.firm_priority), now - row.arrival, guard)
+    if connection.execute(assigned(tenant, now).where(reading_claims.c.study_uid == study_uid)).first() is not None:
+        band = Band.ASSIGNED
     return band, Place(study_uid, row.arrival, row.due_at)
+
+
+def assigned(tenant: str, now: float) -> Select[Any]:
+    """Return the query of the studies that a reader has taken and still holds."""
+    claim = reading_claims.c
+    return select(claim.study_uid).where(claim.tenant == tenant, claim.ended_at.is_(None), claim.lapses_at > now)
 
 
 def count_unregistered(connection: Connection, tenant: str) -> int:
@@ -110,14 +118,18 @@ def _registered(
 ) -> list[Place]:
     order = reading_order.c
     query = select(order.study_uid, order.arrival, order.due_at).where(order.tenant == tenant, order.state == "open")
-    if band in _BY_DUE:
+    held = order.study_uid.in_(assigned(tenant, position.as_of))
+    query = query.where(held if band is Band.ASSIGNED else not_(held))
+    key: Any = order.arrival
+    if band is Band.ASSIGNED:
+        pass
+    elif band in _BY_DUE:
         firm = order.firm_priority == Priority.STAT
         query = query.where(order.priority == Priority.STAT, firm if band is Band.FIRM else not_(firm))
         key = order.due_at
     else:
         waited = _overdue(band, order.arrival, order.priority, position, guard)
         query = query.where(order.priority != Priority.STAT, waited)
-        key = order.arrival
     if wanted.priority is not None:
         query = query.where(order.priority == wanted.priority)
     if wanted.modality or wanted.state or wanted.text:

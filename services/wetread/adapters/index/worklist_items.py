@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Table, func, select
 
+from wetread.adapters.index.claims import readings
 from wetread.adapters.index.reading_order import reasons_of
 from wetread.adapters.index.tables import decisions, reading_order, series, studies, tasks
 from wetread.adapters.index.worklist_bands import UNREGISTERED_CLASS
@@ -17,7 +18,9 @@ from wetread.core.reading_order import Band, Place
 from wetread.core.states import AiState
 
 
-def assemble(connection: Connection, tenant: str, taken: Sequence[tuple[Band, Place]]) -> list[WorklistItem]:
+def assemble(
+    connection: Connection, tenant: str, taken: Sequence[tuple[Band, Place]], now: float
+) -> list[WorklistItem]:
     """Return the entries of *taken*, in its order. A study deleted in between is left out."""
     uids = [place.study_uid for _band, place in taken]
     shown = (
@@ -43,6 +46,7 @@ def assemble(connection: Connection, tenant: str, taken: Sequence[tuple[Band, Pl
             .where(decisions.c.tenant == tenant, decisions.c.study_uid.in_(uids))
         ).scalars()
     )
+    held = readings(connection, tenant, uids, now)
     sources = _source_series(connection, tenant, uids)
     items = []
     for band, place in taken:
@@ -66,6 +70,7 @@ def assemble(connection: Connection, tenant: str, taken: Sequence[tuple[Band, Pl
                 reasons=() if order is None else tuple(reasons_of(order.reasons_json)),
                 tasks=tuple(tasks_of[study.study_uid]),
                 evaluated=study.study_uid in looked_at,
+                reading=held.get(study.study_uid),
             )
         )
     return items

@@ -37,10 +37,14 @@ class HttpWebhookSender:
         self._addresses.check(url)
 
     def send(self, url: str, secrets: Sequence[str], event_id: str, body: bytes, headers: Mapping[str, str]) -> int:
+        signed = signature_headers(secrets, event_id, int(self._clock.now()), body)
+        return self.post(url, body, {**headers, **signed})
+
+    def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> int:
+        """Deliver without a signature; else as ``send``."""
         parts, port, address = self._addresses.pin(url)
         host = parts.hostname or ""
-        signed = signature_headers(secrets, event_id, int(self._clock.now()), body)
-        all_headers = {**headers, **signed, "host": parts.netloc, "user-agent": self._user_agent}
+        all_headers = {**headers, "host": parts.netloc, "user-agent": self._user_agent}
         target = httpx.URL(url).copy_with(host=address, port=port)
         status, retry_after = asyncio.run(self._post(target, host, all_headers, body))
         if 200 <= status < 300:

@@ -43,6 +43,24 @@ _QUERIES: Final[tuple[tuple[str, str, tuple[str, ...], str], ...]] = (
         "SELECT priority, count(*) FROM reading_order WHERE state = 'open' GROUP BY 1",
     ),
     (
+        "wetread_worklist_oldest_timestamp_seconds",
+        "Arrival of the oldest open study by priority.",
+        ("priority",),
+        "SELECT priority, min(arrival) FROM reading_order WHERE state = 'open' GROUP BY 1",
+    ),
+    (
+        "wetread_breakers_open",
+        "Detectors whose flags do not move the reading order, over all tenants.",
+        ("detector",),
+        "SELECT detector, count(*) FROM breakers WHERE opened_at IS NOT NULL GROUP BY 1",
+    ),
+    (
+        "wetread_readings_open",
+        "Studies in the hands of readers.",
+        (),
+        "SELECT count(*) FROM reading_claims WHERE ended_at IS NULL",
+    ),
+    (
         "wetread_deliveries",
         "Webhook deliveries by state.",
         ("state",),
@@ -60,6 +78,13 @@ _QUERIES: Final[tuple[tuple[str, str, tuple[str, ...], str], ...]] = (
         ("queue", "status"),
         """SELECT coalesce(queue_name, ''), status, count(*) FROM workflow_status
            WHERE status IN ('ENQUEUED', 'PENDING', 'DELAYED') GROUP BY 1, 2""",
+    ),
+    (
+        "wetread_queue_oldest_timestamp_seconds",
+        "When the oldest waiting workflow of a queue was queued.",
+        ("queue",),
+        """SELECT coalesce(queue_name, ''), min(created_at) / 1000.0 FROM workflow_status
+           WHERE status = 'ENQUEUED' GROUP BY 1""",
     ),
 )
 

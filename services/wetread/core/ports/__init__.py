@@ -14,6 +14,8 @@ from wetread.core.ports.work import ResultRepository, Task, TaskRepository, Work
 from wetread.core.ports.workitems import Workitem, WorkitemRepository
 from wetread.core.ports.worklist import (
     ImageReference,
+    Reading,
+    ReadingClaims,
     Worklist,
     WorklistFilter,
     WorklistItem,
@@ -42,6 +44,8 @@ __all__ = [
     "ObjectRef",
     "ObjectStore",
     "Outbox",
+    "Reading",
+    "ReadingClaims",
     "ReadingOrder",
     "ResultRepository",
     "RunOutcome",

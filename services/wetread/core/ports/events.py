@@ -25,8 +25,13 @@ class EventLog(Protocol):
     def get(self, tx: Transaction, tenant: str, event_id: str) -> Event | None:
         """Return an event by id, or None."""
 
-    def of_study(self, tx: Transaction, tenant: str, study_uid: str, *, limit: int = 200) -> list[Event]:
-        """Return the latest events of a study, oldest first."""
+    def of_study(
+        self, tx: Transaction, tenant: str, study_uid: str, *, limit: int = 200, types: Sequence[str] | None = None
+    ) -> list[Event]:
+        """Return the latest events of a study (of *types*, None: all), oldest first."""
+
+    def told(self, tx: Transaction, types: Sequence[str], *, since: float) -> list[Event]:
+        """Return the events of *types* of all tenants from *since* (Unix seconds) on, in commit order."""
 
     def latest(self, tx: Transaction) -> int:
         """Return the cursor of the newest event of all tenants; 0 when there is none."""

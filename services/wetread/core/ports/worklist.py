@@ -28,6 +28,15 @@ class WorklistTask:
 
 
 @dataclass(frozen=True, slots=True)
+class Reading:
+    """A study in the hands of a reader. ``reader``: name of the credential, or whom it was assigned to."""
+
+    reader: str
+    since: float
+    read_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class WorklistItem:
     """One study on the list. ``modality``: those of the source series, ``/`` between several."""
 
@@ -46,6 +55,8 @@ class WorklistItem:
     tasks: tuple[WorklistTask, ...]
     evaluated: bool
     """Whether the rules have looked at this study at all."""
+    reading: Reading | None = None
+    """Who reads it or has read it; None while it waits."""
 
     @property
     def ai_state(self) -> StudyAiState:
@@ -80,6 +91,22 @@ class ImageReference:
 
     series_uid: str
     sop_instance_uid: str
+
+
+class ReadingClaims(Protocol):
+    """Who takes which study from the list: the rows that the guard's share is counted from."""
+
+    def assign(self, tx: Transaction, tenant: str, study_uid: str, reader: str, *, now: float) -> bool:
+        """Give a listed study to a reader; False: they have it already, the time starts anew.
+
+        Raises NotFound for a study that is not listed, Conflict when another reader holds it or it has been read.
+        """
+
+    def release(self, tx: Transaction, tenant: str, study_uid: str, *, now: float) -> Reading:
+        """Put a study back into its place and return who held it. Raises Conflict when nobody does."""
+
+    def complete(self, tx: Transaction, tenant: str, study_uid: str, reader: str, *, now: float) -> bool:
+        """Take a read study off the list; False: it was read already. Raises NotFound, Conflict as ``assign``."""
 
 
 class Worklist(Protocol):

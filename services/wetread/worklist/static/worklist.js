@@ -108,17 +108,23 @@ async function refreshList() {
 
 /** Carries what a person has entered, and where they are, from the forms on the page into the same forms drawn anew. */
 function keepForms(drawn) {
-  const held = document.activeElement?.form?.id && document.activeElement.name ? document.activeElement : null;
+  const active = document.activeElement;
+  const held = active?.form?.id && (active.name || active.dataset.verb) ? active : null;
+  const mark = held && (held.name ? `[name="${held.name}"]` : `[data-verb="${held.dataset.verb}"]`);
+  for (const open of document.querySelectorAll("#study details[id][open]")) {
+    drawn.querySelector(`#${CSS.escape(open.id)}`)?.setAttribute("open", "");
+  }
   for (const form of document.querySelectorAll("#study form[id]")) {
     for (const field of form.elements) {
-      const next = drawn.querySelector(`#${form.id} [name="${field.name}"]`);
-      if (!field.name || !next) continue;
+      const next = field.name && drawn.querySelector(`#${CSS.escape(form.id)} [name="${field.name}"]`);
+      // What nobody has touched shows the newest value.
+      if (!next || field.value === field.dataset.was) continue;
       // A choice that is no longer offered leaves the new default.
       if (!next.options || [...next.options].some((option) => option.value === field.value)) next.value = field.value;
     }
   }
   return () => {
-    const next = held && drawn.querySelector(`#${held.form.id} [name="${held.name}"]`);
+    const next = held && drawn.querySelector(`#${CSS.escape(held.form.id)} ${mark}`);
     if (!next) return;
     next.focus({ preventScroll: true });
     if (held.selectionStart != null) next.setSelectionRange(held.selectionStart, held.selectionEnd);
@@ -134,6 +140,7 @@ async function refreshStudy() {
   document.getElementById("study").replaceWith(drawn);
   refocus();
   prepareRaise();
+  showOverlay();
   tick();
 }
 
@@ -148,7 +155,9 @@ function schedule() {
 const TYPES = [
   "study.received", "study.changed", "study.stable", "task.queued", "task.started", "task.finished", "task.failed",
   "task.dead", "task.retried", "task.discarded", "task.stalled", "result.ready", "result.superseded", "finding.positive", "finding.retracted",
-  "worklist.priority_changed", "delivery.dead", "reset",
+  "finding.acknowledged", "finding.escalated", "finding.accepted", "finding.rejected", "finding.edited",
+  "worklist.assigned", "worklist.released", "worklist.completed",
+  "worklist.breaker_opened", "worklist.breaker_closed", "worklist.priority_changed", "delivery.dead", "reset",
 ];
 
 function follow() {
@@ -199,6 +208,10 @@ document.addEventListener("keydown", (event) => {
     return;
   }
   if (typing) return;
+  if (page === "study" && studyKey(event.key)) {
+    event.preventDefault();
+    return;
+  }
   const steps = { j: 1, ArrowDown: 1, k: -1, ArrowUp: -1, Home: -1e9, End: 1e9 };
   if (page === "worklist" && event.key in steps) {
     event.preventDefault();
@@ -233,4 +246,101 @@ function prepareRaise() {
   });
 }
 prepareRaise();
+
+/* --- the reader's hand: take, read, and what they say of findings ------------------------------------------------- */
+
+let overlay = true;
+function showOverlay() {
+  for (const card of document.querySelectorAll(".card:has(.overlay)")) {
+    const button = card.querySelector(".overlay");
+    button.setAttribute("aria-pressed", String(overlay));
+    setText(button, overlay ? "Overlay on" : "Overlay off");
+    card.querySelector(".overlaid").hidden = !overlay;
+    card.querySelector(".plain-image").hidden = overlay;
+  }
+}
+
+/** What the request says; null when something is missing, which the form then tells. */
+function wordsOf(form, verb) {
+  const answer = form.querySelector(".answer");
+  const reason = (form.elements.reason?.value ?? "").trim();
+  if ((verb === "reject" || verb === "edit") && !reason) {
+    answer.textContent = "Say why.";
+    form.elements.reason.focus();
+    return null;
+  }
+  if (verb === "acknowledge") return {};
+  if (verb !== "edit") return { reason };
+  const body = { reason, measurements: [] };
+  for (const field of form.querySelectorAll("[data-was]")) {
+    if (field.value === field.dataset.was) continue;
+    const value = Number(field.value.replace(",", "."));
+    if (!field.value.trim() || !Number.isFinite(value)) {
+      answer.textContent = "That is not a number.";
+      field.focus();
+      return null;
+    }
+    body.measurements.push({ code: field.dataset.code, value, unit: field.dataset.unit });
+  }
+  if (form.elements.laterality.value) body.laterality = form.elements.laterality.value;
+  if (form.elements.comment.value.trim()) body.comment = form.elements.comment.value.trim();
+  return body;
+}
+
+async function say(form, verb) {
+  const body = wordsOf(form, verb);
+  if (!body) return;
+  const answer = await fetch(`${form.dataset.url}:${verb}`, {
+    method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body),
+  });
+  if (!answer.ok) {
+    form.querySelector(".answer").textContent = (await answer.json()).detail ?? "That could not be kept.";
+    return;
+  }
+  form.reset();
+  form.querySelector("details")?.removeAttribute("open");
+  await refreshStudy();
+}
+
+document.addEventListener("click", (event) => {
+  const button = event.target.closest?.("[data-verb], .overlay");
+  if (!button) return;
+  if (button.dataset.verb) say(button.form, button.dataset.verb);
+  else {
+    overlay = !overlay;
+    showOverlay();
+  }
+});
+document.addEventListener("submit", (event) => {
+  // Enter in a field: the one thing that needs typed words.
+  if (!event.target.matches(".feedback, .reading")) return;
+  event.preventDefault();
+});
+
+/** Keys lead to a button, Enter presses it: a slip of the finger says nothing about a patient. */
+function studyKey(key) {
+  const forms = [...document.querySelectorAll(".feedback")];
+  const current = document.activeElement?.closest?.(".feedback") ?? forms[0];
+  const reading = document.getElementById("reading");
+  const leads = {
+    t: () => reading.querySelector('[data-verb="assign"], [data-verb="release"]'),
+    d: () => reading.querySelector('[data-verb="complete"]'),
+    n: () => forms[(forms.indexOf(document.activeElement?.closest?.(".feedback")) + 1) % forms.length]?.querySelector("button"),
+    a: () => current?.querySelector('[data-verb="acknowledge"]'),
+    y: () => current?.querySelector('[data-verb="accept"]'),
+    x: () => current?.elements.reason.value ? current.querySelector('[data-verb="reject"]') : current?.elements.reason,
+    e: () => {
+      current?.querySelector("details").setAttribute("open", "");
+      return current?.querySelector("details input");
+    },
+  };
+  if (key === "o") {
+    document.querySelector(".overlay")?.click();
+    return true;
+  }
+  const goal = Object.hasOwn(leads, key) ? leads[key]() : null;
+  goal?.focus();
+  goal?.scrollIntoView({ block: "nearest" });
+  return Boolean(goal);
+}
 tick();
