@@ -325,6 +325,7 @@ def test_both_clients_have_the_same_methods(one: type, other: type) -> None:
         (models.WorklistPage, "WorklistOut"), (models.WorklistItem, "WorklistItemOut"), (models.Reason, "ReasonOut"),
         (models.Ai, "AiOut"), (models.TaskState, "TaskOut"), (models.Findings, "FindingsOut"),
         (models.Result, "ResultOut"), (models.RecordedResult, "RecordedResultOut"), (models.Finding, "FindingOut"),
+        (models.Reading, "ReadingOut"), (models.Feedback, "FeedbackOut"),
         (models.Measurement, "MeasurementOut"), (models.KeyImage, "KeyImageOut"), (models.Stored, "StoredOut"),
         (models.Manifest, "ManifestOut"), (models.Moment, "MomentOut"), (models.Timeline, "TimelineOut"),
         (models.Task, "TaskRowOut"), (models.Tasks, "TasksOut"), (models.TaskDetail, "TaskDetailOut"),

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from wetread.core.priority import Priority
+from wetread.core.reading_order import Band
 from wetread.core.states import FINAL, AiState, StudyAiState
 
 
@@ -47,6 +48,14 @@ class Ai(_Answer):
     tasks: tuple[TaskState, ...]
 
 
+class Reading(_Answer):
+    """Who reads a study or has read it."""
+
+    reader: str
+    since: datetime
+    read_at: datetime | None
+
+
 class WorklistItem(_Answer):
     """One study in reading order."""
 
@@ -59,6 +68,8 @@ class WorklistItem(_Answer):
     priority: Priority
     reasons: tuple[Reason, ...]
     ai: Ai
+    band: Band = Band.NORMAL
+    reading: Reading | None = None
 
 
 class WorklistPage(_Answer):
@@ -86,6 +97,18 @@ class KeyImage(_Answer):
     plane: int
 
 
+class Feedback(_Answer):
+    """What readers said of a finding; ``verdict`` is accepted, rejected, edited or None."""
+
+    acknowledged_at: datetime | None
+    acknowledged_by: str | None
+    verdict: str | None
+    reason: str
+    changes: dict[str, Any]
+    verdict_at: datetime | None
+    verdict_by: str | None
+
+
 class Finding(_Answer):
     """One thing that a detector saw."""
 
@@ -99,6 +122,7 @@ class Finding(_Answer):
     volume_ml: float | None
     measurements: tuple[Measurement, ...]
     key_image: KeyImage | None
+    feedback: Feedback | None = None
 
 
 class Stored(_Answer):
