@@ -8,8 +8,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-
 from tests.charts.rendering import kind, of_ci
+
 from wetread.testing.servers.process import free_port, server_process
 
 pytestmark = pytest.mark.server("helm")

@@ -32,6 +32,7 @@ def test_the_reference_is_formatted_and_valid(terraform: Terraform) -> None:
     assert "The configuration is valid" in terraform.run("validate")
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(400)
 @pytest.mark.server("terraform", "helm")
 def test_its_own_tests_pass_and_its_outputs_render_the_chart(terraform: Terraform) -> None:
