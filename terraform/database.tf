@@ -9,13 +9,15 @@ resource "aws_security_group" "database" {
   vpc_id      = aws_vpc.main.id
 }
 
+# Pods have addresses of the private subnets; which pods get here is said by the chart's NetworkPolicies.
 resource "aws_vpc_security_group_ingress_rule" "database" {
-  security_group_id            = aws_security_group.database.id
-  referenced_security_group_id = aws_eks_cluster.main.vpc_config[0].cluster_security_group_id
-  description                  = "PostgreSQL from the pods"
-  ip_protocol                  = "tcp"
-  from_port                    = 5432
-  to_port                      = 5432
+  count             = var.zones
+  security_group_id = aws_security_group.database.id
+  description       = "PostgreSQL from the nodes and pods of one zone"
+  cidr_ipv4         = aws_subnet.private[count.index].cidr_block
+  ip_protocol       = "tcp"
+  from_port         = 5432
+  to_port           = 5432
 }
 
 resource "aws_db_parameter_group" "main" {

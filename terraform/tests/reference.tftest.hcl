@@ -100,6 +100,10 @@ run "everything" {
     error_message = "The database takes connections without TLS."
   }
   assert {
+    condition     = [for rule in aws_vpc_security_group_ingress_rule.database : "${rule.cidr_ipv4} ${rule.from_port}-${rule.to_port}"] == [for subnet in aws_subnet.private : "${subnet.cidr_block} 5432-5432"]
+    error_message = "Others than the nodes and pods reach the database."
+  }
+  assert {
     condition     = length(aws_default_security_group.closed.ingress) == 0 && length(aws_default_security_group.closed.egress) == 0
     error_message = "The default security group is open."
   }

@@ -200,7 +200,7 @@ def test_names_are_cut_at_63_with_what_kubernetes_adds() -> None:
 def test_air_gap_takes_every_image_from_the_mirror_by_digest() -> None:
     images = {spec["containers"][0]["image"] for _, _, spec in pod_specs(of_ci("airgap"))}
     digest = ci_values("airgap")["image"]["digest"]
-    assert images == {f"registry.hospital.internal/wetread/wetread@{digest}"}
+    assert images == {f"registry.hospital.internal/wetread@{digest}"}
     listed = yaml.safe_load(yaml.safe_load((CHART / "Chart.yaml").read_text())["annotations"]["artifacthub.io/images"])
     default = {spec["containers"][0]["image"] for _, _, spec in pod_specs(of_ci("default"))}
     assert default == {each["image"] for each in listed}

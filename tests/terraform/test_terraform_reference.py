@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ def test_the_reference_is_formatted_and_valid(terraform: Terraform) -> None:
     assert "The configuration is valid" in terraform.run("validate")
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(400)
 @pytest.mark.server("terraform", "helm")
 def test_its_own_tests_pass_and_its_outputs_render_the_chart(terraform: Terraform) -> None:
@@ -97,8 +99,7 @@ def test_apply_and_destroy_on_a_server_that_speaks_awss_api(tmp_path: Path, monk
     with moto(signatures=False) as server:
         chosen = [f"-var=endpoint={server.endpoint}", "-var=enable_addons=false", "-var=deletion_protection=false"]
         here.run("apply", "-auto-approve", "-input=false", *chosen, timeout=1200)
-        values = here.messages("output")
-        renders(values[0]["helm_values"]["value"])
+        renders(json.loads(here.run("output", "-json"))["helm_values"]["value"])
         access = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": "eu-central-1"}
         s3 = boto3.client("s3", endpoint_url=server.endpoint, **access)
         bucket = next(name["Name"] for name in s3.list_buckets()["Buckets"] if not name["Name"].endswith("-logs"))
