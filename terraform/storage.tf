@@ -37,7 +37,8 @@ resource "aws_s3_bucket" "images" {
 }
 
 resource "aws_s3_bucket" "logs" {
-  bucket = "${var.name}-${local.account}-logs"
+  bucket        = "${var.name}-${local.account}-logs"
+  force_destroy = !var.deletion_protection
 }
 
 locals {

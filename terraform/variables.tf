@@ -80,7 +80,7 @@ variable "database" {
 }
 
 variable "deletion_protection" {
-  description = "Keep the database from being destroyed."
+  description = "Keep the database and the access logs from being destroyed; images never are while the bucket holds any."
   type        = bool
   default     = true
 }
