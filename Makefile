@@ -39,7 +39,8 @@ demo: $(VENV)/.installed ## Send phantom studies over HTTP, print the reads
 test: $(VENV)/.installed-dev ## All tests that fit into ten minutes on two cores
 	$(BIN)/python -m pytest -m 'not slow' --numprocesses $(WORKERS) --dist loadfile $(ARGS)
 
-test-slow: $(VENV)/.installed-dev ## The long ones: chaos, fuzzing
+test-slow: $(VENV)/.installed-dev ## The long ones: chaos, fuzzing, Terraform, policies
+	.ci/install-lint-tools
 	$(BIN)/python -m pytest -m slow --timeout 3600 $(ARGS)
 
 check: $(VENV)/.installed-dev ## Lint, format, types, import staircase
