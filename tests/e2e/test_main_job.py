@@ -211,7 +211,8 @@ def test_wrong_body_part_and_localizer_only_end_with_a_reason(
             'multipart/related; type="application/dicom"; boundary=x',
             409,
         ),
-        (b"{}", "application/json", 415),
+        (b"{}", "text/plain", 415),
+        (b"{}", "application/json", 409),
         (b"", 'multipart/related; type="application/dicom"; boundary=x', 400),
     ],
 )

@@ -61,6 +61,7 @@ _WORKLIST_READ: Final = (
     "/api/v1/tasks",
     "/api/v1/tasks/{study_uid}/{detector}",
 )
+_FFR_READ: Final = ("/ffr/{study_uid}", "/api/v1/studies/{study_uid}/ffr", "/api/v1/studies/{study_uid}/ffr/{name}")
 _SUBSCRIPTION: Final = "/api/v1/subscriptions/{subscription_id}"
 _FINDING: Final = "/api/v1/studies/{study_uid}/findings/{finding_id}"
 _TASK: Final = "/api/v1/tasks/{study_uid}/{detector}"
@@ -114,6 +115,9 @@ PERMISSIONS: Final[Mapping[str, Needs]] = {
     "POST /api/v1/simulations": Scope.WORKLIST_READ,
     "POST /api/v1/ffr": Scope.FFR_COMPUTE,
     "POST /api/v1/ffr:batch": Scope.FFR_COMPUTE,
+    "POST /api/v1/studies/{study_uid}/series/{series_uid}/ffr": Scope.WORKLIST_WRITE,
+    **{f"GET {path}": Scope.WORKLIST_READ for path in _FFR_READ},
+    "GET /ffr/static/{name}": Need.CREDENTIAL,
     "GET /api/v1/ffr/schema": Need.CREDENTIAL,
     "GET /api/v1/ffr/constants": Need.CREDENTIAL,
 }
