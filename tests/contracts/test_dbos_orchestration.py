@@ -103,7 +103,10 @@ def test_commit_gives_event_and_work_and_rollback_neither(world: World) -> None:
     with world.database.write() as tx:
         world.outbox.study_changed(tx, change)
         world.outbox.study_changed(tx, change)
-    assert [r.type for r in rows(world, "select type from events order by cursor")] == ["study.received", "study.changed"]
+    assert [r.type for r in rows(world, "select type from events order by cursor")] == [
+        "study.received",
+        "study.changed",
+    ]
     [work] = rows(world, "select * from workflow_status")
     assert (work.name, work.queue_name, work.status) == ("evaluate_study", "control", "ENQUEUED")
     assert STUDY not in work.workflow_uuid

@@ -56,8 +56,9 @@ def test_no_mark_in_logs_or_metrics(phantoms: PhantomStudies, tmp_path: Path) ->
         findings = f"{url}/api/v1/studies/{study.study_uid}/findings"
         wait_for(
             lambda: httpx.get(findings).json()["results"],
-            lambda results: bool(results) and all(
-                r["state"] == "not_applicable" or (r["state"] in FINAL and r["stored"]) for r in results
+            lambda results: (
+                bool(results)
+                and all(r["state"] == "not_applicable" or (r["state"] in FINAL and r["stored"]) for r in results)
             ),
             seconds=90,
         )
