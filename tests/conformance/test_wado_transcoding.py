@@ -287,6 +287,7 @@ def test_rpcl_streams_are_what_the_syntax_promises() -> None:
 
 def test_a_hung_or_dead_process_costs_one_request() -> None:
     layout = FrameLayout(40, 36, 1, 16, 16, 15, signed=False, photometric="MONOCHROME2")
+    large = FrameLayout(1024, 1024, 1, 16, 16, 15, signed=False, photometric="MONOCHROME2")
     pool = CodecPool(1, seconds=20)
     try:
         good = pool.pack(bytes(2880), layout, RLE)
@@ -296,7 +297,7 @@ def test_a_hung_or_dead_process_costs_one_request() -> None:
         assert pool.pack(bytes(2880), layout, RLE) == good, "one that died idle is replaced unseen"
         pool._seconds = 0.0
         with pytest.raises(NotProcessable) as lost:
-            pool.pack(DICE.integers(0, 65536, 1440, "u2").tobytes(), layout, JPEG_2000)
+            pool.pack(DICE.integers(0, 65536, 1 << 20, "u2").tobytes(), large, JPEG_2000)
         assert lost.value.reason == "codec_lost"
         pool._seconds = 20
         assert pool.pack(bytes(2880), layout, RLE) == good
