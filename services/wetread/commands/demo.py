@@ -200,7 +200,9 @@ def _print_reads(
             f"  {row['instances']} slices, {row['instances'] - row['refused']} received; "
             f"{row['priority_before']} -> [bold]{row['priority_after']}[/bold]; {told}"
         )
-        for result in row["results"]:
+        # A detector for another organ says so in --json; here it would only be in the way.
+        read = [result for result in row["results"] if result["state"] != "not_applicable"] or row["results"]
+        for result in read:
             console.print(f"  {_read_line(result)}" + (f"; truth {truth.volume_ml:.1f} mL" if truth else ""))
     console.print(f"\n{RUO_STATEMENT}\n")
     if skipped:
