@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SENDER = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 def test_no_mark_in_logs_metrics_or_traces(phantoms: PhantomStudies, tmp_path: Path) -> None:
     source = phantoms.study(2_800_021, bleeds=(BleedType.IPH,), volume_ml=40.0)
     folder = tmp_path / "marked"
