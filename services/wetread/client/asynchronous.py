@@ -224,7 +224,7 @@ class AsyncClient:
     async def sla_report(
         self, since: datetime | None = None, to: datetime | None = None, by: Sequence[str] = ()
     ) -> models.Sla:
-        """Return turnaround of the studies received from *since* until *to* (the last day); *by*: site, modality"""
+        """Return turnaround of the studies received from *since* until *to* (the last day); *by*: site, modality."""
         return await self.send(calls.sla_report(since, to, by))
 
     async def usage(self, since: datetime | None = None, to: datetime | None = None) -> models.Usage:
