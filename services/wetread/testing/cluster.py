@@ -21,7 +21,7 @@ from typing import Final
 
 import httpx
 
-from wetread.commands.local_server import wait_ready
+from wetread.commands.local_server import ServerNotReadyError, wait_ready
 from wetread.commands.processes import Child, Processes
 from wetread.core.lifeline import PARENT_VARIABLE
 from wetread.testing.servers.process import free_port
@@ -38,6 +38,9 @@ SERVICES: Final[Mapping[str, tuple[tuple[str, ...], Mapping[str, str]]]] = {
 }
 """Name of a process -> what ``wetread serve`` is given, and its settings besides those of all."""
 
+START_SECONDS: Final = 400.0
+"""Eight interpreters start at once, on a machine that may have other things to do."""
+
 _WORKLIST: Final = ("/dicom-web/workitems", "/dicom-web/subscribers", "/dicom-web/ws")
 _FFR: Final = ("/api/v1/ffr",)
 
@@ -48,6 +51,8 @@ class Cluster:
 
     ports: Mapping[str, int]
     processes: Processes = field(default_factory=Processes)
+    models_port: int | None = None
+    """HTTP port of Triton."""
     _turn: Iterator[str] = field(default_factory=lambda: itertools.cycle(GATEWAYS))
 
     def url(self, name: str) -> str:
@@ -65,6 +70,12 @@ class Cluster:
         if path.startswith("/dicom-web") and not path.startswith(_WORKLIST):
             return next(self._turn)
         return "worklist"
+
+    def models_ready(self) -> bool:
+        """Return whether Triton serves its models."""
+        with suppress(OSError):
+            return self.models_port is not None and ready(self.models_port)
+        return False
 
     def client(self, *, timeout: float = 60.0) -> httpx.Client:
         """Return a client of the whole: each request goes to the process that serves its path."""
@@ -140,12 +151,20 @@ def cluster(
         watcher.start()
         try:
             for name in names:
-                wait_ready(running.url(name), timeout=120)
+                _wait_ready(running, name, folder / f"{name}.log")
             yield running
         finally:
             stopped.set()
             watcher.join()
             running.processes.end()
+
+
+def _wait_ready(running: Cluster, name: str, log: Path) -> None:
+    try:
+        wait_ready(running.url(name), timeout=START_SECONDS)
+    except ServerNotReadyError as error:
+        msg = f"{name}: {error}\n{log.read_bytes()[-4000:].decode('utf-8', 'replace')}"
+        raise ServerNotReadyError(msg) from error
 
 
 def _watch(processes: Processes, stopped: threading.Event) -> None:
@@ -177,11 +196,11 @@ def _serve_models(running: Cluster, scratch: Path, repository: Path, models: Seq
             )
 
     running.processes.add(["triton"], start)
-    deadline = time.monotonic() + 120
+    running.models_port = http
+    deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
-        with suppress(OSError):
-            if ready(http):
-                return f"grpc://127.0.0.1:{grpc}"
+        if running.models_ready():
+            return f"grpc://127.0.0.1:{grpc}"
         time.sleep(0.1)
     running.processes.end()
     msg = (scratch / "log").read_bytes()[-4000:].decode("utf-8", "replace")
