@@ -116,6 +116,8 @@ class House:
 
     def __init__(self, settings: Settings, shard: str) -> None:
         self.settings = settings
+        self.names: frozenset[str] = frozenset()
+        """The services of this process: what each does depends on who is beside it."""
         self.clock = SystemClock()
         self.stopping = threading.Event()
         self.database = SqlDatabase(settings.database)
@@ -252,6 +254,7 @@ class House:
         """Build the named services; imports only what they need."""
         from wetread.bootstrap import inputs
 
+        self.names = frozenset(names)
         built = []
         for name in names:
             module, _, function = SERVICES[name].partition(":")
