@@ -61,6 +61,14 @@ def multipart(templates: Sequence[Template], places: Sequence[Place]) -> tuple[l
     return pieces, sum(len(piece) for piece in pieces)
 
 
+def store(connection: Connection, templates: Sequence[Template], places: Sequence[Place]) -> None:
+    """Store instances in one request. Raises RuntimeError when not all were taken."""
+    answer = connection.post("/dicom-web/studies", STOW_TYPE, *multipart(templates, places))
+    if answer.status != 200:
+        msg = f"storing was answered with {answer.status}"
+        raise RuntimeError(msg)
+
+
 def stow(server: Server, template: Template, groups: Sequence[Sequence[Sequence[Place]]]) -> Cell:
     """Store ``groups[connection][request]`` = places of its instances."""
     prepared = [[(stow_body(template, places), len(places)) for places in requests] for requests in groups]

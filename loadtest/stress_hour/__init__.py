@@ -32,6 +32,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--associations", type=int, default=4, help="senders at a time")
     parser.add_argument("--batch", type=int, default=64, help="instances per STOW request")
     parser.add_argument("--phantoms", type=int, default=2, help="head CT phantoms sent in turn")
+    parser.add_argument("--announce", action="store_true", help="say how many instances a study has")
     parser.add_argument("--delete-checked", action="store_true", help="delete studies once they are checked")
     parser.add_argument("--patience", type=float, default=300.0, help="seconds without an end: the rest is silent")
     parser.add_argument(
@@ -48,14 +49,18 @@ def main(arguments: Sequence[str]) -> int:
         return 2
     made = images.build(transactions, phantoms=options.phantoms)
     print(
-        f"stress hour: {options.minutes:g} min at {options.scale:g} x the published rate, played {options.compress:g} x "
+        f"stress hour: {options.minutes:g} min at {options.scale:g} x the published rate, {options.compress:g} x "
         f"faster, {len(transactions)} transactions, CT of {options.ct_slices} slices"
         f"{'' if options.ct_slices == 324 else ' (CUT: published are 324)'}, {options.associations} associations, "
         f"{options.batch} instances a request, seed {options.seed}",
         flush=True,
     )
     terms = Terms(
-        associations=options.associations, batch=options.batch, delete=options.delete_checked, patience=options.patience
+        associations=options.associations,
+        batch=options.batch,
+        announce=options.announce,
+        delete=options.delete_checked,
+        patience=options.patience,
     )
     with tempfile.TemporaryDirectory(prefix="wetread-stress-", dir=options.folder) as scratch:
         data = Path(scratch) / "data"

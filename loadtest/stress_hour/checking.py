@@ -23,6 +23,7 @@ class Checked:
     status: int = 0
     sound: int = 0
     others: int = 0
+    other_bytes: int = 0
     missing: list[str] = field(default_factory=list)
     damaged: list[str] = field(default_factory=list)
     seconds: float = 0.0
@@ -55,6 +56,7 @@ def compare(whole: bytes, spans: Iterable[Span], places: Sequence[Place], templa
         uid = next((name for name in names if name in awaited), None)
         if uid is None:
             found.others += 1
+            found.other_bytes += end - start
             continue
         place, template = awaited.pop(uid)
         head = template.head(place)

@@ -18,6 +18,7 @@ from dicomweb.instances import MARKS, SEED, Place, Template
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import (
+    UID,
     CTImageStorage,
     ExplicitVRLittleEndian,
     MRImageStorage,
@@ -88,9 +89,9 @@ def magnetic_resonance() -> Dataset:
     return data
 
 
-def body_ct() -> Dataset:
-    """One slice of a chest CT, 512 x 512 x 16 bit: 0.53 MB, 324 of which make 170 MB."""
-    field = _field(512)
+def body_ct(size: int = 512) -> Dataset:
+    """One slice of a chest CT, *size* squared of 16 bits: 0.53 MB at 512, 324 of which make 170 MB."""
+    field = _field(size)
     hounsfield = np.where(field > 0.05, field * 120 - 60, -990)
     stored = _noisy(hounsfield + 1024, 18.0, 0, 4095).astype("<i2")
     data = _image("CT", CTImageStorage, stored, "CHEST", "CT CHEST")
@@ -122,7 +123,7 @@ def head_ct(variant: int, slices: int) -> tuple[Template, ...]:
 
 def _marked(data: Dataset) -> Dataset:
     """Put the marks where identifiers of a study stand. Instance number and position of a slice stay."""
-    data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID = MARKS["sop"].decode()
+    data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID = UID(MARKS["sop"].decode())
     data.StudyInstanceUID, data.SeriesInstanceUID = MARKS["study"].decode(), MARKS["series"].decode()
     data.PatientID = data.AccessionNumber = MARKS["patient"].decode()
     data.PatientName, data.StudyDate = MARKS["name"].decode(), MARKS["date"].decode()
@@ -133,7 +134,7 @@ def _image(modality: str, sop_class: str, stored: Pixels, body_part: str, descri
     data = Dataset()
     data.file_meta = FileMetaDataset()
     data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID = sop_class
+    data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID = UID(sop_class)
     data.SpecificCharacterSet = "ISO_IR 100"
     data.SOPInstanceUID = data.StudyInstanceUID = data.SeriesInstanceUID = ""
     _marked(data)

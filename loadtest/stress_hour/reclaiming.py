@@ -19,8 +19,8 @@ _SEGMENT: Final = re.compile(r"(?P<shard>[a-z0-9]+)-(?P<number>[0-9]{8})\.seg")
 def reclaim(folder: Path, open_since: Iterable[float]) -> int:
     """Empty finished segments below *folder*; *open_since*: first byte of each undeleted study, in Unix seconds.
 
-    Returns the bytes given back. A segment is finished when its shard has a newer one; it holds nothing of studies whose
-    first byte came after its last write.
+    Returns the bytes given back. A segment is finished when its shard has a newer one; it holds nothing of a study
+    whose first byte came after its last write.
     """
     oldest = min(open_since, default=float("inf"))
     freed = 0

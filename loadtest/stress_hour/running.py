@@ -50,12 +50,14 @@ class Outcome:
 class Terms:
     """How a run is done. *run*: keeps its identifiers apart from those of other runs against the same server.
 
-    *batch*: instances per STOW request. *patience*: seconds without any study ending, after which the rest is silent.
+    *batch*: instances per STOW request. *announce*: senders say how many instances a study has. *patience*: seconds
+    without any study ending, after which the rest is silent.
     """
 
     run: int = 1
     associations: int = 4
     batch: int = 64
+    announce: bool = False
     delete: bool = False
     patience: float = 300.0
 
@@ -74,6 +76,7 @@ def drive(server: Supervisor, data: Path, transactions: Sequence[Transaction], i
             run=terms.run,
             associations=terms.associations,
             batch=terms.batch,
+            announce=terms.announce,
             done=lambda sent: bench.sent(sent, follower),
         )
         senders.send(transactions)

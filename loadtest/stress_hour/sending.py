@@ -57,16 +57,26 @@ class Sent:
 class Senders:
     """*associations* threads that take the next due study each; a study goes over one association, as modalities send.
 
-    *batch*: instances per STOW request. *done* is called in the sender's thread once a study was sent.
+    *batch*: instances per STOW request. *announce*: say after each study how many instances it has, as ``wetread send``
+    does; without it 10 s of silence mean that it is complete. *done* is called in the sender's thread.
     """
 
     def __init__(
-        self, port: int, images: Images, *, run: int, associations: int, batch: int, done: Callable[[Sent], None]
+        self,
+        port: int,
+        images: Images,
+        *,
+        run: int,
+        associations: int,
+        batch: int,
+        announce: bool,
+        done: Callable[[Sent], None],
     ) -> None:
         self._port = port
         self._images = images
         self._run = run
         self._batch = batch
+        self._announce = announce
         self._done = done
         self._lock = threading.Lock()
         self._pending: list[Transaction] = []
@@ -95,6 +105,11 @@ class Senders:
                 sent = Sent(transaction, places(transaction, run=self._run), self._images.of(transaction), due)
                 sent.first_byte_at = time.time()
                 connection = self._study(connection, sent)
+                if self._announce and sent.complete:
+                    body = json.dumps({"instances": len(sent.places)}).encode()
+                    path = f"/api/v1/studies/{sent.study_uid}/manifest"
+                    answer = connection.post(path, "application/json", [body], len(body))
+                    sent.refusals += [f"manifest {answer.status}"] if answer.status >= 300 else []
                 self._done(sent)
             connection.close()
         except BaseException as error:  # noqa: BLE001 - told to the main thread
