@@ -217,6 +217,7 @@ def orchestration(house: House, build: Build) -> Service:
             workflows={"deliver": house.notifier.deliver},
             executor_id=house.settings.instance or WORKER_EXECUTOR,
             drain_seconds=_DRAIN_SECONDS,
+            held=house.held,
             signals=partial(queue_signal, house.database.url),
         )
     )
