@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from wetread.core.tenants import Tenants
     from wetread.detection.runner import ProcessDetectorRunner
     from wetread.gateway.ingest import GroupIngest
+    from wetread.orchestration.held import HeldEvaluations
     from wetread.orchestration.ports import Rules
     from wetread.triage.delivery import Notifier
     from wetread.triage.escalation import Escalator
@@ -154,13 +155,21 @@ class House:
             self.index_database,
             self.archive,
             self.objects,
-            DurableOutbox(self.events, self.order, self.queue, self.clock),
+            DurableOutbox(self.events, self.order, self.queue, self.clock, self.held),
             settings=IngestSettings(
                 part_bytes=self.settings.max_part_bytes,
                 request_bytes=self.settings.max_request_bytes,
                 tenants=self.tenants,
             ),
         )
+
+    @cached_property
+    def held(self) -> HeldEvaluations:
+        """Evaluations of studies that are still arriving."""
+        from wetread.adapters.index.held import SqlHeldEvaluations
+        from wetread.orchestration.held import HeldEvaluations
+
+        return HeldEvaluations(self.index_database, SqlHeldEvaluations(), self.queue, self.clock)
 
     @cached_property
     def codecs(self) -> CodecPool:
@@ -245,6 +254,8 @@ class House:
         """Close what was opened."""
         if "codecs" in self.__dict__:
             self.codecs.close()
+        if "held" in self.__dict__:
+            self.held.close()
         self.queue.close()
         self.objects.close()
         self.index_database.close()

@@ -236,6 +236,7 @@ def _durable(house: House) -> Orchestration:
         workflows={"deliver": house.notifier.deliver},
         executor_id=house.settings.instance or WORKER_EXECUTOR,
         queues=queues,
+        held=house.held,
         drain_seconds=_DRAIN_SECONDS,
         signals=partial(queue_signal, house.database.url),
     )
