@@ -22,7 +22,7 @@ _CLOCKS: Final = (
     "sleep",
 )
 _watching: list[tuple[int, list[str]]] = []
-"""Threads under watch, each with what was seen. What other threads do meanwhile, of a server say, is their own affair."""
+"""Threads under watch, each with what was seen. What other threads do is their own affair."""
 
 
 def _audit(event: str, _arguments: tuple[Any, ...]) -> None:
