@@ -154,29 +154,37 @@ def measure(
     roots = [child.process.pid for child in server.children]
     resident = images.places(RESIDENT_STUDY, run=RUN)
     found = Isolation()
-    with Client(server.url, timeout_seconds=120) as client, Connection(port) as connection:
-        store(connection, made.of(RESIDENT_STUDY), resident)
+    with Client(server.url, timeout_seconds=120) as client:
+        with Connection(port) as connection:
+            store(connection, made.of(RESIDENT_STUDY), resident)
         _settle(client, [resident[0].study_uid])
         _window(port, roots, data, resident, 2.0, rate)  # opens files, fills caches
         for number in range(rounds):
             idle = _window(port, roots, data, resident, seconds, rate)
             first = 1 + number * studies
             queued = [mix.Transaction(0.0, first + at, "CT", "CT head", slices) for at in range(studies)]
-            uids = [_head(connection, made, one) for one in queued]
+            uids = [_head(client, port, made, one) for one in queued]
             _wait_started(client, uids)
             busy = _window(port, roots, data, resident, seconds, rate)
             if any(not client.findings(uid).final for uid in uids):
                 found.idle.append(idle)
                 found.busy.append(busy)
+                print(f"pair {number + 1}: {_pair(idle, busy)}", flush=True)
             else:
                 found.dropped += 1
             _settle(client, uids)
     return found
 
 
-def _head(connection: Connection, made: images.Images, transaction: mix.Transaction) -> str:
+def _pair(idle: Window, busy: Window) -> str:
+    return "; ".join(f"{kind} {_ms(idle.latencies[kind])} -> {_ms(busy.latencies[kind])} ms" for kind in busy.latencies)
+
+
+def _head(client: Client, port: int, made: images.Images, transaction: mix.Transaction) -> str:
     places = images.places(transaction, run=RUN)
-    store(connection, made.of(transaction), places)
+    with Connection(port) as connection:
+        store(connection, made.of(transaction), places)
+    client.manifest(places[0].study_uid, instances=len(places))  # complete: one run each
     return places[0].study_uid
 
 

@@ -55,7 +55,7 @@ class Sent:
 
 
 class Senders:
-    """*associations* threads that take the next due study each; a study goes over one association, as modalities send.
+    """*associations* threads that take the next due study each; every study goes over an association of its own.
 
     *batch*: instances per STOW request. *announce*: say after each study how many instances it has, as ``wetread send``
     does; without it 10 s of silence mean that it is complete. *done* is called in the sender's thread.
@@ -98,20 +98,19 @@ class Senders:
 
     def _work(self) -> None:
         try:
-            connection = Connection(self._port)
             while (transaction := self._next()) is not None:
                 due = self.begun_at + transaction.at
                 time.sleep(max(0.0, due - time.time()))
                 sent = Sent(transaction, places(transaction, run=self._run), self._images.of(transaction), due)
                 sent.first_byte_at = time.time()
-                connection = self._study(connection, sent)
+                connection = self._study(Connection(self._port), sent)
                 if self._announce and sent.complete:
                     body = json.dumps({"instances": len(sent.places)}).encode()
                     path = f"/api/v1/studies/{sent.study_uid}/manifest"
                     answer = connection.post(path, "application/json", [body], len(body))
                     sent.refusals += [f"manifest {answer.status}"] if answer.status >= 300 else []
+                connection.close()
                 self._done(sent)
-            connection.close()
         except BaseException as error:  # noqa: BLE001 - told to the main thread
             self._failures.append(error)
 
