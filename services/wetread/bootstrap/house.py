@@ -32,6 +32,7 @@ from wetread.adapters.notify.webhook import HttpWebhookSender
 from wetread.adapters.workqueue.dbos import DbosWorkQueue, create_queue_schema
 from wetread.bootstrap.channels import house_sink, mail_server
 from wetread.bootstrap.stores import artifact_store, object_store
+from wetread.bootstrap.telemetry import close_telemetry, open_telemetry
 from wetread.core.breaker import predicted_share
 from wetread.core.errors import ConfigurationError, StorageFull, Unavailable
 from wetread.core.ports import DetectorInfo
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 
     from wetread.adapters.audit.journal import AccessJournal
     from wetread.adapters.codecs.pool import CodecPool
+    from wetread.adapters.telemetry.otlp import Otlp
     from wetread.core.tenants import Tenants
     from wetread.detection.runner import ProcessDetectorRunner
     from wetread.gateway.ingest import GroupIngest
@@ -152,6 +154,7 @@ class House:
         networks = _PRIVATE_NETWORKS if settings.allow_private_webhooks else ()
         self.collectors: list[Collector] = []
         """Metrics of services that count for themselves."""
+        self.telemetry: Otlp | None = None
         self.webhooks = HttpWebhookSender(
             self.clock, AddressPolicy(networks), user_agent=f"wetread/{wetread.__version__}"
         )
@@ -303,6 +306,9 @@ class House:
         metrics = Metrics(self.database)
         for collector in self.collectors:
             metrics.registry.register(collector)
+        if self.telemetry is not None:
+            metrics.registry.register(self.telemetry.meter.items)
+            self.telemetry.push(metrics.registry)
         journal = self.access_journal(lost=metrics.audit_lost.inc)
         trail = Service("audit", audit.router(self.database, self.access_trail), lifespan=journal.lifespan)
         guards = Guards(authenticator(self.settings), journal, self.tenants)
@@ -361,7 +367,9 @@ def open_house(settings: Settings, names: Sequence[str]) -> Iterator[House]:
     role = next((role for role, of in roles.items() if set(names) & set(of)), "web")
     house = House(settings, shard=settings.instance or role)
     house.prepare()
+    house.telemetry = open_telemetry(settings, names[0] if len(names) == 1 else role)
     try:
         yield house
     finally:
+        close_telemetry(house.telemetry)
         house.close()

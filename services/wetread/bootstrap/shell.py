@@ -22,6 +22,7 @@ from wetread.bootstrap.permissions import PERMISSIONS, STREAMS, Need, Needs
 from wetread.bootstrap.problems import problem_response
 from wetread.bootstrap.rates import Rates
 from wetread.bootstrap.route_table import FoundRoute, RouteTable
+from wetread.core import tracing
 from wetread.core.access import LOCAL, Caller, Scope
 from wetread.core.errors import Forbidden, NotAuthenticated, NotFound, TooManyRequests, WetreadError
 from wetread.core.identifiers import is_uid
@@ -29,6 +30,8 @@ from wetread.core.ports.access import Access, AccessLog, Authenticator
 from wetread.core.tenants import Tenants
 
 _BEARER_PROTOCOL: Final = "bearer."
+_UNTRACED: Final = frozenset({Need.NOTHING, Scope.METRICS_READ})
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"})
 _TOKEN_ENDED: Final = 3000
 """Close code "Unauthorized" of the IANA registry of WebSocket close codes."""
 
@@ -76,7 +79,7 @@ class Shell:
             if visit.stream and visit.caller.expires_at is not None:
                 await self._until_expiry(visit, visit.caller.expires_at, receive, send)
             else:
-                await self.app(scope, receive, self._watched(visit, send))
+                await self._answer(visit, receive, send)
         finally:
             if leave is not None:
                 leave()
@@ -123,6 +126,26 @@ class Shell:
         status, headers = response.status_code, response.raw_headers
         await send({"type": "websocket.http.response.start", "status": status, "headers": headers})
         await send({"type": "websocket.http.response.body", "body": response.body})
+
+    async def _answer(self, visit: _Visit, receive: Receive, send: Send) -> None:
+        """Have the application answer, in a span unless the request is a stream, a probe or a scrape."""
+        traced = not visit.stream and any(need not in _UNTRACED for need in visit.needs)
+        if not traced or not tracing.enabled():
+            await self.app(visit.scope, receive, self._watched(visit, send))
+            return
+        method = visit.method if visit.method in _METHODS else "_OTHER"
+        sent = [value for name, value in visit.scope["headers"] if name == b"traceparent"]
+        parent = tracing.parse(sent[0].decode("latin-1")) if len(sent) == 1 else None
+        # The path is left out, although the convention wants it: it holds UIDs.
+        attributes = {"http.request.method": method, "http.route": visit.template, "url.scheme": visit.scope["scheme"]}
+        name = f"{'HTTP' if method == '_OTHER' else method} {visit.template}"
+        with tracing.span(name, kind="server", parent=parent, attributes=attributes) as span:
+            try:
+                await self.app(visit.scope, receive, self._watched(visit, send))
+            finally:
+                span.set("http.response.status_code", visit.status)
+                if visit.status >= 500:
+                    span.fail(str(visit.status))
 
     def _watched(self, visit: _Visit, send: Send) -> Send:
         """Return *send* that sees the answer begin: that is what is noted, an open stream too."""

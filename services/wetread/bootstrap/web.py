@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any
+from typing import Any, Final
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -23,6 +23,11 @@ from wetread.core.ruo import RUO_STATEMENT
 from wetread.core.service import Service
 
 logger = logging.getLogger("wetread.web")
+
+_NO_NATIVE_TELEMETRY: Final[Any] = {
+    "tracing": False, "metrics": False, "logs": False, "operation_spans": False, "auto_configure": False
+}  # fmt: skip
+"""FastAPI's own spans hold paths and queries, its log records texts of exceptions: UIDs and names. Ours do not."""
 
 ReadinessChecks = Mapping[str, Callable[[], None]]
 """Named checks; one that raises makes ``/readyz`` red."""
@@ -54,6 +59,7 @@ def build_app(
         redoc_url=None,
         openapi_url="/api/v1/openapi.json",
         lifespan=lifespan,
+        telemetry=_NO_NATIVE_TELEMETRY,
     )
     _add_error_handlers(app)
     _add_operations(app, checks, metrics)

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
+from wetread.core import tracing
 from wetread.core.detector import Applicability, BaseDetector, InputSet
 from wetread.core.errors import ComputationFailed, NotFound
 from wetread.core.facts import StudyFacts
@@ -133,6 +134,7 @@ class ProcessDetectorRunner:
             "refs": [(i.ref.locator, i.ref.length) for i in request.instances],
             "parameters": parameters,
             "preliminary": request.preliminary,
+            "trace": tracing.current(),
         }
 
     def _run(self, order: dict[str, Any], seconds: float, call: _Call) -> dict[str, Any]:

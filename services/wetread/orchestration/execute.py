@@ -6,9 +6,11 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from wetread.core import tracing
 from wetread.core.errors import ComputationFailed, NotApplicable, NotProcessable, WetreadError, WorkitemStateError
 from wetread.core.events import EventType
 from wetread.core.findings import ResultSet
+from wetread.core.identifiers import log_ref
 from wetread.core.ports.database import Transaction
 from wetread.core.ports.inference import RunRequest
 from wetread.core.ports.work import Task
@@ -52,8 +54,17 @@ class Execution:
             return STALE
         result = begun.known
         if result is None:
-            outcome = await self._ports.runner.run(begun.request, timeout_seconds=timeout_seconds)
-            result = outcome.result
+            request = begun.request
+            attributes: dict[str, tracing.Value] = {
+                "wetread.detector": request.detector,
+                "wetread.detector.version": request.version,
+                "wetread.instances": len(request.instances),
+                "wetread.study": log_ref(request.tenant, request.study_uid),
+            }
+            with tracing.span("detect", attributes=attributes) as span:
+                outcome = await self._ports.runner.run(request, timeout_seconds=timeout_seconds)
+                result = outcome.result
+                span.set("wetread.state", str(result.state))
         stamps = {**stamps, "started": begun.started, "inferred": self._ports.clock.now()}
         return await asyncio.to_thread(self._conclude, run_id, result, flags, stamps)
 
