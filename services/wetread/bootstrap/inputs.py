@@ -169,9 +169,29 @@ def ffrct(house: House, build: Build) -> Service:
     )
 
 
+def pathology(house: House, build: Build) -> Service:
+    """Slide analysis of the archive's studies: ask for it, read its result, look at it."""
+    from wetread.pathology.ports import SlidePorts
+    from wetread.pathology.tile_model import installed_tile_models
+
+    return build(
+        SlidePorts(
+            database=house.database,
+            clock=house.clock,
+            studies=house.archive,
+            tasks=house.tasks,
+            results=house.results,
+            artifacts=house.artifacts,
+            work=house.queue,
+            models=frozenset(installed_tile_models()),
+            viewer=house.settings.viewer,
+        )
+    )
+
+
 def orchestration(house: House, build: Build) -> Service:
     """Durable workflows; carries triage's deliveries as one of them."""
-    from wetread.adapters.evidence.encoder import Encoder
+    from wetread.adapters.evidence.studies import StudyEncoder
     from wetread.adapters.index.decisions import (
         SqlDecisions,
         SqlManifests,
@@ -207,7 +227,7 @@ def orchestration(house: House, build: Build) -> Service:
         queue=house.queue,
         control=DbosRunControl(house.queue),
         runner=house.runner,
-        encoder=Encoder(),
+        encoder=StudyEncoder(),
     )
     return build(
         Orchestration(

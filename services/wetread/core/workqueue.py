@@ -48,6 +48,7 @@ QUEUES: Final[dict[str, Lane]] = {
     "detector.cpu.stat": Lane(1, 0.05),
     "detector.cpu": Lane(1, 0.05),
     "detector.cpu.batch": Lane(1, 1.0),
+    "detector.slide": Lane(1, 0.2),
     "evidence": Lane(2, 0.05),
     "notify": Lane(8, 0.05),
     "maintenance": Lane(1, 1.0),
@@ -61,8 +62,14 @@ SHORT_LANES: Final = ("control", "evidence", "notify")
 """Lanes of what follows from running work: a stopping process still does it, so that no report waits for the next."""
 
 
-def detector_lane(priority: Priority) -> str:
-    """Return the lane of a detector run: STAT work has workers of its own, and so has batch work."""
+SLIDE_LANE: Final = "detector.slide"
+"""A slide takes minutes and all cores that it is given: no study of seconds ever waits behind one."""
+
+
+def detector_lane(priority: Priority, *, slide: bool = False) -> str:
+    """Return the lane of a detector run: STAT work has workers of its own, and so have batch work and slides."""
+    if slide:
+        return SLIDE_LANE
     if priority is Priority.STAT:
         return "detector.cpu.stat"
     return "detector.cpu.batch" if priority is Priority.BATCH else "detector.cpu"
