@@ -103,6 +103,11 @@ class Settings(BaseSettings):
     ups_lease: float = Field(
         default=900.0, gt=0, description="Silence after which an external performer of a workitem counts as lost."
     )
+    slide_workers: int | None = Field(
+        default=None,
+        ge=1,
+        description="Processes that read one slide. Unset: the number of cores less one, at least one.",
+    )
     inference_threads: int = Field(default=2, ge=1, description="Threads of one inference.")
     viewer: Path = Field(
         default=Path(sys.prefix) / "share" / "wetread" / "viewer",

@@ -48,8 +48,8 @@ if TYPE_CHECKING:
     from wetread.adapters.audit.journal import AccessJournal
     from wetread.adapters.codecs.pool import CodecPool
     from wetread.adapters.telemetry.otlp import Otlp
+    from wetread.bootstrap.runners import RunnerSet
     from wetread.core.tenants import Tenants
-    from wetread.detection.runner import ProcessDetectorRunner
     from wetread.gateway.ingest import GroupIngest
     from wetread.orchestration.held import HeldEvaluations
     from wetread.orchestration.ports import Rules
@@ -72,9 +72,12 @@ class SystemClock:
 
 def installed_detectors(settings: Settings) -> Mapping[str, DetectorInfo]:
     """Return the installed detectors by name. Raises ConfigurationError."""
+    from wetread.bootstrap.runners import only_once
     from wetread.detection.registry import discover
+    from wetread.pathology.tile_model import detector_info, installed_tile_models
 
-    return {name: found.info for name, found in discover(settings.detectors).items()}
+    slides = {name: detector_info(model) for name, model in installed_tile_models().items()}
+    return only_once([{name: found.info for name, found in discover(settings.detectors).items()}, slides])
 
 
 def workflow_folder(settings: Settings) -> Path:
@@ -194,20 +197,33 @@ class House:
         return CodecPool()
 
     @cached_property
-    def runner(self) -> ProcessDetectorRunner:
-        """The processes that run detectors."""
+    def runner(self) -> RunnerSet:
+        """The processes that run detectors: of volumes, kept warm, and of slides, one for each."""
         from wetread.adapters.evidence.encoder import Encoder
+        from wetread.adapters.evidence.slide import ENCODER_VERSION
+        from wetread.adapters.telemetry.slides import SlideMetrics
         from wetread.bootstrap.engines import engine_identity
+        from wetread.bootstrap.runners import RunnerSet
         from wetread.detection.process import WorkerSpec
         from wetread.detection.runner import ProcessDetectorRunner
+        from wetread.pathology.runner import SlideProcesses, SlideRunner
+        from wetread.pathology.tile_model import installed_tile_models
 
+        engine, meter = engine_identity(self.settings), SlideMetrics()
+        self.collectors += meter.collectors
         spec = WorkerSpec(
             ports="wetread.bootstrap.inputs:worker_ports",
             detectors=self.settings.detectors,
             environment=self.settings.environment(),
             threads=self.settings.inference_threads,
         )
-        return ProcessDetectorRunner(spec, engine=engine_identity(self.settings), encoder_version=Encoder().version)
+        slides = SlideProcesses(
+            "wetread.bootstrap.slide_process", self.settings.data / "slides", self.settings.environment()
+        )
+        return RunnerSet(
+            ProcessDetectorRunner(spec, engine=engine, encoder_version=Encoder().version),
+            SlideRunner(installed_tile_models(), slides, engine=engine, encoder_version=ENCODER_VERSION, meter=meter),
+        )
 
     @cached_property
     def notifier(self) -> Notifier:
