@@ -34,7 +34,6 @@ REAL = (
     "head-ct-nc/intraparenchymal__CQ500_CT_427",
     "head-ct-nc/subarachnoid__CQ500_CT_342",
     "chest-ct/LIDC-IDRI-0314-every2nd",
-    "cardiac-ct/totalseg-aorta-ct",
     "brain-mri/PGBM-001-T1post",
 )
 

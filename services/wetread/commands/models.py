@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wetread.core.errors import ConfigurationError, WetreadError
+from wetread.core.errors import ConfigurationError, Unavailable, WetreadError
 from wetread.settings import Settings
 
 if TYPE_CHECKING:
+    from wetread.adapters.inference.inference_service import Serving
     from wetread.adapters.inference.onnxruntime import OnnxRuntimeClient
     from wetread.core.ports.inference import NetworkFile
 
@@ -147,3 +148,34 @@ def run_test(name: str, *, update_golden: bool, seed: int, reason: str) -> int:
     environment = os.environ | {folder_suite.FOLDER_VARIABLE: str(installed.folder), "PYTHONDONTWRITEBYTECODE": "1"}
     command = [sys.executable, "-m", "pytest", *options, "-p", "no:cacheprovider", *suites]
     return 1 if subprocess.run(command, env=environment, check=False).returncode else 0  # noqa: S603 - our own suite
+
+
+def run_deploy(
+    serving: Serving, *, kubeconfig: Path | None, context: str | None, dry_run: bool, wait_seconds: float
+) -> int:
+    """Create or update the InferenceService of one model. Returns the exit code."""
+    from dataclasses import replace
+
+    from wetread.adapters.inference.inference_service import KserveDeployments, inference_service
+    from wetread.detection.registry import discover
+
+    try:
+        networks = {n.name: n for found in discover(Settings().detectors).values() for n in found.networks}
+        known = networks.get(serving.model)
+        wanted = inference_service(serving if known is None else replace(serving, model_sha256=known.sha256))
+        if dry_run:
+            print(json.dumps(wanted, indent=2))
+            return 0
+        cluster = KserveDeployments(kubeconfig, context)
+        done = cluster.apply(wanted)
+        name, namespace = wanted["metadata"]["name"], wanted["metadata"]["namespace"]
+        print(f"inferenceservice {namespace}/{name}: {done}")
+        if wait_seconds:
+            print(f"ready: {cluster.wait_ready(namespace, name, wait_seconds)}")
+    except Unavailable as error:
+        print(f"wetread: {error.detail}", file=sys.stderr)
+        return 3
+    except WetreadError as error:
+        print(f"wetread: {error.detail}", file=sys.stderr)
+        return 2 if isinstance(error, ConfigurationError) else 1
+    return 0

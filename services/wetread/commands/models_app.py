@@ -82,3 +82,39 @@ def models_test(
     from wetread.commands.models import run_test
 
     raise typer.Exit(run_test(name, update_golden=update_golden, seed=seed, reason=reason))
+
+
+@app.command("deploy")
+def deploy(
+    name: Annotated[str, typer.Argument(help="Name of the model, as in its repository.")],
+    storage_uri: Annotated[str, typer.Option(help="Where its rendered repository lies, such as s3://bucket/models/x.")],
+    namespace: Annotated[str, typer.Option(help="Namespace of the object.")] = "default",
+    runtime: Annotated[str, typer.Option(help="ServingRuntime of Triton.")] = "kserve-tritonserver",
+    gpu: Annotated[bool, typer.Option("--gpu", help="One GPU for each pod.")] = False,
+    cpu: Annotated[str, typer.Option(help="Requested CPU of a pod.")] = "2",
+    memory: Annotated[str, typer.Option(help="Memory of a pod.")] = "4Gi",
+    min_replicas: Annotated[int, typer.Option(min=0, help="Fewest pods.")] = 1,
+    max_replicas: Annotated[int, typer.Option(min=1, help="Most pods.")] = 1,
+    service_account: Annotated[str, typer.Option(help="Service account that may read the repository.")] = "",
+    kubeconfig: Annotated[Path | None, typer.Option(help="Configuration file of kubectl.")] = None,
+    context: Annotated[str | None, typer.Option(help="Context in it.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the object, ask nobody.")] = False,
+    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait until it is ready; 0: do not wait.")] = 0.0,
+) -> None:
+    """Create or update the KServe InferenceService of a model that no chart owns (extra k8s)."""
+    from wetread.adapters.inference.inference_service import Serving
+    from wetread.commands.models import run_deploy
+
+    serving = Serving(
+        model=name,
+        storage_uri=storage_uri,
+        namespace=namespace,
+        runtime=runtime,
+        gpu=gpu,
+        cpu=cpu,
+        memory=memory,
+        min_replicas=min_replicas,
+        max_replicas=max(min_replicas, max_replicas),
+        service_account=service_account,
+    )
+    raise typer.Exit(run_deploy(serving, kubeconfig=kubeconfig, context=context, dry_run=dry_run, wait_seconds=wait))
