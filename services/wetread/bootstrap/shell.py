@@ -19,6 +19,7 @@ from starlette.types import Scope as AsgiScope
 
 from wetread.adapters.telemetry.metrics import Metrics
 from wetread.bootstrap.permissions import PERMISSIONS, STREAMS, Need, Needs
+from wetread.bootstrap.plain_routes import OnError, answer, plain_routes
 from wetread.bootstrap.problems import problem_response
 from wetread.bootstrap.rates import Rates
 from wetread.bootstrap.route_table import FoundRoute, RouteTable
@@ -44,10 +45,14 @@ class Guards:
 
 
 class Shell:
-    """ASGI layer around the application with the routes *routes*."""
+    """ASGI layer around the application with the routes *routes*. ``on_error``: for those that it answers itself."""
 
-    def __init__(self, app: ASGIApp, routes: list[BaseRoute], guards: Guards, metrics: Metrics) -> None:
+    def __init__(
+        self, app: ASGIApp, routes: list[BaseRoute], guards: Guards, metrics: Metrics, on_error: OnError
+    ) -> None:
         self.app = app
+        self._plain = plain_routes(routes)
+        self._on_error = on_error
         self._table = RouteTable(routes, PERMISSIONS if guards.permissions is None else guards.permissions)
         self._authenticator = guards.authenticator
         self._audit = guards.audit
@@ -76,7 +81,12 @@ class Shell:
             if visit.stream and visit.caller.expires_at is not None:
                 await self._until_expiry(visit, visit.caller.expires_at, receive, send)
             else:
-                await self.app(scope, receive, self._watched(visit, send))
+                plain = self._plain.get(visit.template)
+                if plain is None or len(visit.found) > 1 or visit.method not in plain.methods:
+                    await self.app(scope, receive, self._watched(visit, send))
+                else:
+                    scope.setdefault("app", self.app)
+                    await answer(plain, self._on_error, scope, receive, self._watched(visit, send))
         finally:
             if leave is not None:
                 leave()
