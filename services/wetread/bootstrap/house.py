@@ -84,6 +84,16 @@ def workflow_folder(settings: Settings) -> Path:
     return shared if shared.is_dir() else package.parent.parent / "workflows"
 
 
+def detector_workflows(settings: Settings) -> list[Path]:
+    """Return the workflow files that come with detector folders; none where WETREAD_WORKFLOWS names the active ones."""
+    from wetread.detection.registry import discover
+
+    if settings.workflows is not None:
+        return []
+    files = [found.folder / "workflow.yaml" for found in discover(settings.detectors).values()]
+    return [file for file in files if file.is_file()]
+
+
 def installed_workflows(settings: Settings) -> list[str]:
     """Return the active workflows as ``name@version``. Raises ConfigurationError with file and line."""
     return [f"{workflow.model.workflow}@{workflow.model.version}" for workflow in load_rules(settings).workflows]
@@ -95,7 +105,9 @@ def load_rules(settings: Settings) -> Rules:
     from wetread.orchestration.load import load_folder
     from wetread.orchestration.ports import Rules
 
-    workflows, policy = load_folder(workflow_folder(settings), installed_detectors(settings))
+    workflows, policy = load_folder(
+        workflow_folder(settings), installed_detectors(settings), extra=detector_workflows(settings)
+    )
     if policy is None:
         policy = CompletenessPolicy.model_validate(
             {
@@ -117,6 +129,8 @@ class House:
 
     def __init__(self, settings: Settings, shard: str) -> None:
         self.settings = settings
+        self.names: frozenset[str] = frozenset()
+        """The services of this process: what each does depends on who is beside it."""
         self.clock = SystemClock()
         self.stopping = threading.Event()
         self.database = SqlDatabase(settings.database)
@@ -263,6 +277,7 @@ class House:
         """Build the named services; imports only what they need."""
         from wetread.bootstrap import inputs
 
+        self.names = frozenset(names)
         built = []
         for name in names:
             module, _, function = SERVICES[name].partition(":")

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from wetread.core.errors import ConfigurationError
 from wetread.core.priority import Priority
 
 APPLICATION: Final = "wetread"
@@ -52,13 +53,33 @@ QUEUES: Final[dict[str, Lane]] = {
     "notify": Lane(8, 0.05),
     "maintenance": Lane(1, 1.0),
 }
-"""Lanes of the embedded profile, which runs them all in one worker process."""
+"""All lanes. The embedded profile runs them in one worker process, a cluster in as many as it likes (``lanes_of``)."""
 
 
 LONG_LANES: Final = tuple(name for name in QUEUES if name.startswith("detector."))
 """Lanes whose work takes long: a stopping process takes none of it any more."""
 SHORT_LANES: Final = ("control", "evidence", "notify")
 """Lanes of what follows from running work: a stopping process still does it, so that no report waits for the next."""
+
+
+def lanes_of(*, detects: bool, orchestrates: bool, chosen: Iterable[str] = ()) -> tuple[str, ...]:
+    """Return the lanes of a process: detector runs need detector processes, all other work the orchestration.
+
+    ``chosen``: take only these of them (a pool of STAT work); empty: all. Raises ConfigurationError.
+    """
+    mine = [name for name in QUEUES if (detects if name in LONG_LANES else orchestrates)]
+    wanted = list(chosen)
+    for name in wanted:
+        if name not in QUEUES:
+            msg = f"there is no queue {name}; known: {', '.join(QUEUES)}"
+            raise ConfigurationError(msg)
+        if name not in mine:
+            msg = f"this process cannot take the queue {name}: it needs the service {_NEEDS[name in LONG_LANES]}"
+            raise ConfigurationError(msg)
+    return tuple(name for name in mine if not wanted or name in wanted)
+
+
+_NEEDS: Final = {True: "detection", False: "orchestration"}
 
 
 def detector_lane(priority: Priority) -> str:

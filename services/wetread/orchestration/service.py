@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Final
 
 from wetread.core.service import Service
 from wetread.core.workqueue import MAX_RECOVERY_ATTEMPTS, QUEUES
@@ -27,6 +27,9 @@ from wetread.orchestration.loops import (
 from wetread.orchestration.operations import Operations
 from wetread.orchestration.ports import Ports, Rules
 
+EVALUATES: Final = "control"
+"""The queue whose takers also look after runs that ended without their code."""
+
 
 @dataclass(frozen=True, slots=True)
 class Orchestration:
@@ -37,6 +40,8 @@ class Orchestration:
     queue_url: str
     """SQLAlchemy URL of the database, the same one as the index: the outbox depends on it."""
     executor_id: str = "worker"
+    queues: tuple[str, ...] = tuple(QUEUES)
+    """What this process takes work from; others take the rest."""
     workflows: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
     """One-step durable workflows of other services that run in this process, such as the webhook ``deliver``."""
     drain_seconds: int = 0
@@ -58,6 +63,7 @@ def build(orchestration: Orchestration) -> Service:
         application = DurableApplication(
             orchestration.queue_url,
             executor_id=orchestration.executor_id,
+            queues=orchestration.queues,
             max_recovery_attempts=orchestration.max_recovery_attempts,
             signals=orchestration.signals,
         )
@@ -69,10 +75,12 @@ def build(orchestration: Orchestration) -> Service:
         loops = [
             Periodic("heartbeat", leases.beat, HEARTBEAT_SECONDS),
             Periodic("take-over", leases.take_over_expired, HEARTBEAT_SECONDS),
-            Periodic("outcomes", Outcomes(ports, rules, evaluator, execution, composition).check, OUTCOMES_SECONDS),
         ]
-        if orchestration.held is not None:
-            loops.append(Periodic("held-evaluations", orchestration.held.release_abandoned, ABANDONED_SECONDS))
+        if EVALUATES in orchestration.queues:
+            outcomes = Outcomes(ports, rules, evaluator, execution, composition)
+            loops.append(Periodic("outcomes", outcomes.check, OUTCOMES_SECONDS))
+            if orchestration.held is not None:
+                loops.append(Periodic("held-evaluations", orchestration.held.release_abandoned, ABANDONED_SECONDS))
         await asyncio.to_thread(application.launch)
         for loop in loops:
             loop.start()
@@ -83,4 +91,4 @@ def build(orchestration: Orchestration) -> Service:
                 await asyncio.to_thread(loop.stop)
             await asyncio.to_thread(application.destroy, drain_seconds=orchestration.drain_seconds)
 
-    return Service(name="orchestration", queues=tuple(QUEUES), lifespan=lifespan)
+    return Service(name="orchestration", queues=orchestration.queues, lifespan=lifespan)
