@@ -268,19 +268,27 @@ class Site:
 
 @contextmanager
 def cluster_site(
-    folder: Path, *, lanes: Mapping[str, str] = LANES, with_triton: bool = True, durable: bool = False
+    folder: Path,
+    *,
+    lanes: Mapping[str, str] = LANES,
+    behave: Mapping[str, str] | None = None,
+    bundled: bool = True,
+    with_triton: bool = True,
+    durable: bool = False,
 ) -> Iterator[Site]:
-    """Start the servers and the processes of a site; *lanes*: toy detectors besides the bundled ones.
+    """Start the servers and the processes of a site; *lanes*, *behave*: toy detectors besides the bundled ones.
 
+    ``bundled``: with the bundled workflows and their completeness; without, the end of a transfer counts as complete.
     ``durable``: PostgreSQL syncs its commits, as in production (for figures).
     """
     with ExitStack() as stack:
         database, s3 = stack.enter_context(postgres(durable=durable)), stack.enter_context(moto())
-        environment = dict(s3.environment) | write_house(folder / "house", lanes)
-        workflows = folder / "house" / "workflows"
-        (workflows / "completeness.yaml").unlink()  # the bundled workflows wait for what a sender declares
-        for file in workflow_folder(Settings()).glob("*.yaml"):
-            (workflows / file.name).write_bytes(file.read_bytes())
+        environment = dict(s3.environment) | write_house(folder / "house", lanes, behave)
+        if bundled:
+            workflows = folder / "house" / "workflows"
+            (workflows / "completeness.yaml").unlink()  # the bundled workflows wait for what a sender declares
+            for file in workflow_folder(Settings()).glob("*.yaml"):
+                (workflows / file.name).write_bytes(file.read_bytes())
         bucket = f"s3://wetread-site-{next(_buckets)}/archive"
         with _environment(s3.environment):
             BucketAdministration(BucketAddress.of_url(bucket, endpoint=s3.endpoint)).set_up()
