@@ -35,7 +35,7 @@ from wetread.testing.servers.postgres import postgres
 from wetread.testing.small_studies import SmallStudy, write_house
 
 LANES: Final = {"alpha": "stat", "beta": "urgent", "gamma": "routine"}
-SETTLE_SECONDS: Final = 300.0
+SETTLE_SECONDS: Final = 400.0
 DETECTOR_PROCESS: Final = "detector process"
 """The child of the detection process that runs the detectors."""
 
@@ -225,14 +225,18 @@ class Site:
                 _kill(pid)
             _wait(
                 lambda: bool(set(_children(self.cluster.child("detection").process.pid)) - set(before)),
-                120.0,
+                SETTLE_SECONDS,
                 lambda: "no detector process came back",
             )
             return time.monotonic() - began
         child = self.cluster.child(name)
         before_pid = child.process.pid
         _kill(before_pid)
-        _wait(lambda: child.process.pid != before_pid and self._ready(name), 180.0, lambda: f"{name} did not come back")
+        _wait(
+            lambda: child.process.pid != before_pid and self._ready(name),
+            SETTLE_SECONDS,
+            lambda: f"{name} did not come back",
+        )
         return time.monotonic() - began
 
     def _ready(self, name: str) -> bool:
@@ -251,7 +255,7 @@ class Site:
         self._until_taken(f"/api/v1/studies/{study_uid}/manifest", report, json={"sop_instance_uids": list(uids)})
 
     def _until_taken(self, path: str, report: Fire | None, **arguments: Any) -> None:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + SETTLE_SECONDS
         with self.cluster.client(timeout=60) as client:
             while time.monotonic() < deadline:
                 with suppress(httpx.TransportError):
