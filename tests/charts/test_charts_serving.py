@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.charts.rendering import CLUSTER, ci_values, kind, merged, objects, of_ci
+from tests.charts.rendering import CLUSTER, ROOT, ci_values, kind, merged, objects, of_ci
 from typer.testing import CliRunner
 
 from wetread.cli import app
@@ -145,3 +145,12 @@ def test_a_real_triton_serves_with_the_arguments_of_the_chart(tmp_path: Path) ->
         urllib.request.urlopen(f"http://127.0.0.1:{http}/v2/models/ich/ready") as answer,
     ):
         assert answer.status == 200
+
+
+def test_the_checklist_names_tests_that_exist() -> None:
+    text = (ROOT / "docs/operations/chart-checklist.md").read_text("utf-8")
+    there = "".join(path.read_text("utf-8") for path in (ROOT / "tests/charts").glob("test_*.py"))
+    named = set(re.findall(r"`(test_[a-z0-9_]+)(?:\[[a-z]+\])?`", text))
+    assert len(named) > 20
+    assert not [name for name in named if f"def {name}(" not in there]
+    assert [int(n) for n in re.findall(r"^\| (\d+) \|", text, re.MULTILINE)] == list(range(1, 16))

@@ -83,7 +83,7 @@ class Cluster:
 
     def ask(self, path: str, **arguments: object) -> httpx.Response:
         """GET until somebody answers: a process that was just killed comes back."""
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + START_SECONDS
         with self.client(timeout=30) as client:
             while True:
                 with suppress(httpx.TransportError):

@@ -35,7 +35,7 @@ from wetread.testing.servers.postgres import postgres
 from wetread.testing.small_studies import SmallStudy, write_house
 
 LANES: Final = {"alpha": "stat", "beta": "urgent", "gamma": "routine"}
-SETTLE_SECONDS: Final = 300.0
+SETTLE_SECONDS: Final = 400.0
 DETECTOR_PROCESS: Final = "detector process"
 """The child of the detection process that runs the detectors."""
 
@@ -225,14 +225,18 @@ class Site:
                 _kill(pid)
             _wait(
                 lambda: bool(set(_children(self.cluster.child("detection").process.pid)) - set(before)),
-                120.0,
+                SETTLE_SECONDS,
                 lambda: "no detector process came back",
             )
             return time.monotonic() - began
         child = self.cluster.child(name)
         before_pid = child.process.pid
         _kill(before_pid)
-        _wait(lambda: child.process.pid != before_pid and self._ready(name), 180.0, lambda: f"{name} did not come back")
+        _wait(
+            lambda: child.process.pid != before_pid and self._ready(name),
+            SETTLE_SECONDS,
+            lambda: f"{name} did not come back",
+        )
         return time.monotonic() - began
 
     def _ready(self, name: str) -> bool:
@@ -251,7 +255,7 @@ class Site:
         self._until_taken(f"/api/v1/studies/{study_uid}/manifest", report, json={"sop_instance_uids": list(uids)})
 
     def _until_taken(self, path: str, report: Fire | None, **arguments: Any) -> None:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + SETTLE_SECONDS
         with self.cluster.client(timeout=60) as client:
             while time.monotonic() < deadline:
                 with suppress(httpx.TransportError):
@@ -268,19 +272,27 @@ class Site:
 
 @contextmanager
 def cluster_site(
-    folder: Path, *, lanes: Mapping[str, str] = LANES, with_triton: bool = True, durable: bool = False
+    folder: Path,
+    *,
+    lanes: Mapping[str, str] = LANES,
+    behave: Mapping[str, str] | None = None,
+    bundled: bool = True,
+    with_triton: bool = True,
+    durable: bool = False,
 ) -> Iterator[Site]:
-    """Start the servers and the processes of a site; *lanes*: toy detectors besides the bundled ones.
+    """Start the servers and the processes of a site; *lanes*, *behave*: toy detectors besides the bundled ones.
 
+    ``bundled``: with the bundled workflows and their completeness; without, the end of a transfer counts as complete.
     ``durable``: PostgreSQL syncs its commits, as in production (for figures).
     """
     with ExitStack() as stack:
         database, s3 = stack.enter_context(postgres(durable=durable)), stack.enter_context(moto())
-        environment = dict(s3.environment) | write_house(folder / "house", lanes)
-        workflows = folder / "house" / "workflows"
-        (workflows / "completeness.yaml").unlink()  # the bundled workflows wait for what a sender declares
-        for file in workflow_folder(Settings()).glob("*.yaml"):
-            (workflows / file.name).write_bytes(file.read_bytes())
+        environment = dict(s3.environment) | write_house(folder / "house", lanes, behave)
+        if bundled:
+            workflows = folder / "house" / "workflows"
+            (workflows / "completeness.yaml").unlink()  # the bundled workflows wait for what a sender declares
+            for file in workflow_folder(Settings()).glob("*.yaml"):
+                (workflows / file.name).write_bytes(file.read_bytes())
         bucket = f"s3://wetread-site-{next(_buckets)}/archive"
         with _environment(s3.environment):
             BucketAdministration(BucketAddress.of_url(bucket, endpoint=s3.endpoint)).set_up()
