@@ -82,3 +82,23 @@ def models_test(
     from wetread.commands.models import run_test
 
     raise typer.Exit(run_test(name, update_golden=update_golden, seed=seed, reason=reason))
+
+
+@app.command("import")
+def models_import(
+    source: Annotated[Path, typer.Argument(help="MONAI bundle, ONNX, TorchScript, state dict or Triton repository.")],
+    name: Annotated[str, typer.Option(help="Name it gets here: lower-case letters, digits and '-'.")] = "",
+    into: Annotated[
+        Path | None, typer.Option(help="Folder of third-party detectors (one of WETREAD_DETECTORS).")
+    ] = None,
+    sha256: Annotated[str, typer.Option(help="Digest that is accepted; shown without --accept.")] = "",
+    licence: Annotated[str, typer.Option(help="Licence that is accepted, as SPDX id.")] = "",
+    accept: Annotated[bool, typer.Option("--accept", help="Convert and bring it in; without it: only look.")] = False,
+    shape: Annotated[str, typer.Option(help="Sizes of one input item, such as 1,96,96,96, if unknown.")] = "",
+) -> None:
+    """Bring a public or vendor model in: quarantine, licence, isolated conversion, equivalence test, shadow."""
+    from wetread.commands.models_import import run_import
+
+    raise typer.Exit(
+        run_import(source, name=name, into=into, digest=sha256, licence=licence, accept=accept, shape=shape)
+    )
