@@ -102,3 +102,34 @@ def models_import(
     raise typer.Exit(
         run_import(source, name=name, into=into, digest=sha256, licence=licence, accept=accept, shape=shape)
     )
+
+
+@app.command("evaluate")
+def models_evaluate(
+    name: Name,
+    out: Annotated[Path, typer.Option(help="Folder of cases.csv, metrics.json, card.md and plots; again: resume.")],
+    sets: Annotated[
+        list[str] | None, typer.Option("--set", help="s0 .. s5 or tune; may be given more than once.")
+    ] = None,
+    n: Annotated[int, typer.Option(min=1, help="Cases of every set.")] = 40,
+    seed: Annotated[int | None, typer.Option(help="First seed (default: the set's own first one).")] = None,
+    gate: Annotated[bool, typer.Option("--gate", help="Exit code 1 when gates.yaml is not met.")] = False,
+) -> None:
+    """Measure a detector on its cases with truth: metrics with intervals, subgroups, shift sets, plots."""
+    from wetread.commands.models_evaluate import run_evaluate
+
+    raise typer.Exit(run_evaluate(name, sets=sets or ["s0"], n=n, seed=seed, out=out, gate=gate))
+
+
+@app.command("card")
+def models_card(
+    name: Name,
+    cases: Annotated[Path | None, typer.Option(help="cases.csv of an evaluation (default: the folder's own).")] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Change nothing: does the card follow from its cases?")
+    ] = False,
+) -> None:
+    """Write model-card.json and README.md anew from the cases that were measured."""
+    from wetread.commands.models_evaluate import run_card
+
+    raise typer.Exit(run_card(name, cases=cases, check=check))

@@ -74,7 +74,7 @@ CONCEPTS: Final[Mapping[str, Concept]] = {
         Code(value="5366008", scheme="SCT", meaning="Hippocampus"), PS316, category="anatomical_structure"
     ),
     "brain": Concept(Code(value="12738006", scheme="SCT", meaning="Brain"), PS316, category="anatomical_structure"),
-    "gray_matter": _anatomy("389081007", "Gray matter"),
+    "gray_matter": _anatomy("389081007", "Gray Matter"),
     "white_matter": _own_anatomy("white-matter", "White matter of brain"),
     "cerebrospinal_fluid": _own_anatomy("csf", "Cerebrospinal fluid space"),
     "intracranial_structure": _anatomy("128319008", "Intracranial structure"),

@@ -59,8 +59,9 @@ def _onnx(path: Path, target: Path, job: Mapping[str, Any]) -> dict[str, Any]:
 def _torchscript(path: Path, target: Path, job: Mapping[str, Any]) -> dict[str, Any]:
     import torch
 
+    load: Any = torch.jit.load
     try:
-        network = torch.jit.load(str(path), map_location="cpu").eval()
+        network = load(str(path), map_location="cpu").eval()
     except RuntimeError as error:
         raise ImportRefused("weights_damaged") from error
     if not job.get("shape"):

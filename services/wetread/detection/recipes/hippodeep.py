@@ -133,7 +133,7 @@ def _native(soft: FloatArray, side: str, to_image: Affine, image: Image) -> tupl
     seen, whole = np.zeros((48, 72, 64), dtype=np.float32), np.zeros(CROP_SIZE, dtype=np.float32)
     seen[BORDER] = sharp
     whole[RIGHT if side == "right" else LEFT] = seen
-    to_crop = np.linalg.inv(to_image)
+    to_crop: Affine = np.asarray(np.linalg.inv(to_image), dtype=np.float64)
     box = box_of(to_crop, CROP_SIZE, image.values.shape)
     shift = np.eye(4)
     shift[:3, 3] = [part.start for part in box]
