@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 
 CHART = Path(__file__).parent / "wetread"
-_KEY = re.compile(r"( *)([A-Za-z]+):(.*)")
+_KEY = re.compile(r"( *)([A-Za-z][A-Za-z-]*):(.*)")
 _BEGIN, _END = "<!-- values -->\n", "<!-- end of values -->\n"
 
 

@@ -62,9 +62,17 @@ def main(arguments: Sequence[str]) -> int:
         config = out / "plain/config.pbtxt"
         config.write_text(re.sub(r"dynamic_batching \{.*?\n\}\n", "", config.read_text(), flags=re.DOTALL))
         with triton(out, ["ich", "levels", "plain"]) as server:
-            _engines(server, ich, given.rounds, given.calls)
-            _scheduling(server, levels, plain, given.seconds)
-    return 0
+            goals = _engines(server, ich, given.rounds, given.calls)
+            goals += _scheduling(server, levels, plain, given.seconds)
+    print("\ngoals")
+    for what, value, limit, at_most in goals:
+        met = value <= limit if at_most else value >= limit
+        print(f"{what}: {value:.2f} ({'<=' if at_most else '>='} {limit:g}) {'met' if met else 'MISSED'}")
+    return 0 if all(value <= limit if at_most else value >= limit for _, value, limit, at_most in goals) else 1
+
+
+Goal = tuple[str, float, float, bool]
+"""What, value, limit, whether the value has to be at most that."""
 
 
 def _sleeper(folder: Path, name: str) -> NetworkFile:
@@ -72,7 +80,7 @@ def _sleeper(folder: Path, name: str) -> NetworkFile:
     return replace(sigmoid_network(folder, name=name), max_batch=8, tensors=line)
 
 
-def _engines(server: TritonServer, ich: NetworkFile, rounds: int, calls: int) -> None:
+def _engines(server: TritonServer, ich: NetworkFile, rounds: int, calls: int) -> list[Goal]:
     here = OnnxRuntimeClient([ich], threads=2)
     shared, wire = OipClient(server.url, [ich]), OipClient(server.url, [ich], shared_memory=False)
     engines = {"in process": here, "shared memory": shared, "wire": wire}
@@ -81,6 +89,7 @@ def _engines(server: TritonServer, ich: NetworkFile, rounds: int, calls: int) ->
     random = np.random.default_rng(SEED)
     print(f"network ich, {rounds} interleaved rounds of {calls} calls, seed {SEED}, 2 threads each; {shared.engine}")
     print("batch  engine         median ms  min ms  items/s  ratio of throughput  added ms  max abs diff")
+    goals: list[Goal] = []
     for batch in BATCHES:
         slabs = {"slabs": random.normal(size=(batch, 9, 256, 256)).astype(np.float32)}
         times: dict[str, list[float]] = {name: [] for name in engines}
@@ -101,11 +110,15 @@ def _engines(server: TritonServer, ich: NetworkFile, rounds: int, calls: int) ->
                 f"{batch:5d}  {name:13s}  {middle * 1e3:9.0f}  {min(seconds) * 1e3:6.0f}  {batch / middle:7.1f}"
                 f"  {base / middle:19.2f}  {(middle - base) * 1e3:8.0f}  {worst[name]:.1e}"
             )
+        slower = median(times["shared memory"]) / base
+        goals.append((f"time, Triton by shared memory over in process, batch {batch}", slower, 1.2, True))
+        goals.append((f"max abs diff to in process, batch {batch}", max(worst.values()), 0.0, True))
     shared.close()
     wire.close()
+    return goals
 
 
-def _scheduling(server: TritonServer, levels: NetworkFile, plain: NetworkFile, seconds: float) -> None:
+def _scheduling(server: TritonServer, levels: NetworkFile, plain: NetworkFile, seconds: float) -> list[Goal]:
     print(f"\nscheduling: 20 ms + 5 ms per item, max batch 8, one instance, {seconds:g} s each")
     print("network  clients  routine/s  mean batch  STAT median ms  STAT p95 ms")
     found: dict[tuple[str, int], tuple[float, float, float]] = {}
@@ -120,11 +133,12 @@ def _scheduling(server: TritonServer, levels: NetworkFile, plain: NetworkFile, s
             found[network.name, clients] = rate, batch, p95
             print(f"{network.name:7s}  {clients:7d}  {rate:9.0f}  {batch:10.1f}"
                   f"  {median(stat) * 1e3:14.0f}  {p95 * 1e3:11.0f}")  # fmt: skip
-    print(
-        f"batching over none, 16 clients: {found['levels', 16][0] / found['plain', 16][0]:.1f} (goal >= 3); "
-        f"STAT p95, 32 clients over idle: {found['levels', 32][2] / found['levels', 0][2]:.1f} (goal <= 4), "
-        f"32 over 16 clients: {found['levels', 32][2] / found['levels', 16][2]:.2f} (goal <= 1.2)"
-    )
+    return [
+        ("requests per second, batching over none", found["levels", 16][0] / found["plain", 16][0], 3, False),
+        ("mean batch by the server's statistics, 16 clients", found["levels", 16][1], 4, False),
+        ("STAT p95, 32 clients over idle", found["levels", 32][2] / found["levels", 0][2], 4, True),
+        ("STAT p95, 32 clients over 16", found["levels", 32][2] / found["levels", 16][2], 1.2, True),
+    ]
 
 
 def _loaded(server: TritonServer, network: NetworkFile, clients: int, seconds: float) -> tuple[float, list[float]]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from wetread.commands.models_app import app as models
 from wetread.commands.pathology_app import app as pathology
 from wetread.ffrct.commands import app as ffr
 
@@ -282,29 +283,6 @@ def storage_prefetch(
 
 
 app.add_typer(storage)
-
-models = typer.Typer(name="models", no_args_is_help=True, help="The networks of the installed detectors.")
-
-
-@models.callback()
-def _models() -> None:
-    """The networks of the installed detectors."""
-
-
-@models.command("render")
-def models_render(
-    out: Annotated[Path, typer.Option(help="Empty folder for the repository.")],
-    target: Annotated[str, typer.Option(help="python (CPU) or onnxruntime (GPU).")] = "onnxruntime",
-    only: Annotated[list[str] | None, typer.Option(help="Only this network; may be given more than once.")] = None,
-    gpu: Annotated[bool | None, typer.Option(help="Instances on GPU (default: as the target is for).")] = None,
-    instances: Annotated[int, typer.Option(min=1, help="Instances of each network.")] = 1,
-    threads: Annotated[int, typer.Option(min=1, help="Threads of one inference (target python).")] = 2,
-) -> None:
-    """Write a complete Triton model repository (extra triton)."""
-    from wetread.commands.models import run_render
-
-    raise typer.Exit(run_render(target=target, out=out, only=only or [], gpu=gpu, instances=instances, threads=threads))
-
 
 app.add_typer(models)
 

@@ -65,6 +65,9 @@ class Settings(BaseSettings):
         pattern=r"^[a-z0-9]{0,16}$",
         description="Name of this process among those that share a database: lower-case letters and digits.",
     )
+    queues: str = Field(
+        default="", description="Queues that this process takes, by comma. Empty: all that its services can work on."
+    )
     host: str = Field(default="127.0.0.1", description="Address to bind. Without authentication loopback only.")
     port: int = Field(default=8080, ge=0, le=65535, description="Port to bind; 0 takes a free one.")
     public_base_url: str | None = Field(
@@ -99,6 +102,11 @@ class Settings(BaseSettings):
     )
     ups_lease: float = Field(
         default=900.0, gt=0, description="Silence after which an external performer of a workitem counts as lost."
+    )
+    slide_workers: int | None = Field(
+        default=None,
+        ge=1,
+        description="Processes that read one slide. Unset: the number of cores less one, at least one.",
     )
     inference_threads: int = Field(default=2, ge=1, description="Threads of one inference.")
     viewer: Path = Field(
@@ -298,6 +306,11 @@ class Settings(BaseSettings):
     def allowed_origins(self) -> frozenset[str]:
         """Web origins whose pages may read answers."""
         return frozenset(self.cors_origins.split(",")) - {""}
+
+    @property
+    def chosen_queues(self) -> tuple[str, ...]:
+        """Queues that this process is told to take; empty: all that its services can work on."""
+        return tuple(part.strip() for part in self.queues.split(",") if part.strip())
 
     @property
     def allow_private_webhooks(self) -> bool:

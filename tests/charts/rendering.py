@@ -75,6 +75,20 @@ def pod_specs(found: list[Object]) -> Iterator[tuple[str, Object, Object]]:
         elif "template" in each.get("spec", {}):
             template = each["spec"]["template"]
             yield name, template["metadata"]["labels"], template["spec"]
+        elif each["kind"] == "InferenceService":  # its container is that of the runtime
+            predictor = each["spec"]["predictor"]
+            (runtime,) = [one for one in found if one["kind"] == "ServingRuntime"]
+            assert predictor["model"]["runtime"] == runtime["metadata"]["name"]
+            yield name, predictor["labels"], predictor | {"containers": runtime["spec"]["containers"]}
+        elif each["kind"] in {"RayCluster", "RayJob"}:
+            cluster = each["spec"].get("rayClusterSpec", each["spec"])
+            for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+                template = group["template"]
+                yield (
+                    f"{name}/{template['spec']['containers'][0]['name']}",
+                    template["metadata"]["labels"],
+                    template["spec"],
+                )
 
 
 def core(each: Object) -> bool:

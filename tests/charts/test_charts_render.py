@@ -28,6 +28,9 @@ pytestmark = pytest.mark.server("helm")
 
 HELM_KIND = {
     ("keda", "enabled"): {"ScaledObject", "TriggerAuthentication"},
+    ("kserve", "enabled"): {"InferenceService", "ServingRuntime"},
+    ("ray", "enabled"): {"RayCluster"},
+    ("ray", "job", "enabled"): {"RayJob"},
     ("priorityClasses", "create"): {"PriorityClass"},
     ("ingress", "enabled"): {"Ingress"},
     ("httpRoute", "enabled"): {"HTTPRoute"},
@@ -37,6 +40,7 @@ HELM_KIND = {
 }
 NEEDED = {
     "keda": {"existingSecret": "keda"},
+    "ray": {"sharedClaim": "slides", "job": {"slides": ["s3://slides/1.svs"]}},
     "ingress": {"host": "h.example"},
     "httpRoute": {"parentRefs": [{"name": "g"}]},
 }
@@ -97,22 +101,25 @@ def test_every_pod_is_restricted(name: str) -> None:
             {"type": "RuntimeDefault"},
         )
         (container,) = spec["containers"]
-        rights = container["securityContext"]
-        assert (rights["readOnlyRootFilesystem"], rights["allowPrivilegeEscalation"]) == (True, False), pod
-        assert rights["capabilities"] == {"drop": ["ALL"]}
-        limits, requests = container["resources"]["limits"], container["resources"]["requests"]
-        assert {"memory", "ephemeral-storage"} <= limits.keys()
-        assert {"cpu", "memory"} <= requests.keys()
-        mounts = {each["mountPath"] for each in container["volumeMounts"]}
-        assert "/tmp" in mounts
+        for each in (container, *spec.get("initContainers", ())):
+            rights = each["securityContext"]
+            assert (rights["readOnlyRootFilesystem"], rights["allowPrivilegeEscalation"]) == (True, False), pod
+            assert rights["capabilities"] == {"drop": ["ALL"]}
+            limits, requests = each["resources"]["limits"], each["resources"]["requests"]
+            assert {"memory", "ephemeral-storage"} <= limits.keys()
+            assert {"cpu", "memory"} <= requests.keys()
+            assert "/tmp" in {mount["mountPath"] for mount in each["volumeMounts"]}
         assert {each["name"] for each in container["volumeMounts"]} == {each["name"] for each in spec["volumes"]} | (
             {"data"} if pod.startswith("StatefulSet/") else set()
         )
         assert all(each["emptyDir"]["sizeLimit"] for each in spec["volumes"] if "emptyDir" in each)
-        if labels["app.kubernetes.io/component"] not in {"migrate", "test"}:
-            probes = (container["startupProbe"], container["readinessProbe"], container["livenessProbe"])
-            assert [probe["httpGet"]["path"] for probe in probes] == ["/livez", "/readyz", "/livez"]
+        component = labels["app.kubernetes.io/component"]
+        if component not in {"migrate", "test"}:
             assert spec["terminationGracePeriodSeconds"] >= 15 + 8
+        if component not in {"migrate", "test", "ray"}:  # KubeRay puts probes of its own into its pods
+            probes = (container["startupProbe"], container["readinessProbe"], container["livenessProbe"])
+            live, ready = ("/v2/health/live", "/v2/health/ready") if component == "triton" else ("/livez", "/readyz")
+            assert [probe["httpGet"]["path"] for probe in probes] == [live, ready, live]
 
 
 @pytest.mark.parametrize("name", CI)
@@ -130,6 +137,9 @@ def test_only_worker_and_worklist_reach_webhooks_and_only_dimse_reaches_devices(
         ci_values("ha"), {"networkPolicy": {"webhookNetworks": ["192.0.2.0/24"], "dicomPeers": ["198.51.100.0/24"]}}
     )
     policies = kind(objects(values), "NetworkPolicy")
+    apart = merged(values, merged(ci_values("kserve"), {"ray": {"job": {"enabled": False}}}))
+    told = {n for n, p in kind(objects(apart), "NetworkPolicy").items() if "192.0.2.0/24" in json.dumps(p["spec"])}
+    assert told == {"demo-wetread-orchestration", "demo-wetread-worklist"}
     for network, allowed in (("192.0.2.0/24", {"worker", "worklist"}), ("198.51.100.0/24", {"dimse"})):
         found = {
             n.rpartition("-")[2] for n, each in policies.items() if network in json.dumps(each["spec"].get("egress"))
@@ -202,8 +212,13 @@ def test_air_gap_takes_every_image_from_the_mirror_by_digest() -> None:
     digest = ci_values("airgap")["image"]["digest"]
     assert images == {f"registry.hospital.internal/wetread@{digest}"}
     listed = yaml.safe_load(yaml.safe_load((CHART / "Chart.yaml").read_text())["annotations"]["artifacthub.io/images"])
-    default = {spec["containers"][0]["image"] for _, _, spec in pod_specs(of_ci("default"))}
-    assert default == {each["image"] for each in listed}
+    served = objects(merged(CLUSTER, {"triton": {"enabled": True}}))
+    used = {
+        each["image"]
+        for _, _, spec in pod_specs(served)
+        for each in (*spec["containers"], *spec.get("initContainers", ()))
+    }
+    assert used == {each["image"] for each in listed}
     egress = json.dumps([each["spec"]["egress"] for each in kind(of_ci("airgap"), "NetworkPolicy").values()])
     assert "0.0.0.0/0" not in egress
 

@@ -84,7 +84,7 @@ def test_every_key_has_a_comment_and_the_readme_is_up_to_date() -> None:
 
 def test_every_object_of_the_schema_is_closed_and_every_key_is_a_value() -> None:
     for path, each in objects_of(SCHEMA):
-        assert each["additionalProperties"] is False, path
+        assert each["additionalProperties"] in (False, {"$ref": "#/$defs/detector"}), path
         value: Any = VALUES
         for key in path.split(".")[1:]:
             value = value.get(key, {})
@@ -153,6 +153,30 @@ def test_what_nobody_can_mean_is_refused(values: dict[str, Any]) -> None:
         (merged(CLUSTER, {"services": {"dimse": {"enabled": True}}}), "set dimse.peers"),
         (merged(CLUSTER, {"keda": {"enabled": True}}), "set keda.existingSecret"),
         ({"keda": {"enabled": True}}, "needs profile cluster"),
+        ({"triton": {"enabled": True}}, "need profile cluster"),
+        (merged(CLUSTER, {"triton": {"enabled": True}, "kserve": {"enabled": True}}), "enable one of them"),
+        (
+            merged(CLUSTER, {"triton": {"enabled": True}, "detectors": {"ich": {"enabled": False}}}),
+            "detectors: none is served",
+        ),
+        (merged(CLUSTER, {"queues": {"stat": {"enabled": True}}}), "services.worker takes every queue"),
+        (
+            merged(CLUSTER, {"services": {"worker": {"enabled": False}}, "queues": {"stat": {"enabled": True}}}),
+            "switch services.orchestration on",
+        ),
+        (
+            merged(
+                CLUSTER,
+                {
+                    "services": {"worker": {"enabled": False}, "orchestration": {"enabled": True}},
+                    "queues": {"stat": {"enabled": True}, "routine": {"enabled": True}},
+                },
+            ),
+            "no enabled pool takes detector.cpu.batch",
+        ),
+        (merged(CLUSTER, {"ray": {"job": {"enabled": True}}}), "set ray.sharedClaim"),
+        (merged(CLUSTER, {"ray": {"sharedClaim": "c", "job": {"enabled": True}}}), "set ray.job.slides"),
+        ({"monitoring": {"rules": {"runbooks": "https://x"}}}, "is now monitoring.rules.runbookBaseUrl"),
         ({"ingress": {"enabled": True}}, "set ingress.host"),
         ({"httpRoute": {"enabled": True}}, "set httpRoute.parentRefs"),
         ({"ingress": {"enabled": True, "host": "a"}, "httpRoute": {"enabled": True}}, "enable one of them"),
@@ -174,7 +198,7 @@ def test_every_setting_and_service_that_the_chart_names_exists(name: str) -> Non
     names = {key for data in set_by for key in data if key.startswith("WETREAD_")}
     for _, labels, spec in pod_specs(found):
         container = spec["containers"][0]
-        names |= {each["name"] for each in container.get("env", ()) if each["name"] != "POD_NAME"}
+        names |= {each["name"] for each in container.get("env", ()) if each["name"].startswith("WETREAD_")}
         if "serve" in str(container.get("args")) and labels["app.kubernetes.io/component"] != "test":
             assert set(container["args"][2:]) <= SERVICES.keys()
     known = {f"WETREAD_{field.upper()}" for field in Settings.model_fields}

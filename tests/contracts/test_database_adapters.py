@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import signal
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -21,6 +25,7 @@ from wetread.adapters.index.migrations import Step
 from wetread.adapters.index.tables import change_counters, executors, metadata, studies
 from wetread.core.errors import ConfigurationError, StorageFull, Unavailable
 from wetread.testing.servers.postgres import Postgres, postgres
+from wetread.testing.servers.process import ServerFailedError, free_port
 
 STUDY = {"received_at": 0.0, "last_received_at": 0.0, "attributes_json": b"{}"}
 
@@ -265,3 +270,30 @@ def test_after_a_restart_of_the_server_the_next_transaction_works() -> None:
         with postgres(data=data, port=port, durable=True), database.read() as tx:
             assert len(tx.connection.execute(select(change_counters)).all()) == 1
             database.close()
+
+
+@pytest.mark.slow
+@pytest.mark.server("postgres")
+def test_what_a_writer_has_finished_survives_a_database_that_is_killed_at_once(tmp_path: Path) -> None:
+    """The lock is given up before the disk has the commit; the writer goes on only after (ADR 1201)."""
+    folder = Path(tempfile.mkdtemp(prefix="wetread-durable-"))  # its owner must be able to reach it
+    folder.chmod(0o755)
+    port, name = free_port(), ""
+    try:
+        for number in range(6):
+            with (
+                suppress(ServerFailedError, ProcessLookupError),
+                postgres(durable=True, port=port, data=folder / "data") as server,
+            ):
+                name = name or server.prepared().rpartition("/")[2]
+                database = SqlDatabase(f"{server.root}/{name}")
+                with database.read() as tx:
+                    held = set(tx.connection.execute(text("SELECT stream FROM object_marks")).scalars())
+                assert held == {str(n) for n in range(number)}, "finished writes are there after a kill -9"
+                with database.write() as tx:
+                    tx.connection.execute(text("INSERT INTO object_marks VALUES (:n, 'x')"), {"n": str(number)})
+                os.kill(server.pid, signal.SIGKILL)
+                database.close()
+            (folder / "data" / "postmaster.pid").unlink(missing_ok=True)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

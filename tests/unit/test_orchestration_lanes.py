@@ -7,11 +7,14 @@ import threading
 import time
 
 import pytest
+from fastapi import FastAPI
 
 from wetread.adapters.workqueue.signals import queue_signal
-from wetread.core.errors import Unavailable
-from wetread.core.workqueue import LONG_LANES, QUEUES, SHORT_LANES
+from wetread.bootstrap.house import open_house
+from wetread.core.errors import ConfigurationError, Unavailable
+from wetread.core.workqueue import LONG_LANES, QUEUES, SHORT_LANES, lanes_of
 from wetread.orchestration.lanes import LaneStop
+from wetread.settings import Settings
 
 
 @pytest.fixture
@@ -81,3 +84,45 @@ def test_a_woken_lane_looks_by_itself_at_its_own_interval():
 def test_every_lane_is_either_long_or_drained_or_maintenance():
     assert set(LONG_LANES) | set(SHORT_LANES) | {"maintenance"} == set(QUEUES)
     assert not set(LONG_LANES) & set(SHORT_LANES)
+
+
+def test_every_lane_is_worked_on_by_a_cluster_of_split_processes_and_none_by_two_of_them():
+    detection, orchestration = lanes_of(detects=True, orchestrates=False), lanes_of(detects=False, orchestrates=True)
+    assert sorted((*detection, *orchestration)) == sorted(QUEUES)
+    assert set(detection) == set(LONG_LANES)
+    assert lanes_of(detects=True, orchestrates=True) == tuple(QUEUES), "one worker takes all"
+    assert lanes_of(detects=False, orchestrates=False) == ()
+
+
+def test_a_pool_takes_the_lanes_it_is_told_to():
+    chosen = Settings(queues="detector.cpu, detector.cpu.batch").chosen_queues
+    assert lanes_of(detects=True, orchestrates=False, chosen=chosen) == ("detector.cpu", "detector.cpu.batch")
+    with pytest.raises(ConfigurationError, match="no queue gpu"):
+        lanes_of(detects=True, orchestrates=True, chosen=["gpu"])
+    with pytest.raises(ConfigurationError, match="needs the service detection"):
+        lanes_of(detects=False, orchestrates=True, chosen=["detector.cpu"])
+    with pytest.raises(ConfigurationError, match="needs the service orchestration"):
+        lanes_of(detects=True, orchestrates=False, chosen=["control"])
+
+
+def test_who_is_beside_a_service_decides_what_it_takes_and_serves(tmp_path):
+    def built(*names):
+        with open_house(Settings(data=tmp_path), names) as house:
+            return {service.name: service for service in house.services(names)}
+
+    alone, together = built("detection"), built("detection", "triage", "orchestration")
+    assert alone["detection"].queues == LONG_LANES
+    assert together["detection"].queues == ()
+    assert together["orchestration"].queues == tuple(QUEUES)
+    assert not set(built("health", "triage", "orchestration")["orchestration"].queues) & set(LONG_LANES)
+    of_a_study = "/api/v1/studies/{study_uid}/ffr"
+    assert of_a_study in paths(built("worklist")["worklist"]), "no ingress can route it by prefix"
+    both = built("worklist", "ffrct")
+    assert of_a_study not in paths(both["worklist"])
+    assert of_a_study in paths(both["ffrct"])
+
+
+def paths(service):
+    app = FastAPI()
+    app.include_router(service.http)
+    return set(app.openapi()["paths"])

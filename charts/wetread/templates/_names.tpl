@@ -49,6 +49,13 @@ labels:
 {{- if .Values.image.digest }}@{{ .Values.image.digest }}{{ else }}:{{ default .Chart.AppVersion .Values.image.tag }}{{ end }}
 {{- end -}}
 
+{{/* Triton's image: from its own registry, unless there is a mirror. */}}
+{{- define "wetread.tritonImage" -}}
+{{- $image := .Values.triton.image -}}
+{{- with default $image.registry .Values.global.imageRegistry }}{{ . }}/{{ end }}{{ $image.repository }}
+{{- if $image.digest }}@{{ $image.digest }}{{ else }}:{{ $image.tag }}{{ end }}
+{{- end -}}
+
 {{- define "wetread.serviceAccount" -}}
 {{- if .Values.serviceAccount.name }}{{ .Values.serviceAccount.name }}
 {{- else if .Values.serviceAccount.create }}{{ include "wetread.fullname" . }}
@@ -65,26 +72,47 @@ labels:
 {{- else if and .Values.httpRoute.enabled .Values.httpRoute.hostnames }}https://{{ first .Values.httpRoute.hostnames }}{{ end -}}
 {{- end -}}
 
-{{/* The active components of the profile, as JSON: name -> what `wetread serve` is given. */}}
+{{/* The active components of the profile, as JSON: name -> what `wetread serve` is given. Pools of `queues` are
+     components too, named `detection-` and the pool. */}}
 {{- define "wetread.components" -}}
-{{- $all := dict "gateway" (list "gateway") "worklist" (list "worklist") "ffrct" (list "ffrct") "worker" (list "health" "detection" "triage" "orchestration") "dimse" (list "dimse") -}}
+{{- $all := dict "gateway" (list "gateway") "worklist" (list "worklist") "ffrct" (list "ffrct") "worker" (list "health" "detection" "triage" "orchestration") "orchestration" (list "health" "triage" "orchestration") "dimse" (list "dimse") -}}
 {{- $active := dict -}}
 {{- range $name, $serves := $all -}}
 {{- if (index $.Values.services $name).enabled -}}{{- $_ := set $active $name $serves -}}{{- end -}}
 {{- end -}}
+{{- range $pool, $of := .Values.queues -}}
+{{- if $of.enabled -}}{{- $_ := set $active (printf "detection-%s" $pool) (list "health" "detection") -}}{{- end -}}
+{{- end -}}
 {{- toJson $active -}}
+{{- end -}}
+
+{{/* The values of a component, as JSON. Takes root and component. */}}
+{{- define "wetread.of" -}}
+{{- if hasPrefix "detection-" .component -}}{{- index .root.Values.queues (trimPrefix "detection-" .component) | toJson -}}
+{{- else -}}{{- index .root.Values.services .component | toJson -}}{{- end -}}
+{{- end -}}
+
+{{/* Whether a component takes work from queues. Takes component. */}}
+{{- define "wetread.takesWork" -}}
+{{- if or (has .component (list "worker" "orchestration")) (hasPrefix "detection-" .component) }}true{{ end -}}
+{{- end -}}
+
+{{/* Whether KEDA scales a component. Takes root and component. */}}
+{{- define "wetread.byKeda" -}}
+{{- if and .root.Values.keda.enabled (or (eq .component "worker") (hasPrefix "detection-" .component)) }}true{{ end -}}
 {{- end -}}
 
 {{/* Whether something else than `replicas` decides on the number of pods. Takes root and component. */}}
 {{- define "wetread.scaled" -}}
-{{- if eq .component "worker" -}}{{- if .root.Values.keda.enabled }}true{{ end -}}
-{{- else if (dig "autoscaling" "enabled" false (index .root.Values.services .component)) }}true{{ end -}}
+{{- if include "wetread.byKeda" . }}true
+{{- else if dig "autoscaling" "enabled" false (include "wetread.of" . | fromJson) }}true{{ end -}}
 {{- end -}}
 
 {{/* Fewest pods of a component. Takes root and component. */}}
 {{- define "wetread.atLeast" -}}
-{{- $service := index .root.Values.services .component -}}
-{{- if not (include "wetread.scaled" .) }}{{ $service.replicas }}
+{{- $of := include "wetread.of" . | fromJson -}}
+{{- if not (include "wetread.scaled" .) }}{{ $of.replicas }}
 {{- else if eq .component "worker" }}{{ .root.Values.keda.minReplicas }}
-{{- else }}{{ $service.autoscaling.minReplicas }}{{ end -}}
+{{- else if hasPrefix "detection-" .component }}{{ $of.minReplicas }}
+{{- else }}{{ $of.autoscaling.minReplicas }}{{ end -}}
 {{- end -}}

@@ -23,9 +23,15 @@ seccompProfile: {type: RuntimeDefault}
 WETREAD_INSTANCE=`printf %s "$POD_NAME" | tr -cd a-z0-9 | tail -c 16`; export WETREAD_INSTANCE; exec wetread serve "$@"
 {{- end -}}
 
+{{- define "wetread.importance" -}}
+{{- if hasPrefix "detection-" .component -}}{{ (include "wetread.of" . | fromJson).priority }}
+{{- else if eq .component "ray" -}}batch
+{{- else -}}{{ ternary "standard" "critical" (eq .component "ffrct") }}{{- end -}}
+{{- end -}}
+
 {{- define "wetread.priorityClass" -}}
 {{- if .pod.priorityClassName }}{{ .pod.priorityClassName }}
-{{- else if .root.Values.priorityClasses.create }}{{ include "wetread.fullname" .root }}-{{ ternary "standard" "critical" (eq .component "ffrct") }}{{ end -}}
+{{- else if .root.Values.priorityClasses.create }}{{ include "wetread.fullname" .root }}-{{ include "wetread.importance" . }}{{ end -}}
 {{- end -}}
 
 {{/* The pod template of one component. Takes root, component, serves (empty: `wetread up`), pod, replicas. */}}
@@ -103,6 +109,11 @@ spec:
         {{- end }}
         {{- if eq .component "dimse" }}
         {{- include "wetread.dimseEnv" $root | nindent 8 }}
+        {{- end }}
+        {{- if hasPrefix "detection-" .component }}
+        {{- $pool := include "wetread.of" . | fromJson }}
+        - {name: WETREAD_QUEUES, value: {{ join "," $pool.takes | quote }}}
+        - {name: WETREAD_INFERENCE_LANE, value: {{ $pool.lane }}}
         {{- end }}
         {{- with .pod.extraEnv }}{{ toYaml . | nindent 8 }}{{ end }}
       ports:

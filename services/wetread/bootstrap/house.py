@@ -48,9 +48,10 @@ if TYPE_CHECKING:
     from wetread.adapters.audit.journal import AccessJournal
     from wetread.adapters.codecs.pool import CodecPool
     from wetread.adapters.telemetry.otlp import Otlp
+    from wetread.bootstrap.runners import RunnerSet
     from wetread.core.tenants import Tenants
-    from wetread.detection.runner import ProcessDetectorRunner
     from wetread.gateway.ingest import GroupIngest
+    from wetread.orchestration.held import HeldEvaluations
     from wetread.orchestration.ports import Rules
     from wetread.triage.delivery import Notifier
     from wetread.triage.escalation import Escalator
@@ -71,9 +72,12 @@ class SystemClock:
 
 def installed_detectors(settings: Settings) -> Mapping[str, DetectorInfo]:
     """Return the installed detectors by name. Raises ConfigurationError."""
+    from wetread.bootstrap.runners import only_once
     from wetread.detection.registry import discover
+    from wetread.pathology.tile_model import detector_info, installed_tile_models
 
-    return {name: found.info for name, found in discover(settings.detectors).items()}
+    slides = {name: detector_info(model) for name, model in installed_tile_models().items()}
+    return only_once([{name: found.info for name, found in discover(settings.detectors).items()}, slides])
 
 
 def workflow_folder(settings: Settings) -> Path:
@@ -83,6 +87,16 @@ def workflow_folder(settings: Settings) -> Path:
     package = Path(wetread.__file__).resolve().parent
     shared = package / "_share" / "workflows"
     return shared if shared.is_dir() else package.parent.parent / "workflows"
+
+
+def detector_workflows(settings: Settings) -> list[Path]:
+    """Return the workflow files that come with detector folders; none where WETREAD_WORKFLOWS names the active ones."""
+    from wetread.detection.registry import discover
+
+    if settings.workflows is not None:
+        return []
+    files = [found.folder / "workflow.yaml" for found in discover(settings.detectors).values()]
+    return [file for file in files if file.is_file()]
 
 
 def installed_workflows(settings: Settings) -> list[str]:
@@ -96,7 +110,9 @@ def load_rules(settings: Settings) -> Rules:
     from wetread.orchestration.load import load_folder
     from wetread.orchestration.ports import Rules
 
-    workflows, policy = load_folder(workflow_folder(settings), installed_detectors(settings))
+    workflows, policy = load_folder(
+        workflow_folder(settings), installed_detectors(settings), extra=detector_workflows(settings)
+    )
     if policy is None:
         policy = CompletenessPolicy.model_validate(
             {
@@ -118,6 +134,8 @@ class House:
 
     def __init__(self, settings: Settings, shard: str) -> None:
         self.settings = settings
+        self.names: frozenset[str] = frozenset()
+        """The services of this process: what each does depends on who is beside it."""
         self.clock = SystemClock()
         self.stopping = threading.Event()
         self.database = SqlDatabase(settings.database)
@@ -155,13 +173,21 @@ class House:
             self.index_database,
             self.archive,
             self.objects,
-            DurableOutbox(self.events, self.order, self.queue, self.clock),
+            DurableOutbox(self.events, self.order, self.queue, self.clock, self.held),
             settings=IngestSettings(
                 part_bytes=self.settings.max_part_bytes,
                 request_bytes=self.settings.max_request_bytes,
                 tenants=self.tenants,
             ),
         )
+
+    @cached_property
+    def held(self) -> HeldEvaluations:
+        """Evaluations of studies that are still arriving."""
+        from wetread.adapters.index.held import SqlHeldEvaluations
+        from wetread.orchestration.held import HeldEvaluations
+
+        return HeldEvaluations(self.index_database, SqlHeldEvaluations(), self.queue, self.clock)
 
     @cached_property
     def codecs(self) -> CodecPool:
@@ -171,20 +197,33 @@ class House:
         return CodecPool()
 
     @cached_property
-    def runner(self) -> ProcessDetectorRunner:
-        """The processes that run detectors."""
+    def runner(self) -> RunnerSet:
+        """The processes that run detectors: of volumes, kept warm, and of slides, one for each."""
         from wetread.adapters.evidence.encoder import Encoder
+        from wetread.adapters.evidence.slide import ENCODER_VERSION
+        from wetread.adapters.telemetry.slides import SlideMetrics
         from wetread.bootstrap.engines import engine_identity
+        from wetread.bootstrap.runners import RunnerSet
         from wetread.detection.process import WorkerSpec
         from wetread.detection.runner import ProcessDetectorRunner
+        from wetread.pathology.runner import SlideProcesses, SlideRunner
+        from wetread.pathology.tile_model import installed_tile_models
 
+        engine, meter = engine_identity(self.settings), SlideMetrics()
+        self.collectors += meter.collectors
         spec = WorkerSpec(
             ports="wetread.bootstrap.inputs:worker_ports",
             detectors=self.settings.detectors,
             environment=self.settings.environment(),
             threads=self.settings.inference_threads,
         )
-        return ProcessDetectorRunner(spec, engine=engine_identity(self.settings), encoder_version=Encoder().version)
+        slides = SlideProcesses(
+            "wetread.bootstrap.slide_process", self.settings.data / "slides", self.settings.environment()
+        )
+        return RunnerSet(
+            ProcessDetectorRunner(spec, engine=engine, encoder_version=Encoder().version),
+            SlideRunner(installed_tile_models(), slides, engine=engine, encoder_version=ENCODER_VERSION, meter=meter),
+        )
 
     @cached_property
     def notifier(self) -> Notifier:
@@ -246,6 +285,8 @@ class House:
         """Close what was opened."""
         if "codecs" in self.__dict__:
             self.codecs.close()
+        if "held" in self.__dict__:
+            self.held.close()
         self.queue.close()
         self.objects.close()
         self.index_database.close()
@@ -255,6 +296,7 @@ class House:
         """Build the named services; imports only what they need."""
         from wetread.bootstrap import inputs
 
+        self.names = frozenset(names)
         built = []
         for name in names:
             module, _, function = SERVICES[name].partition(":")

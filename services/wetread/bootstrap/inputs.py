@@ -12,6 +12,8 @@ from wetread.core.service import Service
 
 if TYPE_CHECKING:
     from wetread.bootstrap.house import House
+    from wetread.ffrct.ports import FfrPorts
+    from wetread.orchestration.service import Orchestration
 
 _DRAIN_SECONDS = 8
 """A stopping worker finishes what runs for so long; the rest is taken up at the next start."""
@@ -141,8 +143,13 @@ def worklist(house: House, build: Build) -> Service:
         stopping=house.stopping,
     )
     every = min(30.0, house.settings.ups_lease / 4)
-    pages = viewer.router(house.settings.viewer)
-    service = build(ports, also=[workitems, operations(requests, renotification, explainer, tenant_of), pages])
+    also = [workitems, operations(requests, renotification, explainer, tenant_of), viewer.router(house.settings.viewer)]
+    if "ffrct" not in house.names:
+        # The FFR results of a study lie below the study's own path, which no ingress can send elsewhere by prefix.
+        from wetread.ffrct.study_endpoints import pages, study_router
+
+        also += [study_router(_ffr_ports(house)), pages(_ffr_ports(house))]
+    service = build(ports, also=also)
 
     @asynccontextmanager
     async def lifespan() -> AsyncIterator[None]:
@@ -154,10 +161,30 @@ def worklist(house: House, build: Build) -> Service:
 
 def ffrct(house: House, build: Build) -> Service:
     """CT-derived FFR over vessel trees, and its results of the archive's studies."""
+    return build(_ffr_ports(house))
+
+
+def _ffr_ports(house: House) -> FfrPorts:
     from wetread.ffrct.ports import FfrPorts
 
+    return FfrPorts(
+        database=house.database,
+        clock=house.clock,
+        studies=house.archive,
+        tasks=house.tasks,
+        results=house.results,
+        artifacts=house.artifacts,
+        work=house.queue,
+    )
+
+
+def pathology(house: House, build: Build) -> Service:
+    """Slide analysis of the archive's studies: ask for it, read its result, look at it."""
+    from wetread.pathology.ports import SlidePorts
+    from wetread.pathology.tile_model import installed_tile_models
+
     return build(
-        FfrPorts(
+        SlidePorts(
             database=house.database,
             clock=house.clock,
             studies=house.archive,
@@ -165,13 +192,20 @@ def ffrct(house: House, build: Build) -> Service:
             results=house.results,
             artifacts=house.artifacts,
             work=house.queue,
+            models=frozenset(installed_tile_models()),
+            viewer=house.settings.viewer,
         )
     )
 
 
 def orchestration(house: House, build: Build) -> Service:
     """Durable workflows; carries triage's deliveries as one of them."""
-    from wetread.adapters.evidence.encoder import Encoder
+    return build(_durable(house))
+
+
+def _durable(house: House) -> Orchestration:
+    """Return the durable application of this process, for the queues that its services can work on."""
+    from wetread.adapters.evidence.studies import StudyEncoder
     from wetread.adapters.index.decisions import (
         SqlDecisions,
         SqlManifests,
@@ -183,6 +217,7 @@ def orchestration(house: House, build: Build) -> Service:
     from wetread.adapters.workqueue.dbos import DbosRunControl
     from wetread.adapters.workqueue.signals import queue_signal
     from wetread.bootstrap.house import WORKER_EXECUTOR, load_rules
+    from wetread.core.workqueue import lanes_of
     from wetread.orchestration.ports import Ports
     from wetread.orchestration.service import Orchestration
 
@@ -207,18 +242,23 @@ def orchestration(house: House, build: Build) -> Service:
         queue=house.queue,
         control=DbosRunControl(house.queue),
         runner=house.runner,
-        encoder=Encoder(),
+        encoder=StudyEncoder(),
     )
-    return build(
-        Orchestration(
-            ports,
-            load_rules(house.settings),
-            house.database.url,
-            workflows={"deliver": house.notifier.deliver},
-            executor_id=house.settings.instance or WORKER_EXECUTOR,
-            drain_seconds=_DRAIN_SECONDS,
-            signals=partial(queue_signal, house.database.url),
-        )
+    queues = lanes_of(
+        detects="detection" in house.names,
+        orchestrates="orchestration" in house.names,
+        chosen=house.settings.chosen_queues,
+    )
+    return Orchestration(
+        ports,
+        load_rules(house.settings),
+        house.database.url,
+        workflows={"deliver": house.notifier.deliver},
+        executor_id=house.settings.instance or WORKER_EXECUTOR,
+        queues=queues,
+        held=house.held,
+        drain_seconds=_DRAIN_SECONDS,
+        signals=partial(queue_signal, house.database.url),
     )
 
 
@@ -228,8 +268,20 @@ def triage(house: House, build: Build) -> Service:
 
 
 def detection(house: House, build: Build) -> Service:
-    """The processes that run detectors."""
-    return build(house.runner)
+    """The processes that run detectors. Without the orchestration beside it, it takes the runs itself."""
+    processes = build(house.runner)
+    if "orchestration" in house.names:
+        return processes
+    from wetread.orchestration.service import build as durable
+
+    runs = durable(_durable(house))
+
+    @asynccontextmanager
+    async def lifespan() -> AsyncIterator[None]:
+        async with processes.lifespan(), runs.lifespan():
+            yield
+
+    return replace(processes, queues=runs.queues, lifespan=lifespan)
 
 
 def health(_house: House, build: Build) -> Service:

@@ -19,6 +19,7 @@ from starlette.types import Scope as AsgiScope
 
 from wetread.adapters.telemetry.metrics import Metrics
 from wetread.bootstrap.permissions import PERMISSIONS, STREAMS, Need, Needs
+from wetread.bootstrap.plain_routes import OnError, answer, plain_routes
 from wetread.bootstrap.problems import problem_response
 from wetread.bootstrap.rates import Rates
 from wetread.bootstrap.route_table import FoundRoute, RouteTable
@@ -46,10 +47,14 @@ class Guards:
 
 
 class Shell:
-    """ASGI layer around the application with the routes *routes*."""
+    """ASGI layer around the application with the routes *routes*. ``on_error``: for those that it answers itself."""
 
-    def __init__(self, app: ASGIApp, routes: list[BaseRoute], guards: Guards, metrics: Metrics) -> None:
+    def __init__(
+        self, app: ASGIApp, routes: list[BaseRoute], guards: Guards, metrics: Metrics, on_error: OnError
+    ) -> None:
         self.app = app
+        self._plain = plain_routes(routes)
+        self._on_error = on_error
         self._table = RouteTable(routes, PERMISSIONS if guards.permissions is None else guards.permissions)
         self._authenticator = guards.authenticator
         self._audit = guards.audit
@@ -130,7 +135,7 @@ class Shell:
         """Have the application answer, in a span unless it is a stream, a probe, a scrape or nothing offered."""
         traced = not visit.stream and any(need not in _UNTRACED for need in visit.needs)
         if not traced or not tracing.enabled():
-            await self.app(visit.scope, receive, self._watched(visit, send))
+            await self._call(visit, receive, send)
             return
         sent = [value for name, value in visit.scope["headers"] if name == b"traceparent"]
         parent = tracing.parse(sent[0].decode("latin-1")) if len(sent) == 1 else None
@@ -143,11 +148,20 @@ class Shell:
         name = f"{visit.method} {visit.template}"
         with tracing.span(name, kind="server", parent=parent, attributes=attributes) as span:
             try:
-                await self.app(visit.scope, receive, self._watched(visit, send))
+                await self._call(visit, receive, send)
             finally:
                 span.set("http.response.status_code", visit.status)
                 if visit.status >= 500:
                     span.fail(str(visit.status))
+
+    async def _call(self, visit: _Visit, receive: Receive, send: Send) -> None:
+        """Call a plain route directly, everything else through the framework (ADR 0207)."""
+        plain = self._plain.get(visit.template)
+        if plain is None or len(visit.found) > 1 or visit.method not in plain.methods:
+            await self.app(visit.scope, receive, self._watched(visit, send))
+            return
+        visit.scope.setdefault("app", self.app)
+        await answer(plain, self._on_error, visit.scope, receive, self._watched(visit, send))
 
     def _watched(self, visit: _Visit, send: Send) -> Send:
         """Return *send* that sees the answer begin: that is what is noted, an open stream too."""

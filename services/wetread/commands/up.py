@@ -5,7 +5,6 @@ Restarts a process that dies and takes the others along when it ends.
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import os
 import signal
@@ -18,15 +17,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from wetread.commands.processes import Child, Processes
 from wetread.core.lifeline import PARENT_VARIABLE
 from wetread.core.ruo import RUO_SHORT
 from wetread.registry import DIMSE, WEB, WORKER
 from wetread.settings import Settings
-
-_GRACE_SECONDS = 20.0
-_BACKOFF_SECONDS = (0.0, 0.2, 0.5, 1.0, 2.0, 5.0)
-"""Pause before the n-th restart of a process that does not stay up."""
-_STEADY_SECONDS = 30.0
 
 
 def settings_of(**overrides: Any) -> Settings:
@@ -35,23 +30,11 @@ def settings_of(**overrides: Any) -> Settings:
 
 
 @dataclass
-class Child:
-    """One supervised process."""
-
-    names: Sequence[str]
-    start: Callable[[], subprocess.Popen[bytes]]
-    process: subprocess.Popen[bytes]
-    started: float
-    deaths: int = 0
-    restart_at: float | None = None
-
-
-@dataclass
 class Supervisor:
     """Starts the two processes of the embedded profile on one listening socket and watches them."""
 
     settings: Settings
-    children: list[Child] = field(default_factory=list)
+    processes: Processes = field(default_factory=Processes)
     _lock: IO[str] | None = None
     _socket: socket.socket | None = None
 
@@ -66,8 +49,12 @@ class Supervisor:
         # The supervisor owns the socket: while the web process restarts, connections wait instead of being refused.
         self._socket.listen(1024)
         for names in (WEB, WORKER, DIMSE) if self.settings.dimse_port is not None else (WEB, WORKER):
-            start = self._starter(names)
-            self.children.append(Child(names, start, start(), time.monotonic()))
+            self.processes.add(names, self._starter(names))
+
+    @property
+    def children(self) -> list[Child]:
+        """The supervised processes."""
+        return self.processes.children
 
     @property
     def url(self) -> str:
@@ -96,29 +83,11 @@ class Supervisor:
 
     def watch(self) -> None:
         """Restart what died, once. Called again and again."""
-        now = time.monotonic()
-        for child in self.children:
-            if child.restart_at is not None:
-                if now >= child.restart_at:
-                    child.restart_at = None
-                    child.started = now
-                    child.process = child.start()
-            elif child.process.poll() is not None:
-                child.deaths = 0 if now - child.started > _STEADY_SECONDS else child.deaths + 1
-                child.restart_at = now + _BACKOFF_SECONDS[min(child.deaths, len(_BACKOFF_SECONDS) - 1)]
+        self.processes.watch()
 
     def close(self) -> None:
-        """End the processes: politely, then not."""
-        for child in self.children:
-            if child.process.poll() is None:
-                child.process.terminate()
-        deadline = time.monotonic() + _GRACE_SECONDS
-        for child in self.children:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                child.process.wait(max(0.1, deadline - time.monotonic()))
-            if child.process.poll() is None:
-                child.process.kill()
-                child.process.wait()
+        """End the processes, give back port and folder."""
+        self.processes.end()
         if self._socket is not None:
             self._socket.close()
         if self._lock is not None:

@@ -51,6 +51,10 @@ def _dcm(value: str, meaning: str) -> Concept:
     return Concept(Code(value=value, scheme="DCM", meaning=meaning), PS316)
 
 
+def _own_anatomy(value: str, meaning: str) -> Concept:
+    return Concept(Code(value=value, scheme=PRIVATE_SCHEME, meaning=meaning), OURS, category="anatomical_structure")
+
+
 def _own(value: str, meaning: str) -> Concept:
     return Concept(Code(value=value, scheme=PRIVATE_SCHEME, meaning=meaning), OURS)
 
@@ -70,6 +74,10 @@ CONCEPTS: Final[Mapping[str, Concept]] = {
         Code(value="5366008", scheme="SCT", meaning="Hippocampus"), PS316, category="anatomical_structure"
     ),
     "brain": Concept(Code(value="12738006", scheme="SCT", meaning="Brain"), PS316, category="anatomical_structure"),
+    "gray_matter": _anatomy("389081007", "Gray Matter"),
+    "white_matter": _own_anatomy("white-matter", "White matter of brain"),
+    "cerebrospinal_fluid": _own_anatomy("csf", "Cerebrospinal fluid space"),
+    "intracranial_structure": _anatomy("128319008", "Intracranial structure"),
     # Sub-types of intracranial haemorrhage
     "EDH": _own("ich-edh", "Epidural hemorrhage"),
     "SDH": _own("ich-sdh", "Subdural hemorrhage"),

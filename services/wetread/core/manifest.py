@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Semver = Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+NetworkName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,62}(__[a-z0-9-]{1,32})?$")]
 
 
 class _Strict(BaseModel):
@@ -123,6 +124,8 @@ class Manifest(_Strict):
     input: InputNeeds
     tensors: TensorSpecs | None = None
     model: ModelFile | None = None
+    networks: tuple[NetworkName, ...] = ()
+    """Further networks: folders beside this one, each with ``network.yaml`` and weights, no code."""
     findings: tuple[FindingSpec, ...]
     triage: TriagePolicy = TriagePolicy()
     resources: Resources
@@ -130,6 +133,19 @@ class Manifest(_Strict):
     licence: Licence
     parameters: dict[str, Any] = Field(default_factory=dict)
     """Parameters a workflow may set in ``with:``, with their defaults."""
+
+
+class NetworkManifest(_Strict):
+    """``network.yaml``: a network without a detector's code, alone or named by a detector (``wetread.network/1``)."""
+
+    schema_: Literal["wetread.network/1"] = Field(alias="schema")
+    name: NetworkName
+    version: Semver
+    tensors: TensorSpecs
+    model: ModelFile
+    licence: Licence
+    origin: str = ""
+    """Digest of what it was imported from; empty: made here."""
 
 
 class OperatingPoint(_Strict):

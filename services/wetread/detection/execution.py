@@ -21,8 +21,8 @@ from wetread.core.manifest import Manifest
 from wetread.core.ports.inference import InferenceClient
 from wetread.core.ports.pixels import FrameDecoder
 from wetread.core.results import result_set
+from wetread.core.run_identity import attachment_key
 from wetread.core.states import AiState
-from wetread.detection.artifact import attachment_key
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -23,7 +24,7 @@ import wetread
 from wetread.core.detector import BaseDetector
 from wetread.core.errors import ConfigurationError
 from wetread.core.identifiers import digest
-from wetread.core.manifest import Card, Manifest
+from wetread.core.manifest import Card, Manifest, ModelFile, NetworkManifest, TensorSpecs
 from wetread.core.ports.inference import DetectorInfo, NetworkFile
 
 PINS: Final = "detectors.sha256"
@@ -95,28 +96,36 @@ def load(installed: InstalledDetector) -> BaseDetector:
 
     Raises ConfigurationError when it cannot be imported or defines no detector.
     """
-    name = f"wetread_detector_{installed.info.name.replace('-', '_')}_{installed.info.model_digest[:8]}"
-    module = sys.modules.get(name)
-    if module is None:
-        spec = importlib.util.spec_from_file_location(name, installed.folder / "detector.py")
-        if spec is None or spec.loader is None:
-            raise ConfigurationError(f"detector.py of {installed.info.name} cannot be imported")
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
-        writes_bytecode = sys.dont_write_bytecode
-        # A __pycache__ inside models/ would be a stray model folder to Triton.
-        sys.dont_write_bytecode = True
-        try:
-            spec.loader.exec_module(module)
-        except Exception as error:
-            del sys.modules[name]
-            raise ConfigurationError(f"detector.py of {installed.info.name} cannot be imported") from error
-        finally:
-            sys.dont_write_bytecode = writes_bytecode
+    module = companion(installed, "detector")
     kind = getattr(module, "Detector", None)
     if not (isinstance(kind, type) and issubclass(kind, BaseDetector)):
         raise ConfigurationError(f"detector.py of {installed.info.name} defines no Detector")
     return kind(installed.info.manifest, installed.info.card)
+
+
+def companion(installed: InstalledDetector, name: str) -> ModuleType:
+    """Import ``NAME.py`` of the folder under a module name of its own. Raises ConfigurationError."""
+    full = f"wetread_{name}_{installed.info.name.replace('-', '_')}_{installed.info.model_digest[:8]}"
+    module = sys.modules.get(full)
+    path = installed.folder / f"{name}.py"
+    if module is not None and module.__file__ == str(path):
+        return module
+    spec = importlib.util.spec_from_file_location(full, path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise ConfigurationError(f"{name}.py of {installed.info.name} cannot be imported")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[full] = module
+    writes_bytecode = sys.dont_write_bytecode
+    # A __pycache__ inside models/ would be a stray model folder to Triton.
+    sys.dont_write_bytecode = True
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[full]
+        raise ConfigurationError(f"{name}.py of {installed.info.name} cannot be imported") from error
+    finally:
+        sys.dont_write_bytecode = writes_bytecode
+    return module
 
 
 def _folders(root: Path) -> Iterator[Path]:
@@ -125,17 +134,32 @@ def _folders(root: Path) -> Iterator[Path]:
 
 
 def _networks(manifest: Manifest, folder: Path) -> tuple[NetworkFile, ...]:
-    if manifest.model is None:
-        return ()
-    if manifest.tensors is None:
-        raise ConfigurationError(f"{manifest.name} has a model but names no tensors")
-    path = (folder / manifest.model.file).resolve()
+    found = []
+    if manifest.model is not None:
+        if manifest.tensors is None:
+            raise ConfigurationError(f"{manifest.name} has a model but names no tensors")
+        found.append(_network_file(manifest.name, manifest.model, manifest.tensors, folder))
+    for name in manifest.networks:
+        network = read_network(folder.parent / name)
+        found.append(_network_file(network.name, network.model, network.tensors, folder.parent / name))
+    return tuple(found)
+
+
+def read_network(folder: Path) -> NetworkManifest:
+    """Read and check the ``network.yaml`` of a folder without code. Raises ConfigurationError."""
+    network = _validated(NetworkManifest, _yaml(folder / "network.yaml"), folder)
+    if network.name != folder.name:
+        raise ConfigurationError(f"network folder {folder.name!r} holds a manifest named {network.name!r}")
+    return network
+
+
+def _network_file(name: str, model: ModelFile, tensors: TensorSpecs, folder: Path) -> NetworkFile:
+    path = (folder / model.file).resolve()
     if not path.is_relative_to(folder.resolve()):
-        raise ConfigurationError(f"the weights of {manifest.name} lie outside its folder")
-    if _sha256(path) != manifest.model.sha256:
-        raise ConfigurationError(f"the weights of {manifest.name} are not those of its manifest")
-    model = manifest.model
-    return (NetworkFile(manifest.name, path, model.sha256, model.max_batch, manifest.tensors),)
+        raise ConfigurationError(f"the weights of {name} lie outside its folder")
+    if _sha256(path) != model.sha256:
+        raise ConfigurationError(f"the weights of {name} are not those of its manifest")
+    return NetworkFile(name, path, model.sha256, model.max_batch, tensors)
 
 
 def _check_pin(folder: Path) -> None:

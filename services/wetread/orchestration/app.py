@@ -116,6 +116,8 @@ class DurableApplication:
     ) -> None:
         self._url = url
         self._executor_id = executor_id
+        self._long = tuple(name for name in LONG_LANES if name in queues)
+        self._short = tuple(name for name in SHORT_LANES if name in queues)
         self._lanes = Lanes(queues, signals)
         self._max_recovery_attempts = max_recovery_attempts
         self._workflows: dict[str, Durable] = {}
@@ -177,8 +179,8 @@ class DurableApplication:
             return
         self._launched = False
         deadline = time.monotonic() + drain_seconds
-        self._lanes.stop(LONG_LANES)
-        while time.monotonic() < deadline and (running_lanes(LONG_LANES) or unfinished(SHORT_LANES)):
+        self._lanes.stop(self._long)
+        while time.monotonic() < deadline and (running_lanes(self._long) or unfinished(self._short)):
             time.sleep(_DRAIN_LOOK_SECONDS)
         self._lanes.stop()
         DBOS.destroy(destroy_registry=True)

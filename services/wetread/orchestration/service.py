@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Final
 
 from wetread.core.service import Service
 from wetread.core.workqueue import MAX_RECOVERY_ATTEMPTS, QUEUES
@@ -15,6 +15,7 @@ from wetread.orchestration.compose import Composition
 from wetread.orchestration.evaluate import Evaluator
 from wetread.orchestration.execute import Execution
 from wetread.orchestration.external import ExternalRunner
+from wetread.orchestration.held import ABANDONED_SECONDS, HeldEvaluations
 from wetread.orchestration.lanes import Signals
 from wetread.orchestration.loops import (
     HEARTBEAT_SECONDS,
@@ -26,6 +27,9 @@ from wetread.orchestration.loops import (
 from wetread.orchestration.operations import Operations
 from wetread.orchestration.ports import Ports, Rules
 
+EVALUATES: Final = "control"
+"""The queue whose takers also look after runs that ended without their code."""
+
 
 @dataclass(frozen=True, slots=True)
 class Orchestration:
@@ -36,10 +40,14 @@ class Orchestration:
     queue_url: str
     """SQLAlchemy URL of the database, the same one as the index: the outbox depends on it."""
     executor_id: str = "worker"
+    queues: tuple[str, ...] = tuple(QUEUES)
+    """What this process takes work from; others take the rest."""
     workflows: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
     """One-step durable workflows of other services that run in this process, such as the webhook ``deliver``."""
     drain_seconds: int = 0
     max_recovery_attempts: int = MAX_RECOVERY_ATTEMPTS
+    held: HeldEvaluations | None = None
+    """Looked through for what a dead process has left."""
     signals: Signals | None = None
     """Opens the change signal that wakes the lanes; None: each looks by itself at its polling interval."""
 
@@ -55,6 +63,7 @@ def build(orchestration: Orchestration) -> Service:
         application = DurableApplication(
             orchestration.queue_url,
             executor_id=orchestration.executor_id,
+            queues=orchestration.queues,
             max_recovery_attempts=orchestration.max_recovery_attempts,
             signals=orchestration.signals,
         )
@@ -66,8 +75,12 @@ def build(orchestration: Orchestration) -> Service:
         loops = [
             Periodic("heartbeat", leases.beat, HEARTBEAT_SECONDS),
             Periodic("take-over", leases.take_over_expired, HEARTBEAT_SECONDS),
-            Periodic("outcomes", Outcomes(ports, rules, evaluator, execution, composition).check, OUTCOMES_SECONDS),
         ]
+        if EVALUATES in orchestration.queues:
+            outcomes = Outcomes(ports, rules, evaluator, execution, composition)
+            loops.append(Periodic("outcomes", outcomes.check, OUTCOMES_SECONDS))
+            if orchestration.held is not None:
+                loops.append(Periodic("held-evaluations", orchestration.held.release_abandoned, ABANDONED_SECONDS))
         await asyncio.to_thread(application.launch)
         for loop in loops:
             loop.start()
@@ -78,4 +91,4 @@ def build(orchestration: Orchestration) -> Service:
                 await asyncio.to_thread(loop.stop)
             await asyncio.to_thread(application.destroy, drain_seconds=orchestration.drain_seconds)
 
-    return Service(name="orchestration", queues=tuple(QUEUES), lifespan=lifespan)
+    return Service(name="orchestration", queues=orchestration.queues, lifespan=lifespan)

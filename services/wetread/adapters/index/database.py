@@ -74,10 +74,15 @@ class SqlDatabase:
 
     @contextmanager
     def write(self) -> Iterator[SqlTransaction]:
-        """Open a write transaction; writers take turns: no upgrade dead-locks, no lost updates."""
-        with self._translated(), self.engine.connect() as connection, connection.begin():
-            self._driver.lock_writers(connection)
-            yield SqlTransaction(connection)
+        """Open a write transaction; writers take turns: no upgrade dead-locks, no lost updates.
+
+        Durable when the block has ended, not before: on PostgreSQL the next writer need not wait for the disk.
+        """
+        with self._translated(), self.engine.connect() as connection:
+            with connection.begin():
+                self._driver.lock_writers(connection)
+                yield SqlTransaction(connection)
+            self._driver.make_durable(connection)
 
     @contextmanager
     def read(self) -> Iterator[SqlTransaction]:

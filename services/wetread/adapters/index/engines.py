@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError
@@ -41,6 +41,9 @@ class Driver(Protocol):
 
     def lock_writers(self, connection: Connection) -> None:
         """Wait until no other write transaction is open; held to the end of this one."""
+
+    def make_durable(self, connection: Connection) -> None:
+        """Return when the transaction that this connection has just committed survives a loss of power."""
 
     def lock_migration(self, connection: Connection) -> None:
         """Wait until no other process migrates; held to the end of the transaction."""
@@ -92,6 +95,9 @@ class SqliteDriver:
 
     def lock_writers(self, connection: Connection) -> None:
         """BEGIN IMMEDIATE has done it."""
+
+    def make_durable(self, connection: Connection) -> None:
+        """The commit was, as far as its pragma says."""
 
     def lock_migration(self, connection: Connection) -> None:
         """BEGIN IMMEDIATE has done it."""
@@ -152,8 +158,20 @@ class PostgresDriver:
         return engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
 
     def lock_writers(self, connection: Connection) -> None:
-        """Take the writers' advisory lock. READ COMMITTED: what is read after it is the newest state."""
-        connection.execute(_LOCK, {"key": _WRITERS})
+        """Take the writers' advisory lock. READ COMMITTED: what is read after it is the newest state.
+
+        The commit gives the lock up before the disk has it (ADR 1201): ``make_durable`` waits for that.
+        """
+        run_text(connection, _TAKE_TURN)
+
+    def make_durable(self, connection: Connection) -> None:
+        """Wait for the log. A commit that depends on this one comes later in the log, so it cannot be there alone."""
+        driver: Any = connection.connection.dbapi_connection
+        driver.autocommit = True  # a plain SELECT, not three messages
+        try:
+            run_text(connection, _FLUSH)
+        finally:
+            driver.autocommit = False
 
     def lock_migration(self, connection: Connection) -> None:
         """Take the migrations' advisory lock."""
@@ -172,6 +190,14 @@ class PostgresDriver:
 
 
 _LOCK: Final = text("SELECT pg_advisory_xact_lock(:key)")
+_TAKE_TURN: Final = f"SET LOCAL synchronous_commit = off; SELECT pg_advisory_xact_lock({_WRITERS})"
+_FLUSH: Final = (
+    "SELECT pg_logical_emit_message(true, 'wetread', '') WHERE pg_current_wal_insert_lsn() > pg_current_wal_flush_lsn()"
+)
+"""A synchronous commit of nothing: it waits for the log up to itself, together with those of other processes.
+
+Nothing is written when all of the log is on disk already, such as after a transaction that only looked.
+"""
 _TRY_AGAIN: Final = frozenset({"55P03", "40P01", "40001", "25P03"})
 """Lock not granted in time, dead-lock, serialization failure, cut off while idle in a transaction."""
 
