@@ -76,6 +76,12 @@ _QUERIES: Final[tuple[tuple[str, str, tuple[str, ...], str], ...]] = (
         "SELECT state, count(*) FROM dicom_sends GROUP BY 1",
     ),
     (
+        "wetread_oldest_lease_timestamp_seconds",
+        "When the lease ends or ended that is the first to end of those of the worker processes and their leader.",
+        (),
+        "SELECT lease_until FROM executors ORDER BY lease_until LIMIT 1",
+    ),
+    (
         "wetread_queue_depth",
         "Durable workflows waiting or running, by queue and status.",
         ("queue", "status"),
