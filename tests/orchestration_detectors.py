@@ -12,7 +12,7 @@ from wetread.core.facts import StudyFacts
 from wetread.core.findings import Code, Finding, Measurement, ResultSet, Run, Score
 from wetread.core.identifiers import derived_uid, digest
 from wetread.core.manifest import Card, Manifest
-from wetread.core.ports.inference import DetectorInfo, RunOutcome, RunRequest
+from wetread.core.ports.inference import DetectorInfo, Report, RunOutcome, RunRequest
 from wetread.core.states import AiState
 
 MANIFEST: dict[str, Any] = {
@@ -49,6 +49,7 @@ class FakeRunner:
         self.runs: list[RunRequest] = []
         self.errors: list[Exception] = []
         self.answer: Answer | None = None
+        self.percents: list[int] = []
         self.body_part: str | None = "HEAD"
         self.select_error: Exception | None = None
 
@@ -80,8 +81,12 @@ class FakeRunner:
     def result_key(self, request: RunRequest) -> str:
         return digest(request.tenant, request.study_uid, request.detector, request.version, request.input_digest)
 
-    async def run(self, request: RunRequest, *, timeout_seconds: float | None = None) -> RunOutcome:
+    async def run(
+        self, request: RunRequest, *, timeout_seconds: float | None = None, report: Report | None = None
+    ) -> RunOutcome:
         self.runs.append(request)
+        for percent in self.percents if report is not None else ():
+            report(percent)
         if self.errors:
             raise self.errors.pop(0)
         assert len(request.instances) > 0

@@ -79,7 +79,9 @@ class Ids:
             "detector": "ich",
             "finding_id": f"f-{self.study}",
             "aet": AE,
-            "name": "ffr.css" if template.startswith("/ffr/static") else "worklist.css",
+            "name": {"/ffr/static/{name}": "ffr.css", "/slides/static/{name}": "slide.css"}.get(
+                template, "worklist.css"
+            ),
         }
         return template.replace(":path}", "}").format(**values)
 

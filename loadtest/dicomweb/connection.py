@@ -6,7 +6,7 @@ import socket
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Self
 
 _BLOCK: Final = 1 << 20
 _VECTOR: Final = 512
@@ -15,13 +15,17 @@ _TIMEOUT: Final = 300.0
 
 @dataclass(slots=True)
 class Answer:
-    """``size``: bytes of the body on the wire. ``body``: kept only when it was asked for."""
+    """``size``: bytes of the body on the wire. ``body``: kept only when it was asked for.
+
+    ``sent_at``: Unix time at which the last byte of the request had been handed to the network.
+    """
 
     status: int
     size: int
     seconds: float
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes = b""
+    sent_at: float = 0.0
 
 
 class Connection:
@@ -39,6 +43,12 @@ class Connection:
         opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return opened
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def close(self) -> None:
         """Close the socket."""
         self._socket.close()
@@ -53,12 +63,17 @@ class Connection:
         head += "Accept: application/dicom+json\r\n"
         return self.exchange(head.encode("latin-1"), body, keep=True)
 
+    def delete(self, path: str) -> Answer:
+        """Send a DELETE and read the answer."""
+        return self.exchange(f"DELETE {path} HTTP/1.1\r\nContent-Length: 0\r\n".encode("latin-1"), (), keep=True)
+
     def exchange(self, head: bytes, body: Sequence[bytes | memoryview], *, keep: bool) -> Answer:
         """Send one request and read its answer."""
         started = time.perf_counter()
         request = [head + self._lead.encode("latin-1") + b"\r\n", *body]
         try:
             self._send(request)
+            sent_at = time.time()
             status, headers = self._head()
         except ConnectionError:
             if body or self._rest:
@@ -67,6 +82,7 @@ class Connection:
             self._socket.close()
             self._socket = self._open()
             self._send(request)
+            sent_at = time.time()
             status, headers = self._head()
         pieces: list[bytes] = []
         if headers.get("transfer-encoding", "").lower() == "chunked":
@@ -77,7 +93,7 @@ class Connection:
             size = self._exactly(int(headers["content-length"]), pieces if keep else None)
         else:
             size = self._to_end(pieces if keep else None)
-        return Answer(status, size, time.perf_counter() - started, headers, b"".join(pieces))
+        return Answer(status, size, time.perf_counter() - started, headers, b"".join(pieces), sent_at)
 
     def _send(self, pieces: list[bytes | memoryview]) -> None:
         pending = [memoryview(piece) for piece in pieces]

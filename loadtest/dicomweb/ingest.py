@@ -32,7 +32,7 @@ def rounds(
 
     ``largest``: cells whose connections together need more instances are left out.
     """
-    template = Template(512)
+    template = Template.ct(512)
     records: list[dict[str, Any]] = []
     for number in range(count):
         order = list(names) if number % 2 == 0 else list(reversed(names))

@@ -1,4 +1,4 @@
-"""Generated CT instances: one template per kind, made once; an instance is the template with patched identifiers."""
+"""Generated instances: one template per kind, made once; an instance is the template with patched identifiers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 SEED: Final = 7
 _ROOT: Final = "2.25."
 _DIGITS: Final = 38
-_MARKS: Final = {
+MARKS: Final = {
     "study": b"2.25." + b"1" * _DIGITS,
     "series": b"2.25." + b"2" * _DIGITS,
     "sop": b"2.25." + b"3" * _DIGITS,
@@ -63,10 +63,9 @@ class Place:
 
 
 class Template:
-    """``size`` x ``size`` CT slices of 16 bits: 512 makes 526 KB, 24 makes a small one for index load."""
+    """One image of which every instance is a copy. *data* holds values of ``MARKS`` where they are to be patched."""
 
-    def __init__(self, size: int, *, rich: bool = True) -> None:
-        data = _data_set(size, rich=rich)
+    def __init__(self, data: Dataset) -> None:
         whole = io.BytesIO()
         pydicom.dcmwrite(whole, data, enforce_file_format=True)
         body = whole.getvalue()
@@ -74,7 +73,17 @@ class Template:
         self._head = body[:-pixels]
         self.pixels = memoryview(body)[-pixels:]
         self.size = len(body)
-        self._spots = {name: _spots(self._head, mark) for name, mark in _MARKS.items()}
+        self._spots = {name: _spots(self._head, mark) for name, mark in MARKS.items()}
+
+    @classmethod
+    def ct(cls, size: int, *, rich: bool = True) -> Template:
+        """Return ``size`` x ``size`` CT slices of 16 bits: 512 makes 526 KB, 24 makes a small one for index load."""
+        return cls(_data_set(size, rich=rich))
+
+    @property
+    def sop_at(self) -> int:
+        """Where the SOP Instance UID of the data set stands (the last one: group 0002 has it before)."""
+        return self._spots["sop"][-1]
 
     def head(self, place: Place) -> bytes:
         """Return the bytes of one instance up to its pixel values."""
@@ -90,7 +99,7 @@ class Template:
         }
         head = bytearray(self._head)
         for name, text in values.items():
-            mark = _MARKS[name]
+            mark = MARKS[name]
             value = text.encode()
             assert len(value) == len(mark), name
             for at in self._spots[name]:
@@ -111,23 +120,23 @@ def _data_set(size: int, *, rich: bool) -> Dataset:
     data.file_meta = FileMetaDataset()
     data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     data.file_meta.MediaStorageSOPClassUID = CTImageStorage
-    data.file_meta.MediaStorageSOPInstanceUID = _MARKS["sop"].decode()
+    data.file_meta.MediaStorageSOPInstanceUID = MARKS["sop"].decode()
     data.SpecificCharacterSet = "ISO_IR 100"
     data.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
     data.SOPClassUID = CTImageStorage
-    data.SOPInstanceUID = _MARKS["sop"].decode()
-    data.StudyInstanceUID = _MARKS["study"].decode()
-    data.SeriesInstanceUID = _MARKS["series"].decode()
-    data.PatientID = _MARKS["patient"].decode()
-    data.PatientName = _MARKS["name"].decode()
+    data.SOPInstanceUID = MARKS["sop"].decode()
+    data.StudyInstanceUID = MARKS["study"].decode()
+    data.SeriesInstanceUID = MARKS["series"].decode()
+    data.PatientID = MARKS["patient"].decode()
+    data.PatientName = MARKS["name"].decode()
     data.PatientBirthDate, data.PatientSex = "19520315", "F"
-    data.StudyDate = data.SeriesDate = data.ContentDate = _MARKS["date"].decode()
+    data.StudyDate = data.SeriesDate = data.ContentDate = MARKS["date"].decode()
     data.StudyTime = data.SeriesTime = data.ContentTime = "101530.123"
-    data.AccessionNumber = _MARKS["patient"].decode()
+    data.AccessionNumber = MARKS["patient"].decode()
     data.ReferringPhysicianName = "Jones^Bob"
     data.StudyDescription, data.SeriesDescription = "CT HEAD WITHOUT CONTRAST", "Axial 5 mm"
     data.StudyID, data.Modality, data.SeriesNumber = "1", "CT", 2
-    data.InstanceNumber = _MARKS["number"].decode()
+    data.InstanceNumber = MARKS["number"].decode()
     data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
     data.Rows = data.Columns = size
     data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation = 16, 16, 15, 1
@@ -140,7 +149,7 @@ def _data_set(size: int, *, rich: bool) -> Dataset:
 
 def _acquisition(data: Dataset) -> None:
     """Add what a scanner writes: geometry, technique, requests, coded sequences, a private block."""
-    data.ImagePositionPatient = ["-125.0", "-125.0", _MARKS["position"].decode()]
+    data.ImagePositionPatient = ["-125.0", "-125.0", MARKS["position"].decode()]
     data.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
     data.PixelSpacing, data.SliceThickness, data.SpacingBetweenSlices = [0.48828125, 0.48828125], "5.0", "5.0"
     data.SliceLocation = "-12.5"

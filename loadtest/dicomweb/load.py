@@ -13,7 +13,7 @@ from dicomweb.instances import Place, Template
 from dicomweb.servers import Server
 
 _BOUNDARY: Final = "bench-2f6c7d0b3b0e4a51"
-_TYPE: Final = f'multipart/related; type="application/dicom"; boundary={_BOUNDARY}'
+STOW_TYPE: Final = f'multipart/related; type="application/dicom"; boundary={_BOUNDARY}'
 _PART: Final = f"--{_BOUNDARY}\r\nContent-Type: application/dicom\r\n\r\n".encode()
 _NEXT: Final = b"\r\n"
 _END: Final = f"--{_BOUNDARY}--\r\n".encode()
@@ -49,11 +49,24 @@ class Cell:
 
 def stow_body(template: Template, places: Sequence[Place]) -> tuple[list[bytes | memoryview], int]:
     """Return the pieces of a request and its size; pixel values are shared by all instances."""
+    return multipart([template] * len(places), places)
+
+
+def multipart(templates: Sequence[Template], places: Sequence[Place]) -> tuple[list[bytes | memoryview], int]:
+    """Return the pieces of a request whose instances each have a template of their own, and its size."""
     pieces: list[bytes | memoryview] = []
-    for place in places:
+    for template, place in zip(templates, places, strict=True):
         pieces += [_PART + template.head(place), template.pixels, _NEXT]
     pieces.append(_END)
     return pieces, sum(len(piece) for piece in pieces)
+
+
+def store(connection: Connection, templates: Sequence[Template], places: Sequence[Place]) -> None:
+    """Store instances in one request. Raises RuntimeError when not all were taken."""
+    answer = connection.post("/dicom-web/studies", STOW_TYPE, *multipart(templates, places))
+    if answer.status != 200:
+        msg = f"storing was answered with {answer.status}"
+        raise RuntimeError(msg)
 
 
 def stow(server: Server, template: Template, groups: Sequence[Sequence[Sequence[Place]]]) -> Cell:
@@ -63,7 +76,7 @@ def stow(server: Server, template: Template, groups: Sequence[Sequence[Sequence[
 
     def send(connection: Connection, at: int, record: Callable[[Answer, bool, int], None]) -> None:
         for (pieces, size), wanted in prepared[at]:
-            answer = connection.post("/dicom-web/studies", _TYPE, pieces, size)
+            answer = connection.post("/dicom-web/studies", STOW_TYPE, pieces, size)
             stored = answer.body.count(b"00081155") == wanted and b"00081198" not in answer.body
             record(answer, answer.status == 200 and stored, size)
 

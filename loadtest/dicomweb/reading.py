@@ -43,8 +43,8 @@ def run(
         servers += [start(name, base, orthanc) for name in names]
         small = min(SMALL_INDEX, size)
         for server in servers:
-            stow(server, Template(512), [[_series(_BIG, 0, 1, _PER_SERIES)]])
-            stow(server, Template(64), [_cut(_series(_LONG, 0, 1, 1000))])
+            stow(server, Template.ct(512), [[_series(_BIG, 0, 1, _PER_SERIES)]])
+            stow(server, Template.ct(64), [_cut(_series(_LONG, 0, 1, 1000))])
         _fill(servers, 0, small, 1, note)
         if settle:
             time.sleep(_SETTLED_SECONDS)
@@ -82,7 +82,7 @@ def _filler(first: int, last: int) -> list[list[Place]]:
 
 def _fill(servers: Sequence[Server], start_at: int, end: int, count: int, note: Note) -> None:
     """Load small instances, 100 per request over 4 connections, in *count* interleaved blocks."""
-    template = Template(24, rich=False)
+    template = Template.ct(24, rich=False)
     first, last = start_at // _PER_SERIES, end // _PER_SERIES
     borders = [first + (last - first) * step // count for step in range(count + 1)]
     for number in range(count):
@@ -163,7 +163,7 @@ def _retrievals(servers: Sequence[Server], count: int, requests: int, note: Note
     pixels = 512 * 512 * 2
     _cells(servers, count, "frames", "c4", frames, 4, lambda answer: answer.size > pixels, note)
     whole = [(_path(big[0]), _STORED)] * few
-    enough = Template(512).size * _PER_SERIES
+    enough = Template.ct(512).size * _PER_SERIES
     for number in range(count):
         for server in _order(servers, number):
             cell_ = fetch(server, whole, 1, lambda answer: answer.size > enough)
@@ -174,7 +174,7 @@ def _retrievals(servers: Sequence[Server], count: int, requests: int, note: Note
 
 def _first_metadata(servers: Sequence[Server], count: int, note: Note) -> None:
     """Time the first metadata request after the STOW answer against later ones of the same series."""
-    template = Template(64)
+    template = Template.ct(64)
     for number in range(count):
         for server in _order(servers, number):
             places = _series(_LONG, number + 1, 1, _PER_SERIES)

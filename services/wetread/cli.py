@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from wetread.commands.models_app import app as models
 from wetread.commands.pathology_app import app as pathology
 from wetread.ffrct.commands import app as ffr
 
@@ -282,65 +283,6 @@ def storage_prefetch(
 
 
 app.add_typer(storage)
-
-models = typer.Typer(name="models", no_args_is_help=True, help="The networks of the installed detectors.")
-
-
-@models.callback()
-def _models() -> None:
-    """The networks of the installed detectors."""
-
-
-@models.command("render")
-def models_render(
-    out: Annotated[Path, typer.Option(help="Empty folder for the repository.")],
-    target: Annotated[str, typer.Option(help="python (CPU) or onnxruntime (GPU).")] = "onnxruntime",
-    only: Annotated[list[str] | None, typer.Option(help="Only this network; may be given more than once.")] = None,
-    gpu: Annotated[bool | None, typer.Option(help="Instances on GPU (default: as the target is for).")] = None,
-    instances: Annotated[int, typer.Option(min=1, help="Instances of each network.")] = 1,
-    threads: Annotated[int, typer.Option(min=1, help="Threads of one inference (target python).")] = 2,
-) -> None:
-    """Write a complete Triton model repository (extra triton)."""
-    from wetread.commands.models import run_render
-
-    raise typer.Exit(run_render(target=target, out=out, only=only or [], gpu=gpu, instances=instances, threads=threads))
-
-
-@models.command("deploy")
-def models_deploy(
-    name: Annotated[str, typer.Argument(help="Name of the model, as in its repository.")],
-    storage_uri: Annotated[str, typer.Option(help="Where its rendered repository lies, such as s3://bucket/models/x.")],
-    namespace: Annotated[str, typer.Option(help="Namespace of the object.")] = "default",
-    runtime: Annotated[str, typer.Option(help="ServingRuntime of Triton.")] = "kserve-tritonserver",
-    gpu: Annotated[bool, typer.Option("--gpu", help="One GPU for each pod.")] = False,
-    cpu: Annotated[str, typer.Option(help="Requested CPU of a pod.")] = "2",
-    memory: Annotated[str, typer.Option(help="Memory of a pod.")] = "4Gi",
-    min_replicas: Annotated[int, typer.Option(min=0, help="Fewest pods.")] = 1,
-    max_replicas: Annotated[int, typer.Option(min=1, help="Most pods.")] = 1,
-    service_account: Annotated[str, typer.Option(help="Service account that may read the repository.")] = "",
-    kubeconfig: Annotated[Path | None, typer.Option(help="Configuration file of kubectl.")] = None,
-    context: Annotated[str | None, typer.Option(help="Context in it.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the object, ask nobody.")] = False,
-    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait until it is ready; 0: do not wait.")] = 0.0,
-) -> None:
-    """Create or update the KServe InferenceService of a model that no chart owns (extra k8s)."""
-    from wetread.adapters.inference.inference_service import Serving
-    from wetread.commands.models import run_deploy
-
-    serving = Serving(
-        model=name,
-        storage_uri=storage_uri,
-        namespace=namespace,
-        runtime=runtime,
-        gpu=gpu,
-        cpu=cpu,
-        memory=memory,
-        min_replicas=min_replicas,
-        max_replicas=max(min_replicas, max_replicas),
-        service_account=service_account,
-    )
-    raise typer.Exit(run_deploy(serving, kubeconfig=kubeconfig, context=context, dry_run=dry_run, wait_seconds=wait))
-
 
 app.add_typer(models)
 

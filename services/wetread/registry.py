@@ -9,13 +9,14 @@ SERVICES: Final[dict[str, str]] = {
     "dimse": "wetread.dimse.service:build",
     "worklist": "wetread.worklist.service:build",
     "ffrct": "wetread.ffrct.service:build",
+    "pathology": "wetread.pathology.service:build",
     "orchestration": "wetread.orchestration.service:build",
     "triage": "wetread.triage.service:build",
     "detection": "wetread.detection.service:build",
     "health": "wetread.bootstrap.health:build",
 }
 
-WEB: Final = ("gateway", "worklist", "ffrct")
+WEB: Final = ("gateway", "worklist", "ffrct", "pathology")
 """Services of the web process of ``wetread up``."""
 
 DIMSE: Final = ("dimse",)

@@ -103,6 +103,11 @@ class Settings(BaseSettings):
     ups_lease: float = Field(
         default=900.0, gt=0, description="Silence after which an external performer of a workitem counts as lost."
     )
+    slide_workers: int | None = Field(
+        default=None,
+        ge=1,
+        description="Processes that read one slide. Unset: the number of cores less one, at least one.",
+    )
     inference_threads: int = Field(default=2, ge=1, description="Threads of one inference.")
     viewer: Path = Field(
         default=Path(sys.prefix) / "share" / "wetread" / "viewer",
@@ -160,11 +165,55 @@ class Settings(BaseSettings):
         default="cross-origin", description="Which sites may embed answers (viewer pages under COEP need it)."
     )
     log_level: str = Field(default="info", description="Log level of the JSON log on standard error.")
+    telemetry_endpoint: str | None = Field(
+        default=None,
+        validation_alias=AliasChoices("WETREAD_TELEMETRY_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"),
+        description="Collector of traces, metrics and logs, OTLP over HTTP: http://collector:4318. Unset: none.",
+    )
+    telemetry_headers: str = Field(
+        default="",
+        repr=False,
+        validation_alias=AliasChoices("WETREAD_TELEMETRY_HEADERS", "OTEL_EXPORTER_OTLP_HEADERS"),
+        description="Headers for the collector, name=value by comma, values URL-encoded (a credential).",
+    )
+    telemetry_ratio: float = Field(
+        default=1.0,
+        ge=0,
+        le=1,
+        validation_alias=AliasChoices("WETREAD_TELEMETRY_RATIO", "OTEL_TRACES_SAMPLER_ARG"),
+        description="Share of the traces that begin here and are kept; a caller's own traceparent decides for its own.",
+    )
+    telemetry_signals: str = Field(default="traces,metrics,logs", description="What goes to the collector, by comma.")
+    telemetry_off: bool = Field(
+        default=False,
+        validation_alias=AliasChoices("WETREAD_TELEMETRY_OFF", "OTEL_SDK_DISABLED"),
+        description="Send nothing, whatever the other settings of telemetry say.",
+    )
 
     @field_validator("event_sink")
     @classmethod
     def _sink(cls, value: str | None) -> str | None:
         return None if value is None else sink_url(value)
+
+    @field_validator("telemetry_endpoint")
+    @classmethod
+    def _collector(cls, value: str | None) -> str | None:
+        if not value:
+            return None
+        parts = urlsplit(value)
+        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
+            msg = "a collector is an absolute http or https URL without query"
+            raise ValueError(msg)
+        return value
+
+    @field_validator("telemetry_signals")
+    @classmethod
+    def _signals(cls, value: str) -> str:
+        named = [part.strip() for part in value.split(",") if part.strip()]
+        if any(name not in {"traces", "metrics", "logs"} for name in named):
+            msg = "signals are some of traces, metrics, logs"
+            raise ValueError(msg)
+        return ",".join(named)
 
     @field_validator("cors_origins")
     @classmethod

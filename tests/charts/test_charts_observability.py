@@ -14,7 +14,9 @@ from tests.charts.rendering import CHART, ROOT, kind, of_ci
 
 from wetread.adapters.index.database import SqlDatabase
 from wetread.adapters.telemetry.dimse import DimseMetrics
+from wetread.adapters.telemetry.export import ExportMeter
 from wetread.adapters.telemetry.metrics import Metrics
+from wetread.adapters.telemetry.slides import SlideMetrics
 
 RULES = [path for path in sorted((CHART / "files" / "rules").glob("*.yaml")) if not path.name.endswith(".test.yaml")]
 DASHBOARDS = sorted((CHART / "files" / "dashboards").glob("*.json"))
@@ -27,7 +29,8 @@ OTHERS = {"up", "kubelet_volume_stats_available_bytes", "kubelet_volume_stats_ca
 def registered(folder: Path) -> set[str]:
     """Return the names of all samples that the program can export."""
     metrics = Metrics(SqlDatabase(folder / "empty.db"))
-    families = [family for each in DimseMetrics().collectors for family in each.describe()]
+    counted = [*DimseMetrics().collectors, *SlideMetrics().collectors, *ExportMeter().items]
+    families = [family for each in counted for family in each.describe()]
     families += [family for each in list(metrics.registry._collector_to_names) for family in each.describe()]
     names = set()
     for family in families:

@@ -32,6 +32,7 @@ INSTANCE = SERIES + "/instances/{instance}"
 FRAMES = INSTANCE + "/frames/{frames}"
 WORKITEM = "/dicom-web/workitems/{uid}"
 FFR = "/api/v1/studies/{study_uid}/ffr"
+SLIDE = "/api/v1/studies/{study_uid}/series/{series_uid}/pathology"
 FINDING = "/api/v1/studies/{study_uid}/findings/{finding_id}"
 TASK = "/api/v1/tasks/{study_uid}/{detector}"
 HOOK = "/api/v1/subscriptions/{subscription_id}"
@@ -85,6 +86,9 @@ NAMED: dict[str, Case] = {
     f"POST {TASK}:re-encode": Case(409),
     "POST /api/v1/studies/{study_uid}/series/{series_uid}/ffr": Case(202),
     **{f"GET {path}": Case(404) for path in (FFR, f"{FFR}/{{name}}", "/ffr/{study_uid}")},
+    f"POST {SLIDE}": Case(422),
+    **{f"GET {path}": Case(404) for path in (SLIDE, f"{SLIDE}/{{name}}", "/slides/{study_uid}")},
+    "GET /api/v1/studies/{study_uid}/pathology": Case(),
     "GET /studies/{study_uid}": Case(shows=True),
     "GET /studies/{study_uid}/thumbnail": Case(307),
     f"GET {HOOK}": Case(shows=True),
@@ -140,6 +144,7 @@ IMPERSONAL = {
     "GET /api/v1/ffr/schema",
     "GET /api/v1/ffr/constants",
     "GET /ffr/static/{name}",
+    "GET /slides/static/{name}",
     "GET /static/{name}",
     "GET /viewer",
     "GET /viewer/app-config.js",

@@ -9,7 +9,9 @@ from typing import Any
 
 import httpx
 import pytest
+from typer.testing import CliRunner
 
+from wetread.cli import app
 from wetread.commands.dicom_folder import FileStudy, scan_folder
 from wetread.commands.local_server import local_server
 from wetread.commands.up import Supervisor
@@ -67,11 +69,25 @@ def wait_for(read: Callable[[], Any], done: Callable[[Any], bool], *, seconds: f
         time.sleep(0.1)
 
 
+NEW_DETECTOR = "abdomen-spots"
+
+
 @pytest.fixture(scope="session")
-def wetread(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wetread]:
+def new_detector(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A detector folder as ``wetread models new`` leaves it; it reads abdominal CT, which no other test sends."""
+    into = tmp_path_factory.mktemp("detectors")
+    answer = CliRunner().invoke(app, ["models", "new", NEW_DETECTOR, "--into", str(into)])
+    assert answer.exit_code == 0, answer.output
+    return into / NEW_DETECTOR
+
+
+@pytest.fixture(scope="session")
+def wetread(tmp_path_factory: pytest.TempPathFactory, new_detector: Path) -> Iterator[Wetread]:
     """One server for all tests that do not kill anything."""
-    with local_server(tmp_path_factory.mktemp("server")) as supervisor:
-        yield Wetread(supervisor)
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("WETREAD_DETECTORS", str(new_detector.parent))
+        with local_server(tmp_path_factory.mktemp("server")) as supervisor:
+            yield Wetread(supervisor)
 
 
 @dataclass(frozen=True)

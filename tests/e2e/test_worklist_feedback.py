@@ -64,6 +64,9 @@ def test_a_reader_takes_judges_and_reads_by_keyboard(page: Any, world: World) ->
     # Rejecting without a reason is not possible.
     page.click('.feedback [data-verb="reject"]')
     expect(page.locator(".feedback .answer").first).to_have_text("Say why.")
+    # What the form answered survives a redraw, as what is typed does.
+    page.evaluate("refreshStudy()")
+    expect(page.locator(".feedback .answer").first).to_have_text("Say why.")
     page.keyboard.type("calcifed")
     for _ in range(2):
         page.keyboard.press("ArrowLeft")
@@ -103,3 +106,18 @@ def test_a_reader_takes_judges_and_reads_by_keyboard(page: Any, world: World) ->
         "finding.rejected",
         "worklist.completed",
     ]
+
+
+def test_a_press_is_not_lost_to_a_redraw(page: Any, world: World) -> None:
+    page.goto(f"/studies/{UID}")
+    page.wait_for_selector(".live.on")
+    page.hover('.feedback [data-verb="reject"]')
+    page.mouse.down()
+    page.evaluate("document.getElementById('study').dataset.drawn = 'before'; void refreshStudy()")
+    with page.expect_response(f"**/studies/{UID}"):
+        page.evaluate("void refreshStudy()")
+    page.mouse.up()
+    expect(page.locator(".feedback .answer").first).to_have_text("Say why.")
+    # The redraw came all the same, after the hand was off the button, and once.
+    page.wait_for_selector("#study:not([data-drawn])")
+    expect(page.locator(".feedback .answer").first).to_have_text("Say why.")

@@ -8,6 +8,7 @@ import json
 import re
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,77 @@ def test_raise_findings_manifest_and_timeline(world: World, client: Client) -> N
     ]
     told = client.timeline("1.2.3")
     assert [event.type for event in told.events] == ["study.received", "worklist.priority_changed"]
+
+
+def test_a_reader_takes_gives_back_and_finishes(world: World, client: Client) -> None:
+    fill(world)
+    taken = client.assign_study("1.2.3.1", "dr-a", "on call")
+    assert taken.reading is not None
+    assert (taken.reading.reader, taken.reading.read_at) == ("dr-a", None)
+    with pytest.raises(Conflict):
+        client.assign_study("1.2.3.1", "dr-b")
+    with pytest.raises(Unprocessable):
+        client.release_study("1.2.3.1")
+    assert client.release_study("1.2.3.1", "handed over").reading is None
+    read = client.complete_study("1.2.3.1").reading
+    assert read is not None
+    assert read.read_at is not None
+    assert "1.2.3.1" not in [item.study_uid for item in client.worklist()]
+
+
+def test_a_reader_judges_findings(world: World, client: Client) -> None:
+    fill(world)
+
+    def said() -> models.Feedback | None:
+        found = [f for r in client.findings("1.2.3.1").results for f in r.findings]
+        assert len(found) == 1
+        return found[0].feedback
+
+    finding = next(f for r in client.findings("1.2.3.1").results for f in r.findings)
+    answer = client.acknowledge_finding("1.2.3.1", finding.finding_id)
+    assert answer.feedback.acknowledged_at is not None
+    assert answer.feedback.verdict is None
+    assert client.accept_finding("1.2.3.1", finding.finding_id).feedback.verdict == "accepted"
+    with pytest.raises(Unprocessable):
+        client.reject_finding("1.2.3.1", finding.finding_id, " ")
+    assert client.reject_finding("1.2.3.1", finding.finding_id, "plexus").feedback.reason == "plexus"
+    volume = finding.measurements[0]
+    corrected = models.MeasurementEdit(code=volume.code, value=19.5, unit=volume.unit)
+    client.edit_finding("1.2.3.1", finding.finding_id, "too big", measurements=[corrected], laterality="left")
+    kept = said()
+    assert kept is not None
+    assert kept.verdict == "edited"
+    assert kept.changes == {"laterality": "left", "measurements": [corrected.model_dump()]}
+    with pytest.raises(Unprocessable):
+        client.edit_finding(
+            "1.2.3.1", finding.finding_id, "x", measurements=[models.MeasurementEdit(code="0", value=1, unit="mm")]
+        )
+    with pytest.raises(NotFound):
+        client.acknowledge_finding("1.2.3.1", "a/b?c")
+
+
+def test_what_the_service_says_of_itself() -> None:
+    asked: list[httpx.URL] = []
+    answers = {
+        "/api/v1/reports/sla": {"since": "2026-03-01T00:00:00Z", "until": "2026-03-02T00:00:00Z", "definitions": {},
+            "targets_s": {"stat": 300}, "rows": [{"group": {"site": "a"}, "studies": 1, "in_target": None,
+            "clocks": {"read": {"studies": 1, "p50_s": 2.0, "p90_s": 2.0, "p95_s": None}}}]},
+        "/api/v1/usage": {"since": "2026-03-01T00:00:00Z", "until": "2026-03-02T00:00:00Z", "studies": 1,
+            "gb_hours": 0.5, "models": []},
+        "/api/v1/detectors": {"detectors": [], "ruo": RUO_STATEMENT},
+    }  # fmt: skip
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        asked.append(request.url)
+        return httpx.Response(200, json=answers[request.url.path])
+
+    start, end = datetime(2026, 3, 1, tzinfo=UTC), datetime(2026, 3, 2, tzinfo=UTC)
+    with mocked(handle) as client:
+        assert client.sla_report(start, end, by=["site", "modality"]).rows[0].clocks["read"].p50_s == 2.0
+        assert dict(asked[-1].params) == {"from": start.isoformat(), "to": end.isoformat(), "by": "site,modality"}
+        assert client.usage(start).gb_hours == 0.5
+        assert dict(asked[-1].params) == {"from": start.isoformat()}
+        assert client.detectors() == ()
 
 
 def test_waiting_ends_when_final_or_in_time(world: World, client: Client) -> None:
@@ -326,6 +398,10 @@ def test_both_clients_have_the_same_methods(one: type, other: type) -> None:
         (models.Ai, "AiOut"), (models.TaskState, "TaskOut"), (models.Findings, "FindingsOut"),
         (models.Result, "ResultOut"), (models.RecordedResult, "RecordedResultOut"), (models.Finding, "FindingOut"),
         (models.Reading, "ReadingOut"), (models.Feedback, "FeedbackOut"),
+        (models.FindingFeedback, "FindingFeedbackOut"), (models.MeasurementEdit, "MeasurementEditIn"),
+        (models.Detectors, "DetectorsOut"), (models.Detector, "DetectorOut"),
+        (models.OperatingPoint, "OperatingPointOut"), (models.Clock, "ClockOut"), (models.SlaRow, "SlaRowOut"),
+        (models.Sla, "SlaOut"), (models.Usage, "UsageOut"), (models.ModelUsage, "ModelUsageOut"),
         (models.Measurement, "MeasurementOut"), (models.KeyImage, "KeyImageOut"), (models.Stored, "StoredOut"),
         (models.Manifest, "ManifestOut"), (models.Moment, "MomentOut"), (models.Timeline, "TimelineOut"),
         (models.Task, "TaskRowOut"), (models.Tasks, "TasksOut"), (models.TaskDetail, "TaskDetailOut"),

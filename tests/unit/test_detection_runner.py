@@ -18,9 +18,9 @@ from wetread.core.errors import ComputationFailed, ConfigurationError, NotFound,
 from wetread.core.ports.inference import RunRequest
 from wetread.core.ports.objects import ObjectRef
 from wetread.core.ports.studies import StoredInstance
+from wetread.core.run_identity import input_digest
 from wetread.core.states import AiState
 from wetread.detection.artifact import mask_bytes, mask_key, read_mask
-from wetread.detection.identity import input_digest
 from wetread.detection.process import WorkerProcess, WorkerSpec
 from wetread.detection.runner import ProcessDetectorRunner
 from wetread.detection.service import build

@@ -20,7 +20,7 @@ from dicomweb.load import stow_body
 
 
 def test_instances_are_the_template_with_other_identifiers() -> None:
-    template, place = Template(16), Place(3, 42, 2, 77)
+    template, place = Template.ct(16), Place(3, 42, 2, 77)
     body = template.head(place) + bytes(template.pixels)
     data = pydicom.dcmread(io.BytesIO(body))
     assert len(body) == template.size

@@ -169,6 +169,41 @@ def test_an_early_negative_stays_pending_until_the_input_is_complete(world: Worl
     assert not world.log("finding.positive")
 
 
+def test_an_early_run_that_fails_is_visible_at_once_and_more_images_give_it_another(world: World) -> None:
+    world.runner.errors = [ComputationFailed("out_of_memory")]
+    world.deliver(range(1, 8), transfer_end=True)
+    world.drain()
+    assert (world.task().state, world.task().reason) == (AiState.FAILED, "out_of_memory")
+    assert world.log("task.failed")[0].data["reason"] == "out_of_memory"
+    world.deliver([8], transfer_end=True)
+    world.settle()
+    assert world.task().state is AiState.POSITIVE
+    assert [len(run.instances) for run in world.runner.runs] == [7, 8]
+    assert [result.state for result in world.current()] == [AiState.POSITIVE], "the failure's report is superseded"
+
+
+def test_an_early_run_that_fails_on_the_whole_input_stands_when_the_study_turns_out_complete(world: World) -> None:
+    world.runner.errors = [ComputationFailed("out_of_memory")]
+    at_once(world)
+    world.settle()
+    assert (world.task().state, world.task().reason) == (AiState.FAILED, "out_of_memory")
+    assert len(world.runner.runs) == 1, "the same input is not tried again by itself"
+    assert [s.modality for s in world.stored()[0]] == ["SR"]
+    assert [item["state"] for item in world.workitems.items.values()] == ["CANCELED"]
+
+
+def test_an_early_refusal_of_the_data_is_no_answer_until_the_input_is_complete(world: World) -> None:
+    refused = (AiState.NOT_PROCESSABLE, "missing_slices")
+    world.runner.answer = lambda run: result_of(run, *((AiState.POSITIVE,) if len(run.instances) == 8 else refused))
+    world.deliver(range(1, 8), transfer_end=True)
+    world.drain()
+    assert world.task().state is AiState.AWAITING_IMAGES
+    assert world.ingest.writes == 0
+    world.deliver([8], transfer_end=True)
+    world.settle()
+    assert world.task().state is AiState.POSITIVE
+
+
 def test_no_early_run_inside_a_young_transfer_but_inside_a_long_one(world: World) -> None:
     world.deliver(range(1, 6))
     world.drain()

@@ -11,9 +11,9 @@ from wetread.core.completeness import CompletenessPolicy, Timing
 from wetread.core.detector import InputSet
 from wetread.core.errors import ConfigurationError
 from wetread.core.states import AiState
+from wetread.core.workflow import pair_name
 from wetread.orchestration.dry_run import dry_run
 from wetread.orchestration.external import ExternalRunner
-from wetread.orchestration.plan import pair_name
 from wetread.orchestration.ports import Rules
 
 TRUSTED = CompletenessPolicy(default=Timing(treat_transfer_end_as="complete"))
@@ -91,6 +91,23 @@ def test_a_series_that_comes_late_gets_its_task_and_the_others_are_not_read_agai
     fanned.settle()
     assert pairs(fanned)[pair_name("ich", "1.2.3.3")].state is AiState.NEGATIVE
     assert [r.series_uid for r in fanned.runner.runs[before:] if r.detector == "ich"] == ["1.2.3.3"]
+
+
+def test_what_waited_under_the_detectors_own_name_ends_when_its_series_have_theirs(tmp_path):
+    tasks = {"each": {"uses": "detector/ich@*", "for": EACH_CT}}
+    declared = workflow(tasks=tasks, triage=[], on={"event": "study.stable", "when": "True"})
+    made = World(tmp_path, rules=Rules((declared,), TRUSTED, early_settle_seconds=0.0), runner=PerSeries())
+    made.use(ExternalRunner(made.runner, made.rules.external))
+    try:
+        made.deliver(range(1, 9), series=ONE)
+        made.drain()
+        assert made.task().state is AiState.AWAITING_IMAGES
+        deliver(made)
+        states = {name: (task.state, task.reason) for name, task in pairs(made).items()}
+        assert states.pop("ich") == (AiState.NOT_APPLICABLE, "per_series")
+        assert {state for state, _ in states.values()} == {AiState.NEGATIVE}
+    finally:
+        made.close()
 
 
 @pytest.mark.parametrize(

@@ -288,7 +288,8 @@ def test_encoder_refuses_what_does_not_belong_together(analysed):
         result_key="k", tenant="default", study_uid=header.StudyInstanceUID, series_uid=None, detector="he-tile",
         started_at=0.0, **blank,
     )  # fmt: skip
-    wrong = SlideEvidence(run, [header], "complete", "", ("background", "a"), "a", 0, np.ones((3, 3, 2), np.float32))
+    cells, rows = np.ones((1, 1, 2), np.float32), np.zeros(3, np.int32)
+    wrong = SlideEvidence(run, [header], "complete", "", ("background", "a"), "a", 0, cells, rows, rows)
     with pytest.raises(InvalidInput, match="does not lie"):
         SlideEncoder().encode(wrong)
     empty = SlideEvidence(run, [header], "no_tissue", "no_tissue", ("background", "a"), "a")
@@ -299,7 +300,16 @@ def test_encoder_refuses_what_does_not_belong_together(analysed):
     with pytest.raises(ComputationFailed):
         SlideEncoder().encode(
             SlideEvidence(
-                run, [header], "complete", "", ("background", "a"), "a", 0, np.ones((128, 128, 2), np.float32)
+                run,
+                [header],
+                "complete",
+                "",
+                ("background", "a"),
+                "a",
+                0,
+                cells,
+                np.zeros(128, np.int32),
+                np.zeros(128, np.int32),
             )
         )
 

@@ -23,7 +23,7 @@
 {{- fail "queues: switch services.orchestration on, which decides what the pools run" -}}
 {{- end -}}
 {{- if .Values.services.orchestration.enabled -}}
-{{- range $queue := list "detector.cpu.stat" "detector.cpu" "detector.cpu.batch" -}}
+{{- range $queue := list "detector.cpu.stat" "detector.cpu" "detector.cpu.batch" "detector.slide" -}}
 {{- if not (has $queue $taken) -}}{{- fail (printf "queues: no enabled pool takes %s" $queue) -}}{{- end -}}
 {{- end -}}
 {{- end -}}

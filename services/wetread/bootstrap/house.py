@@ -32,6 +32,7 @@ from wetread.adapters.notify.webhook import HttpWebhookSender
 from wetread.adapters.workqueue.dbos import DbosWorkQueue, create_queue_schema
 from wetread.bootstrap.channels import house_sink, mail_server
 from wetread.bootstrap.stores import artifact_store, object_store
+from wetread.bootstrap.telemetry import close_telemetry, open_telemetry
 from wetread.core.breaker import predicted_share
 from wetread.core.errors import ConfigurationError, StorageFull, Unavailable
 from wetread.core.ports import DetectorInfo
@@ -46,9 +47,11 @@ if TYPE_CHECKING:
 
     from wetread.adapters.audit.journal import AccessJournal
     from wetread.adapters.codecs.pool import CodecPool
+    from wetread.adapters.telemetry.otlp import Otlp
+    from wetread.bootstrap.runners import RunnerSet
     from wetread.core.tenants import Tenants
-    from wetread.detection.runner import ProcessDetectorRunner
     from wetread.gateway.ingest import GroupIngest
+    from wetread.orchestration.held import HeldEvaluations
     from wetread.orchestration.ports import Rules
     from wetread.triage.delivery import Notifier
     from wetread.triage.escalation import Escalator
@@ -69,9 +72,12 @@ class SystemClock:
 
 def installed_detectors(settings: Settings) -> Mapping[str, DetectorInfo]:
     """Return the installed detectors by name. Raises ConfigurationError."""
+    from wetread.bootstrap.runners import only_once
     from wetread.detection.registry import discover
+    from wetread.pathology.tile_model import detector_info, installed_tile_models
 
-    return {name: found.info for name, found in discover(settings.detectors).items()}
+    slides = {name: detector_info(model) for name, model in installed_tile_models().items()}
+    return only_once([{name: found.info for name, found in discover(settings.detectors).items()}, slides])
 
 
 def workflow_folder(settings: Settings) -> Path:
@@ -81,6 +87,16 @@ def workflow_folder(settings: Settings) -> Path:
     package = Path(wetread.__file__).resolve().parent
     shared = package / "_share" / "workflows"
     return shared if shared.is_dir() else package.parent.parent / "workflows"
+
+
+def detector_workflows(settings: Settings) -> list[Path]:
+    """Return the workflow files that come with detector folders; none where WETREAD_WORKFLOWS names the active ones."""
+    from wetread.detection.registry import discover
+
+    if settings.workflows is not None:
+        return []
+    files = [found.folder / "workflow.yaml" for found in discover(settings.detectors).values()]
+    return [file for file in files if file.is_file()]
 
 
 def installed_workflows(settings: Settings) -> list[str]:
@@ -94,7 +110,9 @@ def load_rules(settings: Settings) -> Rules:
     from wetread.orchestration.load import load_folder
     from wetread.orchestration.ports import Rules
 
-    workflows, policy = load_folder(workflow_folder(settings), installed_detectors(settings))
+    workflows, policy = load_folder(
+        workflow_folder(settings), installed_detectors(settings), extra=detector_workflows(settings)
+    )
     if policy is None:
         policy = CompletenessPolicy.model_validate(
             {
@@ -139,6 +157,7 @@ class House:
         networks = _PRIVATE_NETWORKS if settings.allow_private_webhooks else ()
         self.collectors: list[Collector] = []
         """Metrics of services that count for themselves."""
+        self.telemetry: Otlp | None = None
         self.webhooks = HttpWebhookSender(
             self.clock, AddressPolicy(networks), user_agent=f"wetread/{wetread.__version__}"
         )
@@ -154,13 +173,21 @@ class House:
             self.index_database,
             self.archive,
             self.objects,
-            DurableOutbox(self.events, self.order, self.queue, self.clock),
+            DurableOutbox(self.events, self.order, self.queue, self.clock, self.held),
             settings=IngestSettings(
                 part_bytes=self.settings.max_part_bytes,
                 request_bytes=self.settings.max_request_bytes,
                 tenants=self.tenants,
             ),
         )
+
+    @cached_property
+    def held(self) -> HeldEvaluations:
+        """Evaluations of studies that are still arriving."""
+        from wetread.adapters.index.held import SqlHeldEvaluations
+        from wetread.orchestration.held import HeldEvaluations
+
+        return HeldEvaluations(self.index_database, SqlHeldEvaluations(), self.queue, self.clock)
 
     @cached_property
     def codecs(self) -> CodecPool:
@@ -170,20 +197,33 @@ class House:
         return CodecPool()
 
     @cached_property
-    def runner(self) -> ProcessDetectorRunner:
-        """The processes that run detectors."""
+    def runner(self) -> RunnerSet:
+        """The processes that run detectors: of volumes, kept warm, and of slides, one for each."""
         from wetread.adapters.evidence.encoder import Encoder
+        from wetread.adapters.evidence.slide import ENCODER_VERSION
+        from wetread.adapters.telemetry.slides import SlideMetrics
         from wetread.bootstrap.engines import engine_identity
+        from wetread.bootstrap.runners import RunnerSet
         from wetread.detection.process import WorkerSpec
         from wetread.detection.runner import ProcessDetectorRunner
+        from wetread.pathology.runner import SlideProcesses, SlideRunner
+        from wetread.pathology.tile_model import installed_tile_models
 
+        engine, meter = engine_identity(self.settings), SlideMetrics()
+        self.collectors += meter.collectors
         spec = WorkerSpec(
             ports="wetread.bootstrap.inputs:worker_ports",
             detectors=self.settings.detectors,
             environment=self.settings.environment(),
             threads=self.settings.inference_threads,
         )
-        return ProcessDetectorRunner(spec, engine=engine_identity(self.settings), encoder_version=Encoder().version)
+        slides = SlideProcesses(
+            "wetread.bootstrap.slide_process", self.settings.data / "slides", self.settings.environment()
+        )
+        return RunnerSet(
+            ProcessDetectorRunner(spec, engine=engine, encoder_version=Encoder().version),
+            SlideRunner(installed_tile_models(), slides, engine=engine, encoder_version=ENCODER_VERSION, meter=meter),
+        )
 
     @cached_property
     def notifier(self) -> Notifier:
@@ -245,6 +285,8 @@ class House:
         """Close what was opened."""
         if "codecs" in self.__dict__:
             self.codecs.close()
+        if "held" in self.__dict__:
+            self.held.close()
         self.queue.close()
         self.objects.close()
         self.index_database.close()
@@ -280,6 +322,9 @@ class House:
         metrics = Metrics(self.database)
         for collector in self.collectors:
             metrics.registry.register(collector)
+        if self.telemetry is not None:
+            metrics.registry.register(self.telemetry.meter.items)
+            self.telemetry.push(metrics.registry)
         journal = self.access_journal(lost=metrics.audit_lost.inc)
         trail = Service("audit", audit.router(self.database, self.access_trail), lifespan=journal.lifespan)
         guards = Guards(authenticator(self.settings), journal, self.tenants)
@@ -338,7 +383,9 @@ def open_house(settings: Settings, names: Sequence[str]) -> Iterator[House]:
     role = next((role for role, of in roles.items() if set(names) & set(of)), "web")
     house = House(settings, shard=settings.instance or role)
     house.prepare()
+    house.telemetry = open_telemetry(settings, names[0] if len(names) == 1 else role)
     try:
         yield house
     finally:
+        close_telemetry(house.telemetry)
         house.close()

@@ -178,6 +178,26 @@ def _ffr_ports(house: House) -> FfrPorts:
     )
 
 
+def pathology(house: House, build: Build) -> Service:
+    """Slide analysis of the archive's studies: ask for it, read its result, look at it."""
+    from wetread.pathology.ports import SlidePorts
+    from wetread.pathology.tile_model import installed_tile_models
+
+    return build(
+        SlidePorts(
+            database=house.database,
+            clock=house.clock,
+            studies=house.archive,
+            tasks=house.tasks,
+            results=house.results,
+            artifacts=house.artifacts,
+            work=house.queue,
+            models=frozenset(installed_tile_models()),
+            viewer=house.settings.viewer,
+        )
+    )
+
+
 def orchestration(house: House, build: Build) -> Service:
     """Durable workflows; carries triage's deliveries as one of them."""
     return build(_durable(house))
@@ -185,7 +205,7 @@ def orchestration(house: House, build: Build) -> Service:
 
 def _durable(house: House) -> Orchestration:
     """Return the durable application of this process, for the queues that its services can work on."""
-    from wetread.adapters.evidence.encoder import Encoder
+    from wetread.adapters.evidence.studies import StudyEncoder
     from wetread.adapters.index.decisions import (
         SqlDecisions,
         SqlManifests,
@@ -222,7 +242,7 @@ def _durable(house: House) -> Orchestration:
         queue=house.queue,
         control=DbosRunControl(house.queue),
         runner=house.runner,
-        encoder=Encoder(),
+        encoder=StudyEncoder(),
     )
     queues = lanes_of(
         detects="detection" in house.names,
@@ -236,6 +256,7 @@ def _durable(house: House) -> Orchestration:
         workflows={"deliver": house.notifier.deliver},
         executor_id=house.settings.instance or WORKER_EXECUTOR,
         queues=queues,
+        held=house.held,
         drain_seconds=_DRAIN_SECONDS,
         signals=partial(queue_signal, house.database.url),
     )

@@ -10,14 +10,17 @@ from typing import Any, Final, Literal
 from wetread.adapters.inference.onnxruntime import OnnxRuntimeClient
 from wetread.adapters.taskpool.inline import InlinePool
 from wetread.adapters.taskpool.process import ProcessPool
+from wetread.bootstrap.engines import inference_client
 from wetread.bootstrap.slides import SlideLocation
 from wetread.core.errors import ConfigurationError
+from wetread.core.ports.inference import InferenceClient, NetworkFile
 from wetread.core.ports.taskpool import TaskPool, WorkerSetup
 from wetread.pathology.chunk import ChunkWorker, TileModel, TileReading
 from wetread.pathology.parts import PartStore
 from wetread.pathology.slide.fallback import OpenSlideReader
 from wetread.pathology.slide.slide import Reader, local_path
 from wetread.pathology.tile_model import load_tile_model
+from wetread.settings import Settings
 
 Executor = Literal["process", "inline", "ray"]
 WORKER: Final = "wetread.bootstrap.pathology:chunk_worker"
@@ -36,10 +39,18 @@ def chunk_worker(arguments: Mapping[str, Any]) -> ChunkWorker:
         reader = OpenSlideReader(path)
     folder = Path(arguments["model"])
     installed = load_tile_model(folder.name, folder.parent)
-    client = OnnxRuntimeClient([installed.network], threads=1)
+    client = _client(installed.network)
     model = TileModel(client, installed.network.name, installed.manifest.classes, arguments["embeddings"])
     reading: TileReading = TileReading(**arguments["reading"])
     return ChunkWorker(reader, reading, model, PartStore(Path(arguments["parts"])))
+
+
+def _client(network: NetworkFile) -> InferenceClient:
+    """Return the engine of a worker: the configured server, or ONNX Runtime with the one thread that it owns."""
+    settings = Settings()
+    if settings.inference_url is None:
+        return OnnxRuntimeClient([network], threads=1)
+    return inference_client(settings, [network])
 
 
 def pool_maker(executor: Executor, workers: int | None = None) -> Callable[[WorkerSetup], TaskPool]:

@@ -62,6 +62,8 @@ _WORKLIST_READ: Final = (
     "/api/v1/tasks/{study_uid}/{detector}",
 )
 _FFR_READ: Final = ("/ffr/{study_uid}", "/api/v1/studies/{study_uid}/ffr", "/api/v1/studies/{study_uid}/ffr/{name}")
+_SLIDE: Final = "/api/v1/studies/{study_uid}/series/{series_uid}/pathology"
+_SLIDE_READ: Final = ("/slides/{study_uid}", "/api/v1/studies/{study_uid}/pathology", _SLIDE, f"{_SLIDE}/{{name}}")
 _SUBSCRIPTION: Final = "/api/v1/subscriptions/{subscription_id}"
 _FINDING: Final = "/api/v1/studies/{study_uid}/findings/{finding_id}"
 _TASK: Final = "/api/v1/tasks/{study_uid}/{detector}"
@@ -118,6 +120,9 @@ PERMISSIONS: Final[Mapping[str, Needs]] = {
     "POST /api/v1/studies/{study_uid}/series/{series_uid}/ffr": Scope.WORKLIST_WRITE,
     **{f"GET {path}": Scope.WORKLIST_READ for path in _FFR_READ},
     "GET /ffr/static/{name}": Need.CREDENTIAL,
+    f"POST {_SLIDE}": Scope.WORKLIST_WRITE,
+    **{f"GET {path}": Scope.WORKLIST_READ for path in _SLIDE_READ},
+    "GET /slides/static/{name}": Need.CREDENTIAL,
     "GET /api/v1/ffr/schema": Need.CREDENTIAL,
     "GET /api/v1/ffr/constants": Need.CREDENTIAL,
 }

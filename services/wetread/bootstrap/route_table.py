@@ -16,7 +16,7 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 from wetread.bootstrap.permissions import Need, Needs
 from wetread.core.errors import ConfigurationError
 
-_PLACEHOLDER: Final = re.compile(r"\{([a-z_]+)(:path)?\}")
+PLACEHOLDER: Final = re.compile(r"\{([a-z_]+)(:path)?\}")
 _SUBJECTS: Final = frozenset({"study", "study_uid", "uid"})
 """Placeholders that stand for the UID of a study or workitem."""
 
@@ -75,13 +75,13 @@ class RouteTable:
     def _insert(self, template: str, needs: Mapping[str, Needs]) -> None:
         segments = template.split("/")[1:]
         subject = next(
-            (at for at, segment in enumerate(segments, 1) if (m := _PLACEHOLDER.match(segment)) and m[1] in _SUBJECTS),
+            (at for at, segment in enumerate(segments, 1) if (m := PLACEHOLDER.match(segment)) and m[1] in _SUBJECTS),
             None,
         )
         route = FoundRoute(template, needs, subject)
         node = self._root
         for segment in segments:
-            placeholder = _PLACEHOLDER.fullmatch(segment)
+            placeholder = PLACEHOLDER.fullmatch(segment)
             if placeholder is not None and placeholder[2]:
                 node.below = route
                 return
@@ -95,7 +95,7 @@ def _child(node: _Node, segment: str, *, is_wild: bool) -> _Node:
         return node.wild
     if "{" not in segment:
         return node.literal.setdefault(segment, _Node())
-    parts = _PLACEHOLDER.split(segment)
+    parts = PLACEHOLDER.split(segment)
     pattern = re.compile("[^/]+".join(re.escape(part) for part in parts[::3]), re.DOTALL)
     for known, child in node.mixed:
         if known == pattern:

@@ -19,9 +19,11 @@ from starlette.types import Scope as AsgiScope
 
 from wetread.adapters.telemetry.metrics import Metrics
 from wetread.bootstrap.permissions import PERMISSIONS, STREAMS, Need, Needs
+from wetread.bootstrap.plain_routes import OnError, answer, plain_routes
 from wetread.bootstrap.problems import problem_response
 from wetread.bootstrap.rates import Rates
 from wetread.bootstrap.route_table import FoundRoute, RouteTable
+from wetread.core import tracing
 from wetread.core.access import LOCAL, Caller, Scope
 from wetread.core.errors import Forbidden, NotAuthenticated, NotFound, TooManyRequests, WetreadError
 from wetread.core.identifiers import is_uid
@@ -29,6 +31,8 @@ from wetread.core.ports.access import Access, AccessLog, Authenticator
 from wetread.core.tenants import Tenants
 
 _BEARER_PROTOCOL: Final = "bearer."
+_UNTRACED: Final = frozenset({Need.NOTHING, Scope.METRICS_READ})
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"})
 _TOKEN_ENDED: Final = 3000
 """Close code "Unauthorized" of the IANA registry of WebSocket close codes."""
 
@@ -44,10 +48,14 @@ class Guards:
 
 
 class Shell:
-    """ASGI layer around the application with the routes *routes*."""
+    """ASGI layer around the application with the routes *routes*. ``on_error``: for those that it answers itself."""
 
-    def __init__(self, app: ASGIApp, routes: list[BaseRoute], guards: Guards, metrics: Metrics) -> None:
+    def __init__(
+        self, app: ASGIApp, routes: list[BaseRoute], guards: Guards, metrics: Metrics, on_error: OnError
+    ) -> None:
         self.app = app
+        self._plain = plain_routes(routes)
+        self._on_error = on_error
         self._table = RouteTable(routes, PERMISSIONS if guards.permissions is None else guards.permissions)
         self._authenticator = guards.authenticator
         self._audit = guards.audit
@@ -76,7 +84,7 @@ class Shell:
             if visit.stream and visit.caller.expires_at is not None:
                 await self._until_expiry(visit, visit.caller.expires_at, receive, send)
             else:
-                await self.app(scope, receive, self._watched(visit, send))
+                await self._answer(visit, receive, send)
         finally:
             if leave is not None:
                 leave()
@@ -123,6 +131,35 @@ class Shell:
         status, headers = response.status_code, response.raw_headers
         await send({"type": "websocket.http.response.start", "status": status, "headers": headers})
         await send({"type": "websocket.http.response.body", "body": response.body})
+
+    async def _answer(self, visit: _Visit, receive: Receive, send: Send) -> None:
+        """Have the application answer, in a span unless the request is a stream, a probe or a scrape."""
+        traced = not visit.stream and any(need not in _UNTRACED for need in visit.needs)
+        if not traced or not tracing.enabled():
+            await self._call(visit, receive, send)
+            return
+        method = visit.method if visit.method in _METHODS else "_OTHER"
+        sent = [value for name, value in visit.scope["headers"] if name == b"traceparent"]
+        parent = tracing.parse(sent[0].decode("latin-1")) if len(sent) == 1 else None
+        # The path is left out, although the convention wants it: it holds UIDs.
+        attributes = {"http.request.method": method, "http.route": visit.template, "url.scheme": visit.scope["scheme"]}
+        name = f"{'HTTP' if method == '_OTHER' else method} {visit.template}"
+        with tracing.span(name, kind="server", parent=parent, attributes=attributes) as span:
+            try:
+                await self._call(visit, receive, send)
+            finally:
+                span.set("http.response.status_code", visit.status)
+                if visit.status >= 500:
+                    span.fail(str(visit.status))
+
+    async def _call(self, visit: _Visit, receive: Receive, send: Send) -> None:
+        """Call a plain route directly, everything else through the framework (ADR 0207)."""
+        plain = self._plain.get(visit.template)
+        if plain is None or len(visit.found) > 1 or visit.method not in plain.methods:
+            await self.app(visit.scope, receive, self._watched(visit, send))
+            return
+        visit.scope.setdefault("app", self.app)
+        await answer(plain, self._on_error, visit.scope, receive, self._watched(visit, send))
 
     def _watched(self, visit: _Visit, send: Send) -> Send:
         """Return *send* that sees the answer begin: that is what is noted, an open stream too."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+import json
+from collections.abc import Iterable
+from typing import Any, Final, Self
 
 import httpx
 from pydicom import Dataset
@@ -18,6 +20,7 @@ from wetread.pathology.slide.slide import Slide, local_path
 from wetread.pathology.slide.source import RangeSource, read_merged
 
 _TIMEOUT_SECONDS = 60.0
+_STORED: Final = "stored://"
 
 
 class SlideLocation:
@@ -84,11 +87,28 @@ def sources_of(location: str) -> list[RangeSource]:
     path = local_path(location)
     if path is not None:
         return local_sources(path)
+    if location.startswith(_STORED):
+        return _stored_levels(location)
     if location.startswith("s3://"):
         from wetread.adapters.objectstore.ranges import open_object
 
         return [open_object(location, merge=read_merged)]
     raise ConfigurationError("slides are files, folders, s3:// objects or series at http(s)://")
+
+
+def stored_location(levels: Iterable[tuple[str, int]]) -> str:
+    """Return the location of a slide in this installation's object store: (locator, length) of each level."""
+    return _STORED + json.dumps([list(level) for level in levels])
+
+
+def _stored_levels(location: str) -> list[RangeSource]:
+    from wetread.bootstrap.stores import object_store
+    from wetread.core.ports.objects import ObjectRef
+    from wetread.pathology.slide.stored import StoredInstance
+    from wetread.settings import Settings
+
+    store = object_store(Settings(), "slides")
+    return [StoredInstance(store, ObjectRef(*level)) for level in json.loads(location.removeprefix(_STORED))]
 
 
 def series_client(url: str) -> httpx.Client:

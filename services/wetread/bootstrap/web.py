@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any
+from typing import Any, Final
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -23,6 +23,11 @@ from wetread.core.ruo import RUO_STATEMENT
 from wetread.core.service import Service
 
 logger = logging.getLogger("wetread.web")
+
+_NO_NATIVE_TELEMETRY: Final[Any] = {
+    "tracing": False, "metrics": False, "logs": False, "operation_spans": False, "auto_configure": False
+}  # fmt: skip
+"""FastAPI's own spans hold paths and queries, its log records texts of exceptions: UIDs and names. Ours do not."""
 
 ReadinessChecks = Mapping[str, Callable[[], None]]
 """Named checks; one that raises makes ``/readyz`` red."""
@@ -54,13 +59,14 @@ def build_app(
         redoc_url=None,
         openapi_url="/api/v1/openapi.json",
         lifespan=lifespan,
+        telemetry=_NO_NATIVE_TELEMETRY,
     )
     _add_error_handlers(app)
     _add_operations(app, checks, metrics)
     for service in services:
         if service.http is not None:
             app.include_router(service.http)
-    return Cors(Shell(app, app.routes, guards, metrics), cors)
+    return Cors(Shell(app, app.routes, guards, metrics, error_response), cors)
 
 
 def _add_operations(app: FastAPI, checks: ReadinessChecks, metrics: Metrics) -> None:
@@ -85,26 +91,29 @@ def _add_operations(app: FastAPI, checks: ReadinessChecks, metrics: Metrics) -> 
 
 
 def _add_error_handlers(app: FastAPI) -> None:
-    @app.exception_handler(WetreadError)
-    async def _wetread(request: Request, error: WetreadError) -> Response:
-        if error.http_status >= 500:
-            logger.error("request failed", extra={"slug": error.slug, "request_id": request.state.request_id})
-        return problem_response(error, request.url.path)
+    async def handle(request: Request, error: Exception) -> Response:
+        return error_response(request, error)[0]
 
-    @app.exception_handler(RequestValidationError)
-    async def _validation(request: Request, error: RequestValidationError) -> Response:
-        places = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        return problem_response(InvalidInput(places), request.url.path)
+    for kind in (WetreadError, RequestValidationError, HTTPException, Exception):
+        app.exception_handler(kind)(handle)
 
-    @app.exception_handler(HTTPException)
-    async def _http(request: Request, error: HTTPException) -> Response:
-        body = {"type": "about:blank", "title": error.detail, "status": error.status_code, "instance": request.url.path}
-        return JSONResponse(body, error.status_code, error.headers, media_type=PROBLEM)
 
-    @app.exception_handler(Exception)
-    async def _unexpected(request: Request, error: Exception) -> Response:
-        logger.error("unexpected error", exc_info=error, extra={"request_id": request.state.request_id})
-        return problem_response(WetreadError(), request.url.path)
+def error_response(request: Request, error: Exception) -> tuple[Response, bool]:
+    """Return the answer of an error, logged if it is ours; True: nobody foresaw it."""
+    path = request.url.path
+    match error:
+        case WetreadError():
+            if error.http_status >= 500:
+                logger.error("request failed", extra={"slug": error.slug, "request_id": request.state.request_id})
+            return problem_response(error, path), False
+        case RequestValidationError():
+            places = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+            return problem_response(InvalidInput(places), path), False
+        case HTTPException():
+            body = {"type": "about:blank", "title": error.detail, "status": error.status_code, "instance": path}
+            return JSONResponse(body, error.status_code, error.headers, media_type=PROBLEM), False
+    logger.error("unexpected error", exc_info=error, extra={"request_id": request.state.request_id})
+    return problem_response(WetreadError(), path), True
 
 
 def database_check(ping: Callable[[], None]) -> Callable[[], None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from datetime import datetime
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -173,6 +174,62 @@ class AsyncClient:
     async def explanation(self, study_uid: str, *, every: bool = False) -> models.StudyExplanation:
         """Return why a study was decided on as it was: the latest decision, or all."""
         return await self.send(calls.explanation(study_uid, every=every))
+
+    # --- the reader ------------------------------------------------------------------------------------------------
+
+    async def assign_study(self, study_uid: str, reader: str | None = None, reason: str = "") -> models.WorklistItem:
+        """Take a study to read it, or give it to *reader*. Raises Conflict when somebody else holds it."""
+        return await self.send(calls.reading(study_uid, "assign", reason, reader))
+
+    async def release_study(self, study_uid: str, reason: str = "") -> models.WorklistItem:
+        """Put a study back into its place; another reader's study needs a reason (Unprocessable)."""
+        return await self.send(calls.reading(study_uid, "release", reason))
+
+    async def complete_study(self, study_uid: str, reason: str = "") -> models.WorklistItem:
+        """Say that a study has been read: it leaves the list."""
+        return await self.send(calls.reading(study_uid, "complete", reason))
+
+    async def acknowledge_finding(self, study_uid: str, finding_id: str) -> models.FindingFeedback:
+        """Say that a person has seen a finding: nobody else is called any more. Raises NotFound."""
+        return await self.send(calls.verdict(study_uid, finding_id, "acknowledge", {}))
+
+    async def accept_finding(self, study_uid: str, finding_id: str, reason: str = "") -> models.FindingFeedback:
+        """Agree with a finding."""
+        return await self.send(calls.verdict(study_uid, finding_id, "accept", {"reason": reason}))
+
+    async def reject_finding(self, study_uid: str, finding_id: str, reason: str) -> models.FindingFeedback:
+        """Disagree with a finding. Raises Unprocessable without a reason."""
+        return await self.send(calls.verdict(study_uid, finding_id, "reject", {"reason": reason}))
+
+    async def edit_finding(
+        self,
+        study_uid: str,
+        finding_id: str,
+        reason: str,
+        *,
+        measurements: Sequence[models.MeasurementEdit] = (),
+        laterality: str | None = None,
+        comment: str = "",
+    ) -> models.FindingFeedback:
+        """Correct a finding; the recorded result stays. Raises Unprocessable for a measurement it does not have."""
+        body = calls.edited(reason, measurements, laterality, comment)
+        return await self.send(calls.verdict(study_uid, finding_id, "edit", body))
+
+    # --- the service -----------------------------------------------------------------------------------------------
+
+    async def detectors(self) -> tuple[models.Detector, ...]:
+        """Return the detectors with what their cards say."""
+        return (await self.send(calls.detectors())).detectors
+
+    async def sla_report(
+        self, since: datetime | None = None, to: datetime | None = None, by: Sequence[str] = ()
+    ) -> models.Sla:
+        """Return turnaround of the studies received from *since* until *to* (the last day); *by*: site, modality."""
+        return await self.send(calls.sla_report(since, to, by))
+
+    async def usage(self, since: datetime | None = None, to: datetime | None = None) -> models.Usage:
+        """Return what was used from *since* until *to* (the last day). Times need a zone."""
+        return await self.send(calls.usage(since, to))
 
     # --- events and webhooks ---------------------------------------------------------------------------------------
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Final, Generic, TypeVar
+from urllib.parse import quote
 
 import httpx
 from pydantic import BaseModel, ValidationError
@@ -72,6 +74,26 @@ def raise_study(study_uid: str, priority: Priority, reason: str) -> Call[models.
     return Call("POST", f"{API}/worklist/{check_uid(study_uid)}:raise", _model(models.WorklistItem), json=body)
 
 
+def reading(study_uid: str, verb: str, reason: str = "", reader: str | None = None) -> Call[models.WorklistItem]:
+    """Assign, release or complete: what a reader does with a study."""
+    body = {"reason": reason} | ({"reader": reader} if reader else {})
+    return Call("POST", f"{API}/worklist/{check_uid(study_uid)}:{verb}", _model(models.WorklistItem), json=body)
+
+
+def verdict(study_uid: str, finding_id: str, verb: str, body: Mapping[str, Any]) -> Call[models.FindingFeedback]:
+    """Acknowledge, accept, reject or edit: what a reader says of a finding."""
+    path = f"{API}/studies/{check_uid(study_uid)}/findings/{quote(finding_id, safe='')}:{verb}"
+    return Call("POST", path, _model(models.FindingFeedback), json=dict(body))
+
+
+def edited(
+    reason: str, measurements: Sequence[models.MeasurementEdit], laterality: str | None, comment: str
+) -> dict[str, Any]:
+    """Return the body of an edit."""
+    changed = [measurement.model_dump() for measurement in measurements]
+    return {"reason": reason, "measurements": changed, "laterality": laterality, "comment": comment}
+
+
 def findings(study_uid: str, wait_seconds: float = 0.0) -> Call[models.Findings]:
     """Every detector's standing, at the latest after *wait_seconds*."""
     wait = min(wait_seconds, LONGEST_WAIT_SECONDS)
@@ -133,6 +155,27 @@ def explanation(study_uid: str, *, every: bool = False) -> Call[models.StudyExpl
     """Why a study was decided on as it was."""
     path = f"{API}/studies/{check_uid(study_uid)}/explanation"
     return Call("GET", path, _model(models.StudyExplanation), {"all": "true"} if every else {})
+
+
+def detectors() -> Call[models.Detectors]:
+    """Every detector of the server."""
+    return Call("GET", f"{API}/detectors", _model(models.Detectors))
+
+
+def sla_report(since: datetime | None, to: datetime | None, by: Sequence[str]) -> Call[models.Sla]:
+    """Turnaround by group."""
+    return Call(
+        "GET", f"{API}/reports/sla", _model(models.Sla), _window(since, to) | ({"by": ",".join(by)} if by else {})
+    )
+
+
+def usage(since: datetime | None, to: datetime | None) -> Call[models.Usage]:
+    """What was used."""
+    return Call("GET", f"{API}/usage", _model(models.Usage), _window(since, to))
+
+
+def _window(since: datetime | None, to: datetime | None) -> dict[str, Any]:
+    return {name: at.isoformat() for name, at in (("from", since), ("to", to)) if at is not None}
 
 
 def events(after: int = 0, types: Sequence[str] = (), limit: int = 100) -> Call[models.Events]:

@@ -109,6 +109,25 @@ class Feedback(_Answer):
     verdict_by: str | None
 
 
+class FindingFeedback(_Answer):
+    """What stands about one finding after a reader's word."""
+
+    study_uid: str
+    finding_id: str
+    feedback: Feedback
+    ruo: str
+
+
+class MeasurementEdit(BaseModel):
+    """A corrected measurement: code and unit are those of the finding."""
+
+    model_config = ConfigDict(frozen=True)
+
+    code: str
+    value: float
+    unit: str
+
+
 class Finding(_Answer):
     """One thing that a detector saw."""
 
@@ -270,6 +289,88 @@ class StudyExplanation(_Answer):
     study_uid: str
     decisions: tuple[dict[str, Any], ...]
     ruo: str
+
+
+class OperatingPoint(_Answer):
+    """A threshold with what it gave on held-out phantoms; never a claim about patients."""
+
+    name: str
+    threshold: float
+    set: str
+    sensitivity: float
+    specificity: float
+
+
+class Detector(_Answer):
+    """One detector of the server and what its card says."""
+
+    name: str
+    version: str
+    title: str
+    intended_use: str
+    not_for: tuple[str, ...]
+    modality: tuple[str, ...]
+    findings: tuple[str, ...]
+    model_digest: str
+    shadow: bool
+    operating_points: tuple[OperatingPoint, ...]
+    default_operating_point: str | None
+    phantom_evidence_id: str
+
+
+class Detectors(_Answer):
+    """All detectors."""
+
+    detectors: tuple[Detector, ...]
+    ruo: str
+
+
+class Clock(_Answer):
+    """Percentiles of one duration in seconds; None without studies."""
+
+    studies: int
+    p50_s: float | None
+    p90_s: float | None
+    p95_s: float | None
+
+
+class SlaRow(_Answer):
+    """One group. ``in_target``: share read within the target of the class, of those read or past it."""
+
+    group: dict[str, str]
+    studies: int
+    clocks: dict[str, Clock]
+    in_target: float | None
+
+
+class Sla(_Answer):
+    """Turnaround of the studies received in a time; ``definitions`` says what each clock measures."""
+
+    since: datetime
+    until: datetime
+    definitions: dict[str, str]
+    targets_s: dict[str, float]
+    rows: tuple[SlaRow, ...]
+
+
+class ModelUsage(_Answer):
+    """Runs of one version of a detector, and their seconds."""
+
+    detector: str
+    version: str
+    finished: int
+    failed: int
+    seconds: float
+
+
+class Usage(_Answer):
+    """What was used in a time. ``gb_hours``: 10^9 bytes times hours."""
+
+    since: datetime
+    until: datetime
+    studies: int
+    gb_hours: float
+    models: tuple[ModelUsage, ...]
 
 
 class Event(_Answer):

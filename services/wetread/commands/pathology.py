@@ -20,6 +20,7 @@ from wetread.bootstrap.slides import SlideLocation
 from wetread.core.errors import WetreadError
 from wetread.core.ruo import RUO_STATEMENT
 from wetread.pathology.errors import PARTIAL, exit_code
+from wetread.settings import Settings
 
 if TYPE_CHECKING:
     from wetread.pathology.drive import Progress
@@ -316,19 +317,13 @@ def _write_evidence(
     finished: Finished, job: JobOptions, headers: Sequence[Dataset], out: Path, *, nuclei: bool
 ) -> list[str]:
     from wetread.adapters.evidence.slide import SlideEncoder
-    from wetread.adapters.inference.onnxruntime import engine_identity
-    from wetread.pathology.findings import slide_evidence
+    from wetread.bootstrap.engines import engine_identity
+    from wetread.pathology.findings import command_run, slide_evidence
 
-    encoder = SlideEncoder()
-    evidence = slide_evidence(
-        finished,
-        job.model.manifest,
-        headers,
-        out / "parts" / finished.result.plan_hash,
-        encoder_version=encoder.version,
-        engine=engine_identity(),
-        nuclei=nuclei,
-    )
+    encoder, manifest = SlideEncoder(), job.model.manifest
+    run = command_run(finished, manifest, headers, encoder_version=encoder.version, engine=engine_identity(Settings()))
+    parts = out / "parts" / finished.result.plan_hash
+    evidence = slide_evidence(finished, manifest, run, parts, headers=headers, nuclei=nuclei)
     folder = out / "evidence"
     folder.mkdir(exist_ok=True)
     for stale in folder.glob("*.dcm"):

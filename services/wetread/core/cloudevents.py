@@ -89,6 +89,8 @@ def _minimal_finding(finding: Mapping[str, Any]) -> dict[str, Any]:
 def _envelope(event: Event, data: dict[str, Any]) -> dict[str, Any]:
     data["stamps"] = {stage: iso_utc(seconds) for stage, seconds in event.stamps.items()}
     data["ruo"] = RUO_STATEMENT
+    # The extension "distributed tracing" of CloudEvents 1.0.
+    trace = {} if event.trace is None else {"traceparent": event.trace}
     return {
         "specversion": "1.0",
         "id": event.id,
@@ -98,5 +100,6 @@ def _envelope(event: Event, data: dict[str, Any]) -> dict[str, Any]:
         "time": iso_utc(event.time),
         "datacontenttype": "application/json",
         "cursor": event.cursor,
+        **trace,
         "data": data,
     }

@@ -58,3 +58,5 @@ class Event:
     stamps: Mapping[str, float] = field(default_factory=dict)
     cursor: int = 0
     """Position in the tenant's stream; 0 until written."""
+    trace: str | None = None
+    """The trace that it belongs to (a W3C traceparent); None: traces were off."""

@@ -139,7 +139,21 @@ class StoredSeries(_Value):
     sop_instance_uids: tuple[str, ...]
 
 
-DOCUMENT_MODALITIES = ("SR", "SEG", "KO", "PR", "DOC", "PLAN", "RTSTRUCT", "RTPLAN", "RTDOSE", "REG", "RWV", "ECG")
+DOCUMENT_MODALITIES = (
+    "SR",
+    "SEG",
+    "ANN",
+    "KO",
+    "PR",
+    "DOC",
+    "PLAN",
+    "RTSTRUCT",
+    "RTPLAN",
+    "RTDOSE",
+    "REG",
+    "RWV",
+    "ECG",
+)
 """Modalities whose objects are not pictures: a list or page never asks for their rendered form."""
 
 

@@ -187,6 +187,11 @@ class Workflow:
         return {spec.detector: name for name, spec in self.model.tasks.items() if spec.detector}
 
 
+def pair_name(detector: str, series_uid: str) -> str:
+    """Return the name of a detector's pair with one series of a fan-out; no UID in it."""
+    return f"{detector}.{digest('pair', series_uid)[:8]}"
+
+
 def base_detector(name: str) -> str:
     """Return the detector behind the name of a pair: a fan-out adds a mark of its series after a dot."""
     return name.partition(".")[0]

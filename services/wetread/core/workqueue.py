@@ -44,11 +44,15 @@ class Lane:
     polling_seconds: float
 
 
+SLIDE_LANE: Final = "detector.slide"
+"""A slide takes minutes and all cores that it is given: no study of seconds ever waits behind one."""
+
 QUEUES: Final[dict[str, Lane]] = {
     "control": Lane(4, 0.05),
     "detector.cpu.stat": Lane(1, 0.05),
     "detector.cpu": Lane(1, 0.05),
     "detector.cpu.batch": Lane(1, 1.0),
+    SLIDE_LANE: Lane(1, 0.2),
     "evidence": Lane(2, 0.05),
     "notify": Lane(8, 0.05),
     "maintenance": Lane(1, 1.0),
@@ -60,6 +64,7 @@ LONG_LANES: Final = tuple(name for name in QUEUES if name.startswith("detector."
 """Lanes whose work takes long: a stopping process takes none of it any more."""
 SHORT_LANES: Final = ("control", "evidence", "notify")
 """Lanes of what follows from running work: a stopping process still does it, so that no report waits for the next."""
+_NEEDS: Final = {True: "detection", False: "orchestration"}
 
 
 def lanes_of(*, detects: bool, orchestrates: bool, chosen: Iterable[str] = ()) -> tuple[str, ...]:
@@ -79,11 +84,10 @@ def lanes_of(*, detects: bool, orchestrates: bool, chosen: Iterable[str] = ()) -
     return tuple(name for name in mine if not wanted or name in wanted)
 
 
-_NEEDS: Final = {True: "detection", False: "orchestration"}
-
-
-def detector_lane(priority: Priority) -> str:
-    """Return the lane of a detector run: STAT work has workers of its own, and so has batch work."""
+def detector_lane(priority: Priority, *, slide: bool = False) -> str:
+    """Return the lane of a detector run: STAT work has workers of its own, and so have batch work and slides."""
+    if slide:
+        return SLIDE_LANE
     if priority is Priority.STAT:
         return "detector.cpu.stat"
     return "detector.cpu.batch" if priority is Priority.BATCH else "detector.cpu"

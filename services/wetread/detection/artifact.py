@@ -19,11 +19,6 @@ def mask_key(result_key: str) -> str:
     return f"mask/{result_key}.npz"
 
 
-def attachment_key(result_key: str, name: str) -> str:
-    """Return the artifact key of a document or picture of a run."""
-    return f"attachment/{result_key}/{name}"
-
-
 def mask_bytes(mask: LabelArray) -> bytes:
     """Return the artifact of *mask* [plane, row, column].
 

@@ -14,11 +14,11 @@ from wetread.core.ports.inference import NetworkFile, RunRequest
 from wetread.core.ports.objects import ObjectRef
 from wetread.core.ports.pixels import FrameDecoder
 from wetread.core.ports.studies import StoredInstance
+from wetread.core.run_identity import run_record
 from wetread.detection import registry
 from wetread.detection.artifact import mask_bytes
 from wetread.detection.execution import Engines, Execution, execute, merged_parameters, refused
 from wetread.detection.folder import FolderStudy, studies_in
-from wetread.detection.identity import run_record
 from wetread.detection.worker_ports import WarmInferenceClient
 
 ENCODER: str = "none"

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from wetread.core import tracing
 from wetread.core.detector import Attachment, BaseDetector, Context, LabelArray, Result, Volume
 from wetread.core.dicom.volume import assemble
 from wetread.core.errors import ComputationFailed, ConfigurationError, NotApplicable, NotProcessable
@@ -20,8 +21,8 @@ from wetread.core.manifest import Manifest
 from wetread.core.ports.inference import InferenceClient
 from wetread.core.ports.pixels import FrameDecoder
 from wetread.core.results import result_set
+from wetread.core.run_identity import attachment_key
 from wetread.core.states import AiState
-from wetread.detection.artifact import attachment_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +70,14 @@ def execute(
     volume: Volume | None = None
     manifest = detector.manifest
     try:
-        volume = assemble(
-            objects,
-            engines.decoder,
-            needs=manifest.input.series,
-            lossy=manifest.input.lossy,
-            threads=engines.threads,
-        )
+        with tracing.span("assemble volume"):
+            volume = assemble(
+                objects,
+                engines.decoder,
+                needs=manifest.input.series,
+                lossy=manifest.input.lossy,
+                threads=engines.threads,
+            )
         clock.lap("assemble")
         result = _drive(detector, volume, Context(volume, parameters), engines.inference, clock)
         clock.lap("detect")
@@ -138,7 +140,8 @@ def _drive(
         request = next(steps)
         while True:
             began = time.perf_counter()
-            outputs = inference.infer(request.network, request.tensors)
+            with tracing.span("inference", attributes={"wetread.network": request.network}):
+                outputs = inference.infer(request.network, request.tensors)
             clock.add("infer", time.perf_counter() - began)
             request = steps.send(outputs)
     except StopIteration as done:

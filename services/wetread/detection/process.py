@@ -13,7 +13,9 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Final
 
+from wetread.core import tracing
 from wetread.core.errors import ComputationFailed, Unavailable
+from wetread.detection.spans import finished_spans
 
 _THREAD_LIMITS: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 START_SECONDS: Final = 60.0
@@ -99,6 +101,7 @@ class WorkerProcess:
             self.close()
             raise ComputationFailed(self.killed_for or "crashed", "the worker process is gone") from error
         answer = self._receive(timeout_seconds, on_silence="timeout", on_end="crashed")
+        tracing.adopt(finished_spans(answer))
         if "failed" in answer:
             if answer.get("transient"):
                 raise Unavailable(answer["detail"])

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -95,28 +96,36 @@ def load(installed: InstalledDetector) -> BaseDetector:
 
     Raises ConfigurationError when it cannot be imported or defines no detector.
     """
-    name = f"wetread_detector_{installed.info.name.replace('-', '_')}_{installed.info.model_digest[:8]}"
-    module = sys.modules.get(name)
-    if module is None:
-        spec = importlib.util.spec_from_file_location(name, installed.folder / "detector.py")
-        if spec is None or spec.loader is None:
-            raise ConfigurationError(f"detector.py of {installed.info.name} cannot be imported")
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
-        writes_bytecode = sys.dont_write_bytecode
-        # A __pycache__ inside models/ would be a stray model folder to Triton.
-        sys.dont_write_bytecode = True
-        try:
-            spec.loader.exec_module(module)
-        except Exception as error:
-            del sys.modules[name]
-            raise ConfigurationError(f"detector.py of {installed.info.name} cannot be imported") from error
-        finally:
-            sys.dont_write_bytecode = writes_bytecode
+    module = companion(installed, "detector")
     kind = getattr(module, "Detector", None)
     if not (isinstance(kind, type) and issubclass(kind, BaseDetector)):
         raise ConfigurationError(f"detector.py of {installed.info.name} defines no Detector")
     return kind(installed.info.manifest, installed.info.card)
+
+
+def companion(installed: InstalledDetector, name: str) -> ModuleType:
+    """Import ``NAME.py`` of the folder under a module name of its own. Raises ConfigurationError."""
+    full = f"wetread_{name}_{installed.info.name.replace('-', '_')}_{installed.info.model_digest[:8]}"
+    module = sys.modules.get(full)
+    path = installed.folder / f"{name}.py"
+    if module is not None and module.__file__ == str(path):
+        return module
+    spec = importlib.util.spec_from_file_location(full, path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise ConfigurationError(f"{name}.py of {installed.info.name} cannot be imported")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[full] = module
+    writes_bytecode = sys.dont_write_bytecode
+    # A __pycache__ inside models/ would be a stray model folder to Triton.
+    sys.dont_write_bytecode = True
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[full]
+        raise ConfigurationError(f"{name}.py of {installed.info.name} cannot be imported") from error
+    finally:
+        sys.dont_write_bytecode = writes_bytecode
+    return module
 
 
 def _folders(root: Path) -> Iterator[Path]:

@@ -9,14 +9,15 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
+from wetread.core import tracing
 from wetread.core.detector import Applicability, BaseDetector, InputSet
 from wetread.core.errors import ComputationFailed, NotFound
 from wetread.core.facts import StudyFacts
 from wetread.core.findings import ResultSet
-from wetread.core.ports.inference import DetectorInfo, RunOutcome, RunRequest
+from wetread.core.ports.inference import DetectorInfo, Report, RunOutcome, RunRequest
+from wetread.core.run_identity import result_key, run_record
 from wetread.detection import registry
 from wetread.detection.execution import merged_parameters
-from wetread.detection.identity import result_key, run_record
 from wetread.detection.process import WorkerProcess, WorkerSpec
 
 logger = logging.getLogger("wetread.detection")
@@ -90,7 +91,13 @@ class ProcessDetectorRunner:
         parameters = merged_parameters(info.manifest, request.parameters)
         return result_key(request, info, parameters, engine=self._engine, encoder_version=self._encoder_version)
 
-    async def run(self, request: RunRequest, *, timeout_seconds: float | None = None) -> RunOutcome:
+    async def run(
+        self,
+        request: RunRequest,
+        *,
+        timeout_seconds: float | None = None,
+        report: Report | None = None,  # noqa: ARG002 - a volume is read in one go
+    ) -> RunOutcome:
         """Run to a result set in a worker process; cancelling this call kills the run.
 
         Raises ComputationFailed (timeout, crashed, out_of_memory, model_unavailable) or Unavailable (try again).
@@ -133,6 +140,7 @@ class ProcessDetectorRunner:
             "refs": [(i.ref.locator, i.ref.length) for i in request.instances],
             "parameters": parameters,
             "preliminary": request.preliminary,
+            "trace": tracing.current(),
         }
 
     def _run(self, order: dict[str, Any], seconds: float, call: _Call) -> dict[str, Any]:

@@ -5,12 +5,22 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Protocol
 
 from wetread.core.service import Service
-from wetread.detection.runner import ProcessDetectorRunner
 
 
-def build(runner: ProcessDetectorRunner) -> Service:
+class Processes(Protocol):
+    """Runners whose processes somebody has to start and end."""
+
+    def start(self) -> None:
+        """Start what has to be warm."""
+
+    def close(self) -> None:
+        """End every process."""
+
+
+def build(runner: Processes) -> Service:
     """Return the service. Its lifespan starts the worker processes of *runner*, which warm up in the background."""
 
     @asynccontextmanager

@@ -24,6 +24,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Final
 
+from wetread.core import tracing
 from wetread.core.detector import BaseDetector
 from wetread.core.errors import ComputationFailed, ConfigurationError, WetreadError
 from wetread.core.findings import Run
@@ -31,6 +32,7 @@ from wetread.core.ports.objects import ObjectRef
 from wetread.detection import registry
 from wetread.detection.artifact import mask_bytes, mask_key
 from wetread.detection.execution import Engines, execute
+from wetread.detection.spans import SpanRecorder
 from wetread.detection.worker_ports import WorkerPorts
 
 logger = logging.getLogger("wetread.detection.worker")
@@ -64,7 +66,8 @@ class Worker:
             raise ComputationFailed("model_unavailable", f"no detector is called {run.detector!r}")
         with _memory_limit(detector.manifest.resources.memory_mb):
             began = time.perf_counter()
-            objects = self._read(order["refs"])
+            with tracing.span("read instances", attributes={"wetread.instances": len(order["refs"])}):
+                objects = self._read(order["refs"])
             read = time.perf_counter() - began
             key = mask_key(run.result_key)
             execution = execute(
@@ -100,7 +103,26 @@ def serve(pipe: Connection, worker: Worker) -> None:
             order = json.loads(pipe.recv_bytes())
         except (EOFError, OSError):
             return
-        pipe.send_bytes(json.dumps(_answer(worker, order)).encode())
+        pipe.send_bytes(json.dumps(_traced_answer(worker, order)).encode())
+
+
+def _traced_answer(worker: Worker, order: Mapping[str, Any]) -> dict[str, Any]:
+    """Answer an order; one that comes with a trace gets the spans of its run back."""
+    trace = tracing.parse(order.get("trace"))
+    if trace is None:
+        return _answer(worker, order)
+    recorder = SpanRecorder()
+    tracing.install(recorder)
+    try:
+        with tracing.span(
+            "detector run", kind="consumer", parent=trace, attributes={"process.pid": os.getpid()}
+        ) as span:
+            answer = _answer(worker, order)
+            if "failed" in answer:
+                span.fail(answer["failed"])
+    finally:
+        tracing.install(None)
+    return answer | {"spans": recorder.take()}
 
 
 def _answer(worker: Worker, order: Mapping[str, Any]) -> dict[str, Any]:

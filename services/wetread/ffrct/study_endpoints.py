@@ -11,14 +11,13 @@ from typing import Any, Final
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse
 
+from wetread.core.asking import ask_for
 from wetread.core.errors import Conflict, NotFound, Unprocessable
 from wetread.core.findings import ResultSet
-from wetread.core.identifiers import check_uid, digest
+from wetread.core.identifiers import check_uid
 from wetread.core.ports import Transaction
-from wetread.core.priority import Priority, due_at
 from wetread.core.ruo import RUO_STATEMENT
 from wetread.core.states import RETRYABLE
-from wetread.core.workqueue import EVALUATE, run_request
 
 from .outputs.disclaimer import FFR_DISCLAIMER
 from .ports import FfrPorts, tenant_of
@@ -59,20 +58,14 @@ def study_router(ports: FfrPorts) -> APIRouter:
             if task is not None and task.state in RETRYABLE:
                 raise Conflict(f"the task is {task.state}: ask for it again with /api/v1/tasks/.../{DETECTOR}:retry")
             generation = ports.studies.summary(tx, tenant, study).generation
-            signal = run_request(DETECTOR)
-            ports.work.enqueue(
+            ask_for(
                 tx,
-                workflow=EVALUATE,
-                workflow_id=digest(EVALUATE, tenant, study, generation, signal),
-                queue="control",
-                due=due_at(ports.clock.now(), Priority.ROUTINE),
-                arguments={
-                    "tenant": tenant,
-                    "study_uid": study,
-                    "generation": generation,
-                    "signal": signal,
-                    "stamps": {},
-                },
+                ports.work,
+                ports.clock,
+                tenant=tenant,
+                study_uid=study,
+                generation=generation,
+                detector=DETECTOR,
             )
         response.headers["Location"] = f"/api/v1/tasks/{study}/{DETECTOR}"
         return {

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
+from wetread.core import tracing
 from wetread.core.dicom.header_memory import HeaderMemory
 from wetread.core.errors import NotFound, StorageFull, WetreadError
 from wetread.core.facts import Source
@@ -21,6 +22,7 @@ from wetread.core.ports.database import Database, Transaction
 from wetread.core.ports.ingest import IngestReport, InstanceOutcome, Outbox, StudyChange
 from wetread.core.ports.objects import ObjectRef, ObjectStore
 from wetread.gateway import reasons
+from wetread.gateway.commit_spans import CommitSpans
 from wetread.gateway.deletion import describe
 from wetread.gateway.prepare import Part, Prepared, prepare
 from wetread.gateway.settings import IngestSettings
@@ -35,6 +37,8 @@ class Transfer:
     own_result: bool = False
     changed: set[str] = field(default_factory=set)
     """Studies that earlier groups of this transfer added to."""
+    trace: str | None = field(default_factory=tracing.current)
+    """What it belongs to (traceparent): groups are committed in a thread of their own."""
 
 
 @dataclass(slots=True)
@@ -145,7 +149,7 @@ class GroupIngest:
             dead = self._archive.dead(tx, tenant, [(c.part.sop_uid, c.ref.locator) for c in fresh if c.ref])
             fresh = [candidate for candidate in fresh if candidate.ref and candidate.ref.locator not in dead]
             fresh = self._unknown(self._archive.known(tx, tenant, [c.part.sop_uid for c in fresh]), fresh)
-            self._write(tx, tenant, fresh, [], events=events, replayed=True)
+            self._write(tx, tenant, fresh, [], CommitSpans([]), events=events, replayed=True)
             self._archive.move_marks(tx, [ref.locator for _, ref in found])
         return len(fresh)
 
@@ -171,6 +175,10 @@ class GroupIngest:
             self._archive.move_marks(tx, [ref.locator])
 
     def _commit_tenant(self, tenant: str, batches: list[Batch]) -> None:
+        with CommitSpans(batches) as spans:
+            self._commit_group(tenant, batches, spans)
+
+    def _commit_group(self, tenant: str, batches: list[Batch], spans: CommitSpans) -> None:
         candidates = [
             _Candidate(batch, position, part)
             for batch in batches
@@ -191,10 +199,11 @@ class GroupIngest:
                     # Another process may have indexed the same instance since the look-up.
                     again = self._archive.known(tx, tenant, [c.part.sop_uid for c in fresh])
                     fresh = self._unknown(again, self._living(tx, tenant, fresh))
-                    self._write(tx, tenant, fresh, ended, events=True)
+                    self._write(tx, tenant, fresh, ended, spans, events=True)
                     if refs:
                         self._archive.move_marks(tx, [refs[-1].locator])
         except WetreadError as error:
+            spans.fail(type(error).__name__)
             self._fail(candidates, error)
             return
         for candidate in fresh:
@@ -260,6 +269,7 @@ class GroupIngest:
         tenant: str,
         fresh: list[_Candidate],
         ended: list[Transfer],
+        spans: CommitSpans,
         *,
         events: bool,
         replayed: bool = False,
@@ -286,20 +296,19 @@ class GroupIngest:
             if not foreign:
                 continue
             received = max(member.part.received_at for member in foreign)
-            self._outbox.study_changed(
-                tx,
-                StudyChange(
-                    tenant=tenant,
-                    study_uid=addition.study_uid,
-                    generation=addition.generation,
-                    first=addition.first,
-                    transfer_end=ends,
-                    new_instances=len(foreign),
-                    source=foreign[0].part.source,
-                    received_at=received,
-                    stamps={"received": received, "committed": now},
-                ),
+            change = StudyChange(
+                tenant=tenant,
+                study_uid=addition.study_uid,
+                generation=addition.generation,
+                first=addition.first,
+                transfer_end=ends,
+                new_instances=len(foreign),
+                source=foreign[0].part.source,
+                received_at=received,
+                stamps={"received": received, "committed": now},
             )
+            with spans.of(foreign[-1].batch.transfer):
+                self._outbox.study_changed(tx, change)
         for study_uid, transfer in ending.items():
             if transfer.own_result:
                 continue
@@ -307,20 +316,19 @@ class GroupIngest:
                 generation = self._archive.next_generation(tx, tenant, study_uid)
             except NotFound:
                 continue  # deleted while the transfer went on
-            self._outbox.study_changed(
-                tx,
-                StudyChange(
-                    tenant=tenant,
-                    study_uid=study_uid,
-                    generation=generation,
-                    first=False,
-                    transfer_end=True,
-                    new_instances=0,
-                    source=transfer.source,
-                    received_at=now,
-                    stamps={"received": now, "committed": now},
-                ),
+            change = StudyChange(
+                tenant=tenant,
+                study_uid=study_uid,
+                generation=generation,
+                first=False,
+                transfer_end=True,
+                new_instances=0,
+                source=transfer.source,
+                received_at=now,
+                stamps={"received": now, "committed": now},
             )
+            with spans.of(transfer):
+                self._outbox.study_changed(tx, change)
 
     def _fail(self, candidates: list[_Candidate], error: WetreadError) -> None:
         full = isinstance(error, StorageFull)

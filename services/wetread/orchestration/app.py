@@ -7,6 +7,8 @@ child workflows, small steps that return references.
 from __future__ import annotations
 
 import asyncio
+import functools
+import inspect
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,8 +16,10 @@ from dataclasses import asdict
 from typing import Any, Final
 
 from dbos import DBOS, DBOSConfig, DBOSPortableJSONSerializer
+from dbos._context import get_local_dbos_context
 from dbos._core import StepOptions
 
+from wetread.core import tracing
 from wetread.core.completeness import StudyManifest
 from wetread.core.errors import ConfigurationError, WetreadError
 from wetread.core.workqueue import (
@@ -43,6 +47,43 @@ Durable = Callable[..., Any]
 _TIMEOUT_GRACE_SECONDS: Final = 10.0
 """The runner ends a run itself; the step's own limit is the net below it."""
 _DRAIN_LOOK_SECONDS: Final = 0.05
+
+
+def queued_trace() -> str | None:
+    """Return the traceparent that the running workflow was queued with; also after a crash: it is in its row.
+
+    DBOS shows it to its own tracer alone, which wants a global provider; so this reads its context
+    (``tests/contracts`` runs it on both databases).
+    """
+    context = get_local_dbos_context()
+    carrier = context.start_options.otel_carrier if context is not None else None
+    return tracing.parse(str(carrier.get("traceparent", ""))) if isinstance(carrier, dict) else None
+
+
+def _in_trace(name: str, function: Durable) -> Durable:
+    """Return the workflow function with a span around it that goes on in the trace of whoever queued it."""
+    if not tracing.enabled():
+        return function
+    if inspect.iscoroutinefunction(function):
+
+        @functools.wraps(function)
+        async def awaited(**arguments: Any) -> Any:
+            with tracing.span(name, kind="consumer", parent=queued_trace()):
+                return await function(**arguments)
+
+        return awaited
+
+    @functools.wraps(function)
+    def called(**arguments: Any) -> Any:
+        with tracing.span(name, kind="consumer", parent=queued_trace()):
+            return function(**arguments)
+
+    return called
+
+
+def _step(options: StepOptions, function: Durable, *arguments: Any, **keywords: Any) -> Any:
+    """Run a checkpointed step; its span is there once per attempt, and not when a replay passes over it."""
+    return DBOS.run_step(options, tracing.traced(options["name"] or "step", function), *arguments, **keywords)
 
 
 def _transient(error: BaseException) -> bool:
@@ -83,18 +124,24 @@ class DurableApplication:
         self._launched = False
 
     def register_step(self, name: str, function: Durable) -> None:
-        """Make *function* the one step of the durable workflow *name*: transient errors are tried again."""
+        """Make *function* the one step of the durable workflow *name*: transient errors are tried again.
+
+        Which trace it belongs to, it knows better than the row: a delivery is queued by the delivery before it.
+        """
 
         def workflow(**arguments: Any) -> Any:
             return DBOS.run_step(_retried(name), function, **arguments)
 
-        self.register(name, workflow)
+        self._add(name, workflow)
 
     def register(self, name: str, function: Durable) -> None:
         """Make *function* the durable workflow *name*. It is called with the enqueued arguments by keyword.
 
         Raises ConfigurationError for a second function of the same name.
         """
+        self._add(name, _in_trace(name, function))
+
+    def _add(self, name: str, function: Durable) -> None:
         if name in self._workflows:
             msg = f"durable workflow {name} is registered twice"
             raise ConfigurationError(msg)
@@ -168,7 +215,7 @@ def _register_control(application: DurableApplication, evaluator: Evaluator) -> 
     def clean_up(done: Mapping[str, Any]) -> str:
         if done["cancel"]:
             superseded = Evaluation(done["outcome"], tuple(done["cancel"]))
-            DBOS.run_step(_retried("cancel"), lambda: evaluator.cancel(superseded))
+            _step(_retried("cancel"), lambda: evaluator.cancel(superseded))
         return str(done["outcome"])
 
     def evaluate_study(
@@ -183,13 +230,13 @@ def _register_control(application: DurableApplication, evaluator: Evaluator) -> 
             listed = StudyManifest.model_validate(manifest) if manifest is not None else None
             return finished(evaluator.evaluate(tenant, study_uid, generation, signal, stamps or {}, listed))
 
-        return clean_up(DBOS.run_step(_retried("decide"), decide))
+        return clean_up(_step(_retried("decide"), decide))
 
     def study_quiet(tenant: str, study_uid: str, sequence: int) -> str:
         def wake() -> dict[str, Any]:
             return finished(evaluator.wake(tenant, study_uid, sequence))
 
-        return clean_up(DBOS.run_step(_retried("wake"), wake))
+        return clean_up(_step(_retried("wake"), wake))
 
     application.register(EVALUATE, evaluate_study)
     application.register(QUIET, study_quiet)
@@ -208,7 +255,8 @@ def _run_task(execution: Execution) -> Durable:
         options["preemptible"] = True
         options["timeout_seconds"] = timeout_seconds + _TIMEOUT_GRACE_SECONDS
         try:
-            return await DBOS.run_step_async(options, execution.attempt, run_id, timeout_seconds, flags, stamps)
+            attempt = tracing.traced("infer", execution.attempt)
+            return await DBOS.run_step_async(options, attempt, run_id, timeout_seconds, flags, stamps)
         except Exception as error:
             reason, detail, dead = failure(error)
             _log.warning("run failed", extra={"run": run_id[:12], "reason": reason, "error": type(error).__name__})
@@ -216,7 +264,7 @@ def _run_task(execution: Execution) -> Durable:
         async def fail() -> str:
             return await asyncio.to_thread(execution.fail, run_id, reason, detail, stamps, dead=dead)
 
-        return await DBOS.run_step_async(_retried("fail"), fail)
+        return await DBOS.run_step_async(_retried("fail"), tracing.traced("fail", fail))
 
     return run_task
 
@@ -226,9 +274,9 @@ def _operate_task(operations: Operations) -> Durable:
         def perform() -> dict[str, Any]:
             return asdict(operations.perform(tenant, study_uid, detector, verb, text, reason))
 
-        done = DBOS.run_step(_retried("perform"), perform)
+        done = _step(_retried("perform"), perform)
         afterwards = Afterwards(done["outcome"], tuple(done["cancel"]), tuple(done["expedite"]))
-        DBOS.run_step(_retried("finish"), lambda: operations.finish(afterwards))
+        _step(_retried("finish"), lambda: operations.finish(afterwards))
         return afterwards.outcome
 
     return operate_task
@@ -237,13 +285,13 @@ def _operate_task(operations: Operations) -> Durable:
 def _compose_results(composition: Composition) -> Durable:
     def compose_results(tenant: str, result_key: str, stamps: dict[str, float], again: bool = False) -> str:
         try:
-            stored = DBOS.run_step(_retried("store"), composition.store, tenant, result_key, again=again)
+            stored = _step(_retried("store"), composition.store, tenant, result_key, again=again)
         except Exception as error:
             detail = f"{type(error).__name__}: {error}" if isinstance(error, WetreadError) else type(error).__name__
             _log.warning("report failed", extra={"result": result_key[:12], "error": type(error).__name__})
-            DBOS.run_step(_retried("give up"), composition.give_up, tenant, result_key, detail)
+            _step(_retried("give up"), composition.give_up, tenant, result_key, detail)
             return "no report"
-        DBOS.run_step(_retried("note"), composition.note, tenant, result_key, stored, stamps)
+        _step(_retried("note"), composition.note, tenant, result_key, stored, stamps)
         return "stored"
 
     return compose_results

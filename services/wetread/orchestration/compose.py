@@ -15,6 +15,7 @@ from wetread.core.findings import ResultSet, StoredSeries
 from wetread.core.ports.database import Transaction
 from wetread.core.ports.evidence import EncodedObject, EvidenceInput
 from wetread.core.ports.studies import StoredInstance
+from wetread.core.slide_file import SLIDE_EVIDENCE
 from wetread.core.states import AiState
 from wetread.orchestration.announce import Announcer
 from wetread.orchestration.conclusions import Conclusions
@@ -115,6 +116,14 @@ class Composition:
             captures=[
                 self._ports.artifacts.get(result.run.tenant, item.key) for item in result.attachments if item.capture
             ],
+            slide=next(
+                (
+                    self._ports.artifacts.get(result.run.tenant, item.key)
+                    for item in result.attachments
+                    if item.name == SLIDE_EVIDENCE
+                ),
+                None,
+            ),
         )
 
     def _mask(self, result: ResultSet) -> LabelArray | None:

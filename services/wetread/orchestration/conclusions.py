@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
+from wetread.core import tracing
 from wetread.core.errors import NotFound, WorkitemStateError
 from wetread.core.events import EventType
 from wetread.core.facts import StudyFacts
@@ -269,8 +270,12 @@ class Conclusions:
                 detector=task.detector,
                 finding_id=finding.finding_id if finding else None,
             )
-            if self._ports.reading.raise_to(tx, task.tenant, task.study_uid, reason):
-                self._requests.expedite(tx, task.tenant, task.study_uid)
+            attributes = {"wetread.priority": str(then.raise_to), "wetread.detector": task.detector}
+            with tracing.span("worklist.raise", attributes=attributes) as span:
+                raised = self._ports.reading.raise_to(tx, task.tenant, task.study_uid, reason)
+                span.set("wetread.raised", raised)
+                if raised:
+                    self._requests.expedite(tx, task.tenant, task.study_uid)
 
     def _report(self, tx: Transaction, task: Task, result: ResultSet, stamps: Stamps) -> None:
         """Queue the report; when it is there already (an early result was promoted), end the workitem now."""

@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
+from wetread.core import tracing
 from wetread.core.errors import ComputationFailed, NotApplicable, NotProcessable, WetreadError, WorkitemStateError
 from wetread.core.events import EventType
 from wetread.core.findings import ResultSet
+from wetread.core.identifiers import log_ref
 from wetread.core.ports.database import Transaction
 from wetread.core.ports.inference import RunRequest
 from wetread.core.ports.work import Task
 from wetread.core.states import AiState
+from wetread.orchestration import workitems
 from wetread.orchestration.announce import Announcer
 from wetread.orchestration.conclusions import Conclusions
 from wetread.orchestration.ports import Ports, Rules
@@ -52,10 +56,32 @@ class Execution:
             return STALE
         result = begun.known
         if result is None:
-            outcome = await self._ports.runner.run(begun.request, timeout_seconds=timeout_seconds)
-            result = outcome.result
+            request = begun.request
+            attributes: dict[str, tracing.Value] = {
+                "wetread.detector": request.detector,
+                "wetread.detector.version": request.version,
+                "wetread.instances": len(request.instances),
+                "wetread.study": log_ref(request.tenant, request.study_uid),
+            }
+            with tracing.span("detect", attributes=attributes) as span:
+                outcome = await self._ports.runner.run(
+                    request, timeout_seconds=timeout_seconds, report=partial(self.advance, run_id)
+                )
+                result = outcome.result
+                span.set("wetread.state", str(result.state))
         stamps = {**stamps, "started": begun.started, "inferred": self._ports.clock.now()}
         return await asyncio.to_thread(self._conclude, run_id, result, flags, stamps)
+
+    def advance(self, run_id: str, percent: int) -> None:
+        """Write down how far a run is, in its task and its workitem; one that no longer counts changes nothing."""
+        with self._ports.database.write() as tx:
+            task = self._ports.tasks.by_run(tx, run_id)
+            if task is None or task.state is not AiState.RUNNING or percent <= task.progress:
+                return
+            changed = replace(task, progress=min(percent, 99), updated_at=self._ports.clock.now())
+            self._ports.tasks.put(tx, changed)
+            if changed.workitem_uid is not None:
+                self._conclusions.update_workitem(tx, changed, workitems.progress(changed.progress))
 
     def fail(self, run_id: str, reason: str, detail: str, stamps: Mapping[str, float], *, dead: bool = False) -> str:
         """End a run without a result: ``failed(reason)``."""

@@ -15,7 +15,7 @@ from wetread.core.facts import StudyFacts
 from wetread.core.findings import DOCUMENT_MODALITIES
 from wetread.core.identifiers import digest
 from wetread.core.manifest import Card, Manifest
-from wetread.core.ports.inference import DetectorChooser, DetectorInfo, DetectorRunner, RunOutcome, RunRequest
+from wetread.core.ports.inference import DetectorChooser, DetectorInfo, DetectorRunner, Report, RunOutcome, RunRequest
 from wetread.core.workflow import Workflow, base_detector
 
 _NO_MODEL: Final = "0" * 64
@@ -117,12 +117,14 @@ class ExternalRunner(ExternalChooser):
         parts = (request.tenant, request.study_uid, request.detector, request.version, parameters, request.input_digest)
         return digest("external", *parts)
 
-    async def run(self, request: RunRequest, *, timeout_seconds: float | None = None) -> RunOutcome:
+    async def run(
+        self, request: RunRequest, *, timeout_seconds: float | None = None, report: Report | None = None
+    ) -> RunOutcome:
         """Run an installed detector. Raises ComputationFailed for one that only others perform."""
         if request.detector in self._external:
             msg = "crashed"
             raise ComputationFailed(msg, "an external performer's task cannot be run here")
-        return await self._runner.run(request, timeout_seconds=timeout_seconds)
+        return await self._runner.run(request, timeout_seconds=timeout_seconds, report=report)
 
     def names(self) -> Sequence[str]:
         """Return all names."""

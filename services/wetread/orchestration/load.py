@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,9 +21,9 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def load_folder(
-    folder: Path, detectors: Mapping[str, DetectorInfo]
+    folder: Path, detectors: Mapping[str, DetectorInfo], *, extra: Sequence[Path] = ()
 ) -> tuple[tuple[Workflow, ...], CompletenessPolicy | None]:
-    """Return the workflows of a folder, by name, and its completeness policy if it has one.
+    """Return the workflows of a folder, by name, and its completeness policy if it has one; *extra* files are read too.
 
     Raises ConfigurationError with ``file:line: what`` for the first fault.
     """
@@ -32,7 +32,7 @@ def load_folder(
         raise ConfigurationError(msg)
     found: dict[str, Workflow] = {}
     policy: CompletenessPolicy | None = None
-    for file in sorted(folder.glob("*.yaml")):
+    for file in [*sorted(folder.glob("*.yaml")), *extra]:
         content = read_yaml(file)
         if "completeness" in content:
             policy = _model(file, content, CompletenessPolicy, ("completeness",))

@@ -164,6 +164,7 @@ class Operations:
             self._ports.tasks.put(tx, raised)
             if task.workitem_uid is not None:
                 self._conclusions.update_workitem(tx, raised, workitems.urgency(priority, listed[1]))
-            if task.state is AiState.QUEUED and task.run_id and priority is Priority.STAT:
+            slide = self._ports.runner.detectors()[task.detector].kind == "slide"
+            if task.state is AiState.QUEUED and task.run_id and priority is Priority.STAT and not slide:
                 moved.append(task.run_id)
         return Afterwards("expedited", expedite=tuple(moved))

@@ -7,21 +7,35 @@ from wetread.core.identifiers import digest
 from wetread.core.ports.database import Clock, Transaction
 from wetread.core.ports.events import EventLog, ReadingOrder, Reason
 from wetread.core.ports.ingest import StudyChange
+from wetread.core.ports.orchestration import HeldEvaluation
 from wetread.core.ports.work import WorkQueue
 from wetread.core.priority import Priority, due_at
 from wetread.core.workqueue import EVALUATE, OPERATE
 from wetread.orchestration.announce import Announcer
+from wetread.orchestration.held import HeldEvaluations
 
 
 class DurableOutbox:
-    """Outbox over event log, reading order and durable queue; all three commit or roll back with the index rows."""
+    """Outbox over event log, reading order and durable queue; all three commit or roll back with the index rows.
 
-    def __init__(self, events: EventLog, reading: ReadingOrder, queue: WorkQueue, clock: Clock) -> None:
+    ``held``: spares studies that are still arriving an evaluation per commit (None: each is queued). The end of an
+    association brings no images and never waits.
+    """
+
+    def __init__(
+        self,
+        events: EventLog,
+        reading: ReadingOrder,
+        queue: WorkQueue,
+        clock: Clock,
+        held: HeldEvaluations | None = None,
+    ) -> None:
         self._events = events
         self._announce = Announcer(events, clock)
         self._reading = reading
         self._queue = queue
         self._clock = clock
+        self._held = held
 
     def study_changed(self, tx: Transaction, change: StudyChange) -> None:
         """Record the change and enqueue its evaluation, earliest due first among evaluations."""
@@ -36,19 +50,24 @@ class DurableOutbox:
         kind = EventType.STUDY_CHANGED
         self._announce.study(tx, kind, change.tenant, change.study_uid, change.generation, data, stamps)
         signal = "transfer_end" if change.transfer_end else "commit"
+        due = due_at(change.received_at, Priority.STAT)
+        arguments = {
+            "tenant": change.tenant,
+            "study_uid": change.study_uid,
+            "generation": change.generation,
+            "signal": signal,
+            "stamps": stamps,
+        }
+        if self._held is not None and change.new_instances:
+            self._held.submit(tx, HeldEvaluation(change.tenant, change.study_uid, due, arguments))
+            return
         self._queue.enqueue(
             tx,
             workflow=EVALUATE,
             workflow_id=digest(EVALUATE, change.tenant, change.study_uid, change.generation, signal),
             queue="control",
-            due=due_at(change.received_at, Priority.STAT),
-            arguments={
-                "tenant": change.tenant,
-                "study_uid": change.study_uid,
-                "generation": change.generation,
-                "signal": signal,
-                "stamps": stamps,
-            },
+            due=due,
+            arguments=arguments,
         )
 
     def study_removed(self, tx: Transaction, tenant: str, study_uid: str) -> None:

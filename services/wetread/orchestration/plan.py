@@ -22,8 +22,8 @@ from wetread.core.identifiers import digest
 from wetread.core.ports.inference import DetectorChooser
 from wetread.core.ports.work import Task
 from wetread.core.priority import Priority
-from wetread.core.states import FINAL, UNANSWERED
-from wetread.core.workflow import TaskSpec, Workflow, base_detector
+from wetread.core.states import FINAL, UNANSWERED, AiState
+from wetread.core.workflow import TaskSpec, Workflow, base_detector, pair_name
 from wetread.orchestration.namespace import namespace, results_of, source_study
 from wetread.orchestration.ports import Rules
 
@@ -119,11 +119,6 @@ class StudyPlan:
         }
 
 
-def pair_name(detector: str, series_uid: str) -> str:
-    """Return the name of a detector's pair with one series of a fan-out; no UID in it."""
-    return f"{detector}.{digest('pair', series_uid)[:8]}"
-
-
 def instances_digest(study: StudyFacts, sop_instance_uids: Sequence[str] | None = None) -> str:
     """Return the SHA-256 over the sorted (SOP Instance UID, content hash) of instances (None: all)."""
     wanted = None if sop_instance_uids is None else set(sop_instance_uids)
@@ -197,10 +192,15 @@ class _Planner:
             if self.whole.level != "complete":
                 return [waiting]
             return [self._not_wanted(waiting, "no_suitable_series", detail)]
-        return [
+        pairs = [
             replace(self._alone(uid)._wanted(detector, workflow), detector=pair_name(detector, uid), only=uid)  # noqa: SLF001
             for uid in uids
         ]
+        if any(task.detector == detector and task.state is AiState.AWAITING_IMAGES for task in self.history.tasks):
+            # It waited under its own name before the rule was due: its series wait under theirs now.
+            whole = Plan(detector, Verdict.WAIT, wanted=False, digest=self.everything())
+            pairs.append(self._not_wanted(whole, "per_series", "every series has a task of its own"))
+        return pairs
 
     def _alone(self, series_uid: str) -> _Planner:
         """Return a planner that sees one series only."""

@@ -219,7 +219,7 @@ class Runs:
             tx,
             workflow=RUN,
             workflow_id=task.run_id,
-            queue=detector_lane(task.priority),
+            queue=detector_lane(task.priority, slide=self._ports.runner.detectors()[task.detector].kind == "slide"),
             due=task.due_at,
             arguments={
                 "run_id": task.run_id,

@@ -15,6 +15,7 @@ from wetread.orchestration.compose import Composition
 from wetread.orchestration.evaluate import Evaluator
 from wetread.orchestration.execute import Execution
 from wetread.orchestration.external import ExternalRunner
+from wetread.orchestration.held import ABANDONED_SECONDS, HeldEvaluations
 from wetread.orchestration.lanes import Signals
 from wetread.orchestration.loops import (
     HEARTBEAT_SECONDS,
@@ -45,6 +46,8 @@ class Orchestration:
     """One-step durable workflows of other services that run in this process, such as the webhook ``deliver``."""
     drain_seconds: int = 0
     max_recovery_attempts: int = MAX_RECOVERY_ATTEMPTS
+    held: HeldEvaluations | None = None
+    """Looked through for what a dead process has left."""
     signals: Signals | None = None
     """Opens the change signal that wakes the lanes; None: each looks by itself at its polling interval."""
 
@@ -76,6 +79,8 @@ def build(orchestration: Orchestration) -> Service:
         if EVALUATES in orchestration.queues:
             outcomes = Outcomes(ports, rules, evaluator, execution, composition)
             loops.append(Periodic("outcomes", outcomes.check, OUTCOMES_SECONDS))
+            if orchestration.held is not None:
+                loops.append(Periodic("held-evaluations", orchestration.held.release_abandoned, ABANDONED_SECONDS))
         await asyncio.to_thread(application.launch)
         for loop in loops:
             loop.start()

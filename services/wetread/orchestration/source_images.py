@@ -16,7 +16,8 @@ from wetread.core.errors import ComputationFailed, CorruptRecord
 from wetread.core.ports.objects import ObjectStore
 from wetread.core.ports.studies import StoredInstance
 
-_HEADER_BYTES: Final = 64 * 1024
+_HEADER_BYTES: Final = (64 << 10, 1 << 20, 16 << 20)
+"""How much is read for a header. Slides carry colour profiles and a position per frame, and gigabytes of pixels."""
 _DEFLATED: Final = "1.2.840.10008.1.2.1.99"
 _PIXEL_TAGS: Final = (0x7FE00010, 0x7FE00008, 0x7FE00009)
 
@@ -46,8 +47,10 @@ class SourceImages:
 
     def _header(self, instance: StoredInstance) -> Dataset:
         length = instance.ref.length
-        if length > _HEADER_BYTES and instance.transfer_syntax_uid != _DEFLATED:
-            dataset = self._parse(self._objects.read(instance.ref, 0, _HEADER_BYTES), cut=True)
+        for size in _HEADER_BYTES if instance.transfer_syntax_uid != _DEFLATED else ():
+            if length <= size:
+                break
+            dataset = self._parse(self._objects.read(instance.ref, 0, size), cut=True)
             if dataset is not None:
                 return dataset
         dataset = self._parse(self._objects.read(instance.ref), cut=False)

@@ -24,23 +24,19 @@ THRESHOLD = 0.5
 def slide_evidence(
     finished: Finished,
     manifest: TileModelManifest,
-    headers: Sequence[Dataset],
+    run: Run,
     parts: Path,
     *,
-    encoder_version: str,
-    engine: str,
-    tenant: str = DEFAULT_TENANT,
+    headers: Sequence[Dataset] = (),
     nuclei: bool = False,
 ) -> SlideEvidence:
-    """Return what the encoder writes. ``headers``: of the levels, finest first. Raises ResultsNotDicom."""
-    if not headers:
-        raise ResultsNotDicom("the slide is no DICOM series: convert it first, or use --no-dicom")
+    """Return what the encoder writes. ``headers``: of the levels, finest first; they may be given later."""
     result, geometry = finished.result, finished.plan.geometry
     target = manifest.classes.index(manifest.target)
-    probability = None
+    grid, columns, rows = None, np.zeros(0, np.int32), np.zeros(0, np.int32)
     if finished.level is not None and result.tiles.done:
-        columns, rows = cells_of_pixels(geometry, finished.level)
-        probability = np.nan_to_num(finished.grid)[rows[:, None], columns[None, :]]
+        columns, rows = (axis.astype(np.int32) for axis in cells_of_pixels(geometry, finished.level))
+        grid = np.nan_to_num(finished.grid)
     boxes, scores, points = [], [], []
     side = geometry.tile * np.array([geometry.target_mpp / mpp for mpp in geometry.base_mpp])
     for table in PartStore(parts).read():
@@ -51,7 +47,6 @@ def slide_evidence(
         scores.append(values[above])
         if nuclei:
             points += [np.reshape(found, (-1, 2)) for found in table.column("nuclei_xy").to_pylist() if found]
-    run = _run(finished, manifest, headers, encoder_version=encoder_version, engine=engine, tenant=tenant)
     facts: list[tuple[str, float, str, str]] = [
         ("tissue_area", result.tissue_area_mm2, "mm2", ""),
         ("tiles_planned", result.tiles.planned, "1", ""),
@@ -69,7 +64,9 @@ def slide_evidence(
         classes=manifest.classes,
         target=manifest.classes[target],
         map_level=finished.level.number if finished.level is not None else None,
-        probability=probability,
+        grid=grid,
+        map_rows=rows,
+        map_columns=columns,
         boxes=np.concatenate(boxes).astype(np.float32) if boxes else np.zeros((0, 4), np.float32),
         scores=np.concatenate(scores).astype(np.float32) if scores else np.zeros(0, np.float32),
         points=(np.concatenate(points).astype(np.float32) if points else np.zeros((0, 2), np.float32))
@@ -81,18 +78,23 @@ def slide_evidence(
     )
 
 
-def _run(
+def command_run(
     finished: Finished,
     manifest: TileModelManifest,
     headers: Sequence[Dataset],
     *,
     encoder_version: str,
     engine: str,
-    tenant: str,
+    tenant: str = DEFAULT_TENANT,
 ) -> Run:
-    """Return the run record. Its start is the slide's acquisition day: a repeated run writes the same bytes."""
+    """Return the record of a run from the command line.
+
+    Its start is the slide's acquisition day: a repeated run writes the same bytes. Raises ResultsNotDicom.
+    """
     from datetime import UTC, datetime
 
+    if not headers:
+        raise ResultsNotDicom("the slide is no DICOM series: convert it first, or use --no-dicom")
     first = headers[0]
     stated = str(first.get("ContentDate", "") or "")
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final, Literal
@@ -14,10 +15,13 @@ from ruamel.yaml.error import YAMLError
 
 import wetread
 from wetread.core.errors import ConfigurationError, NotFound
-from wetread.core.manifest import Card, Licence, ModelFile, Semver, TensorSpecs
-from wetread.core.ports.inference import NetworkFile
+from wetread.core.identifiers import digest
+from wetread.core.manifest import Card, Licence, Manifest, ModelFile, Resources, Semver, TensorSpecs
+from wetread.core.ports.inference import DetectorInfo, NetworkFile
 
 _MANIFEST: Final = "tile-model.yaml"
+MEASURED: Final = ("tissue_area", "tiles_done", "tiles_failed", "class_share", "nuclei_density")
+"""What a slide's finding holds: keys of the code dictionary."""
 
 
 class _Strict(BaseModel):
@@ -46,7 +50,10 @@ class TileModelManifest(_Strict):
     tile: TileSize
     tensors: TensorSpecs
     model: ModelFile
+    resources: Resources
     licence: Licence
+    parameters: dict[str, bool | int | float | None] = Field(default_factory=dict)
+    """What a workflow may set in ``with:``, with defaults: see ``pathology.task``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,3 +95,26 @@ def load_tile_model(name: str, folder: Path | None = None) -> InstalledTileModel
         manifest.name, home / manifest.model.file, weights, manifest.model.max_batch, manifest.tensors
     )
     return InstalledTileModel(manifest, card, network)
+
+
+def installed_tile_models(folder: Path | None = None) -> Mapping[str, InstalledTileModel]:
+    """Return the tile models below *folder* by name. Raises ConfigurationError: a broken one is never skipped."""
+    root = models_folder() if folder is None else folder
+    names = sorted(path.parent.name for path in root.glob(f"*/{_MANIFEST}"))
+    return {name: load_tile_model(name, root) for name in names}
+
+
+def detector_info(model: InstalledTileModel) -> DetectorInfo:
+    """Return a tile model as rules, worklist and results see every detector."""
+    tile = model.manifest
+    manifest = Manifest.model_validate(
+        {
+            "schema": "wetread.detector/1",
+            **tile.model_dump(include={"name", "version", "title", "intended_use", "not_for", "parameters"}),
+            **tile.model_dump(include={"tensors", "model", "resources", "licence"}),
+            "input": {"modality": ["SM"], "select": "pyramid"},
+            "findings": [{"code": ["SCT", "85756007"], "measurements": list(MEASURED)}],
+        }
+    )
+    sha = digest("wetread.model/1", manifest.model_dump(mode="json"), tile.tile.model_dump(), tile.model.sha256)
+    return DetectorInfo(tile.name, tile.version, manifest, model.card, sha, kind="slide")

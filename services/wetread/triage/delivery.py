@@ -9,6 +9,7 @@ from typing import Any, Final, Protocol
 
 import orjson
 
+from wetread.core import tracing
 from wetread.core.channels import CHANNEL_PREFIX, Channel, SinkMode
 from wetread.core.cloudevents import CONTENT_TYPE, notification
 from wetread.core.errors import ComputationFailed, Gone, NotFound, Unavailable, WetreadError
@@ -93,21 +94,31 @@ class Notifier:
         prepared = self._prepare(tenant, event_id, subscription_id)
         if prepared is None:
             return "done"
+        event = prepared.event
+        attributes = {"wetread.event": str(event.type), "wetread.study": log_ref(tenant, event.subject)}
+        with tracing.span("notify", kind="client", parent=event.trace, attributes=attributes) as span:
+            outcome = self._attempt(prepared, span)
+            span.set("wetread.outcome", outcome)
+        return outcome
+
+    def _attempt(self, prepared: _Prepared, span: tracing.Scope) -> str:
         try:
             self._send(prepared)
-        except Gone as error:
-            if isinstance(prepared.receiver, Subscription):
-                return self._unsubscribe(prepared, prepared.receiver)
-            return self._dead(prepared, error)
-        except Unavailable as error:
-            return self._failed(prepared, error, retry_after=error.retry_after)
         except WetreadError as error:
-            return self._dead(prepared, error)
+            span.fail(type(error).__name__)
+            return self._not_sent(prepared, error)
         with self._ports.database.write() as tx:
             current = self._pending(tx, prepared)
             if current is not None:
                 self._ports.deliveries.finish(tx, current, DeliveryState.SENT, now=self._ports.clock.now())
         return "sent"
+
+    def _not_sent(self, prepared: _Prepared, error: WetreadError) -> str:
+        if isinstance(error, Gone) and isinstance(prepared.receiver, Subscription):
+            return self._unsubscribe(prepared, prepared.receiver)
+        if isinstance(error, Unavailable):
+            return self._failed(prepared, error, retry_after=error.retry_after)
+        return self._dead(prepared, error)
 
     def _send(self, prepared: _Prepared) -> None:
         ports, receiver = self._ports, prepared.receiver

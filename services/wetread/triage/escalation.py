@@ -115,6 +115,7 @@ class Escalator:
                 "waited_s": round(now - positive.time, 1),
             },
             stamps=positive.stamps,
+            trace=positive.trace,
         )
         taken = self._events.append(tx, event)
         if taken and alarm:

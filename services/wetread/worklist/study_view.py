@@ -11,6 +11,7 @@ from wetread.core.findings import DOCUMENT_MODALITIES, StoredSeries
 from wetread.core.instants import iso_utc
 from wetread.core.ports import ImageReference, Transaction, WorklistItem
 from wetread.core.states import AiState
+from wetread.core.workflow import base_detector
 from wetread.worklist.ports import WorklistPorts
 from wetread.worklist.standing import standings
 from wetread.worklist.views import RANK, STATE_WORDS, TONES, Row, finding_notes, row, task_note
@@ -104,7 +105,7 @@ def study_view(ports: WorklistPorts, tx: Transaction, tenant: str, study_uid: st
     titles = {name: info.manifest.title for name, info in ports.detectors().items()}
     cards = tuple(
         Card(
-            title=titles.get(entry["detector"], entry["detector"]),
+            title=titles.get(base_detector(entry["detector"]), entry["detector"]),
             version=entry["version"],
             word=STATE_WORDS[AiState(entry["state"])],
             tone=TONES[AiState(entry["state"])],
@@ -183,7 +184,7 @@ def _moment(event: Event, received_at: float, titles: dict[str, str]) -> Moment:
     data = event.data
     detector = str(data.get("detector") or "")
     parts = [
-        titles.get(detector, detector),
+        titles.get(base_detector(detector), detector),
         _state_word(data.get("state")),
         str(data.get("reason") or "").replace("_", " "),
         str(data.get("text") or ""),

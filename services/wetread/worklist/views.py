@@ -13,6 +13,7 @@ from wetread.core.ports.events import Reason
 from wetread.core.priority import Priority
 from wetread.core.reading_order import Band
 from wetread.core.states import AiState, StudyAiState
+from wetread.core.workflow import base_detector
 
 STATE_WORDS: Final[dict[AiState, str]] = {
     AiState.AWAITING_IMAGES: "AI pending",
@@ -110,7 +111,7 @@ def row(item: WorklistItem, titles: Mapping[str, str], findings: Mapping[str, st
         Mark(
             word=STATE_WORDS[task.state],
             tone=TONES[task.state],
-            detector=titles.get(task.detector, task.detector),
+            detector=titles.get(base_detector(task.detector), task.detector),
             note=findings.get(task.detector) or task_note(task.state, task.reason, task.progress),
         )
         for task in sorted(visible, key=lambda task: (RANK[task.state], task.detector))

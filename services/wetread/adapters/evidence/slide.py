@@ -87,20 +87,22 @@ def algorithm(evidence: SlideEvidence) -> hd.AlgorithmIdentificationSequence:
 
 def _segmentation(evidence: SlideEvidence, view: ReferenceView) -> Dataset | None:
     """Return the map: FRACTIONAL, one segment per class but background, sparse tiles of an existing level."""
-    probability, level, run = evidence.probability, evidence.map_level, evidence.run
-    if probability is None or level is None:
+    grid, level, run = evidence.grid, evidence.map_level, evidence.run
+    if grid is None or level is None:
         return None
     source = nameless(evidence.headers[level])
     size = (int(source.TotalPixelMatrixRows), int(source.TotalPixelMatrixColumns), len(evidence.classes))
-    if probability.shape != size:
-        msg = f"a map of {probability.shape} does not lie on a level of {size}"
+    mapped = (len(evidence.map_rows), len(evidence.map_columns), grid.shape[-1])
+    if mapped != size:
+        msg = f"a map of {mapped} does not lie on a level of {size}"
         raise InvalidInput(msg)
     shown = [n for n, name in enumerate(evidence.classes) if name != _BACKGROUND]
-    if not (probability[..., shown] > 0.5 / 255).any():
+    if not (grid[..., shown] > 0.5 / 255).any():
         return None  # an all-empty map must never reach highdicom, which then writes every frame
+    probability = grid[..., shown][evidence.map_rows[:, None], evidence.map_columns[None, :]]
     dataset = hd.seg.Segmentation(
         source_images=[source],
-        pixel_array=np.ascontiguousarray(probability[None, ..., shown]).astype(np.float32),
+        pixel_array=probability[None],
         segmentation_type=hd.seg.SegmentationTypeValues.FRACTIONAL,
         fractional_type=hd.seg.SegmentationFractionalTypeValues.PROBABILITY,
         max_fractional_value=255,

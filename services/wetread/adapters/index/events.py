@@ -11,6 +11,7 @@ from sqlalchemy import Row, bindparam, func, insert, select
 from wetread.adapters.index.database import connection_of
 from wetread.adapters.index.statement import DriverStatement
 from wetread.adapters.index.tables import events
+from wetread.core import tracing
 from wetread.core.events import Event, EventType
 from wetread.core.ports import Deliveries, Transaction
 
@@ -21,6 +22,9 @@ _KNOWN: Final = DriverStatement(
 _INSERT: Final = DriverStatement(
     insert(events).inline(), columns=("tenant", "id", "type", "subject", "time", "data_json", "stamps_json")
 )
+
+TRACE_KEY: Final = "traceparent"
+"""Where a row keeps the event's trace, beside its data: the release before passes it on without minding it."""
 
 
 class SqlEventLog:
@@ -37,13 +41,15 @@ class SqlEventLog:
         connection = connection_of(tx)
         if _KNOWN.first(connection, {"of": event.tenant, "event": event.id}) is not None:
             return False
+        trace = event.trace or tracing.current()
+        data = dict(event.data) if trace is None else {**event.data, TRACE_KEY: trace}
         row = {
             "tenant": event.tenant,
             "id": event.id,
             "type": str(event.type),
             "subject": event.subject,
             "time": event.time,
-            "data_json": orjson.dumps(dict(event.data)).decode(),
+            "data_json": orjson.dumps(data).decode(),
             "stamps_json": orjson.dumps(dict(event.stamps)).decode(),
         }
         _INSERT.many(connection, [row])
@@ -84,13 +90,15 @@ class SqlEventLog:
 
 def event_of(row: Row[Any]) -> Event:
     """Return a row of the table as an event."""
+    data = orjson.loads(row.data_json)
     return Event(
         id=row.id,
         type=EventType(row.type),
         tenant=row.tenant,
         subject=row.subject,
         time=row.time,
-        data=orjson.loads(row.data_json),
+        trace=data.pop(TRACE_KEY, None),
+        data=data,
         stamps=orjson.loads(row.stamps_json),
         cursor=row.cursor,
     )

@@ -287,6 +287,18 @@ manifests = Table(  # what a sender says its study holds
     PrimaryKeyConstraint("tenant", "study_uid"),
 )
 
+held_evaluations = Table(  # at most one per study: evaluations that wait until its next images have had a chance
+    "held_evaluations",
+    metadata,
+    Column("tenant", String, nullable=False),
+    Column("study_uid", String, nullable=False),
+    Column("since", Float, nullable=False),
+    Column("due", Float, nullable=False),
+    Column("arguments_json", Text, nullable=False),
+    PrimaryKeyConstraint("tenant", "study_uid"),
+    Index("held_evaluations_since", "since"),
+)
+
 quiet_watches = Table(  # the quiet timer in flight of each study
     "quiet_watches",
     metadata,

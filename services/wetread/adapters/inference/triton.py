@@ -17,6 +17,7 @@ import numpy as np
 
 from wetread.adapters.inference.shared_memory import Regions
 from wetread.adapters.inference.tensors import DTYPES, batches, checked, joined, zeros
+from wetread.core import tracing
 from wetread.core.detector import Array, Tensors
 from wetread.core.errors import ComputationFailed, ConfigurationError, Unavailable
 from wetread.core.manifest import TensorSpec
@@ -24,6 +25,12 @@ from wetread.core.ports.inference import NetworkFile
 
 Lane = Literal["stat", "routine"]
 _PRIORITY: Final = {"stat": 1, "routine": 2}
+_INFER: Final = "inference.GRPCInferenceService/ModelInfer"
+_RPC: Final = {
+    "rpc.system": "grpc",
+    "rpc.service": "inference.GRPCInferenceService",
+    "rpc.method": "ModelInfer",
+}
 _RETRIES: Final = 2
 _SHARED_FROM: Final = 64 << 10
 """Smaller requests are as fast on the wire."""
@@ -157,14 +164,17 @@ class OipClient:
             else:
                 for entry, spec in zip(inputs, network.tensors.inputs, strict=True):
                     entry.set_data_from_numpy(feeds[spec.name])
-            result = client.infer(
-                network.name,
-                inputs,
-                outputs=outputs,
-                request_id=identity,
-                priority=self._priority,
-                client_timeout=max(seconds, 0.001),
-            )
+            with tracing.span(_INFER, kind="client", attributes=_RPC | {"wetread.network": network.name}):
+                traceparent = tracing.current()
+                result = client.infer(
+                    network.name,
+                    inputs,
+                    outputs=outputs,
+                    request_id=identity,
+                    priority=self._priority,
+                    client_timeout=max(seconds, 0.001),
+                    headers=None if traceparent is None else {"traceparent": traceparent},
+                )
             return take(result)
 
 

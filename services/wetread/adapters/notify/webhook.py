@@ -13,6 +13,7 @@ from typing import Final
 import httpx
 
 from wetread.adapters.notify.addresses import AddressPolicy
+from wetread.core import tracing
 from wetread.core.errors import ComputationFailed, Gone, Unavailable
 from wetread.core.ports import Clock
 from wetread.core.webhook_signature import signature_headers
@@ -44,7 +45,9 @@ class HttpWebhookSender:
         """Deliver without a signature; else as ``send``."""
         parts, port, address = self._addresses.pin(url)
         host = parts.hostname or ""
-        all_headers = {**headers, "host": parts.netloc, "user-agent": self._user_agent}
+        traceparent = tracing.current()
+        trace = {} if traceparent is None else {"traceparent": traceparent}
+        all_headers = {**headers, **trace, "host": parts.netloc, "user-agent": self._user_agent}
         target = httpx.URL(url).copy_with(host=address, port=port)
         status, retry_after = asyncio.run(self._post(target, host, all_headers, body))
         if 200 <= status < 300:

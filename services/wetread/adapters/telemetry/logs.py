@@ -8,11 +8,13 @@ import sys
 import time
 from typing import Any
 
+from wetread.core import tracing
+
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName", "color_message"}
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object per line: time, level, logger, message, extra fields, exception type and place."""
+    """One JSON object per line: time, level, logger, message, trace, extra fields, exception type and place."""
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {
@@ -21,16 +23,25 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
-        line.update({key: value for key, value in record.__dict__.items() if key not in _STANDARD})
-        if record.exc_info and record.exc_info[0] is not None:
-            # The text of an exception may quote input, so only its type and place are kept.
-            line["error"] = record.exc_info[0].__name__
-            traceback = record.exc_info[2]
-            while traceback is not None and traceback.tb_next is not None:
-                traceback = traceback.tb_next
-            if traceback is not None:
-                line["at"] = f"{traceback.tb_frame.f_code.co_filename}:{traceback.tb_lineno}"
+        traceparent = tracing.current()
+        if traceparent is not None:
+            line["trace_id"], line["span_id"] = tracing.ids(traceparent)
+        line.update(fields(record))
         return json.dumps(line, default=str)
+
+
+def fields(record: logging.LogRecord) -> dict[str, Any]:
+    """Return what was passed on purpose, and of an exception its type and place."""
+    found = {key: value for key, value in record.__dict__.items() if key not in _STANDARD}
+    if record.exc_info and record.exc_info[0] is not None:
+        # The text of an exception may quote input, so only its type and place are kept.
+        found["error"] = record.exc_info[0].__name__
+        traceback = record.exc_info[2]
+        while traceback is not None and traceback.tb_next is not None:
+            traceback = traceback.tb_next
+        if traceback is not None:
+            found["at"] = f"{traceback.tb_frame.f_code.co_filename}:{traceback.tb_lineno}"
+    return found
 
 
 def configure_logging(level: str) -> None:

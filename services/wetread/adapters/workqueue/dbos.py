@@ -14,12 +14,15 @@ from sqlalchemy import text
 
 from wetread.adapters.index.database import connection_of
 from wetread.adapters.workqueue.signals import CHANNEL
+from wetread.core import tracing
 from wetread.core.errors import ConfigurationError
 from wetread.core.ports.database import Transaction
 from wetread.core.ports.orchestration import DeadWork
 from wetread.core.priority import queue_number
 from wetread.core.workqueue import APPLICATION, APPLICATION_VERSION, QUEUES
 
+TRACE_ATTRIBUTE: Final = "dbos.otelContext"
+"""Attribute of a workflow that DBOS itself keeps trace contexts in. Workers of the release before do not mind it."""
 _NOTIFY: Final = text(f"SELECT pg_notify('{CHANNEL}', '')")
 _WAITING: Final = frozenset({"ENQUEUED", "DELAYED"})
 _ENDED: Final = frozenset({"SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"})
@@ -71,6 +74,9 @@ class DbosWorkQueue:
         }
         if delay_seconds is not None and delay_seconds > 0:
             options["delay_seconds"] = delay_seconds
+        traceparent = tracing.current()
+        if traceparent is not None:  # kept with the row: whoever runs it, and however often, is in the same trace
+            options["attributes"] = {TRACE_ATTRIBUTE: {"traceparent": traceparent}}
         connection = connection_of(tx)
         self.client.enqueue_in_transaction(connection, options, **arguments)
         if connection.dialect.name == "postgresql":

@@ -26,6 +26,8 @@ class EvidenceInput:
     """Return the rescaled pixels of a plane (CT: HU), [row, column]."""
     captures: Sequence[bytes] = ()
     """Pictures (PNG, RGB) that become Secondary Captures as they are."""
+    slide: bytes | None = None
+    """Of a whole slide's result: its map and marks (``core.slide_file``); ``headers`` are those of its levels."""
 
 
 @dataclass(frozen=True, slots=True)

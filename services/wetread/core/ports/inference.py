@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from wetread.core.detector import Applicability, InputSet, Tensors
 from wetread.core.facts import StudyFacts
@@ -45,6 +45,8 @@ class DetectorInfo:
     manifest: Manifest
     card: Card
     model_digest: str
+    kind: Literal["volume", "slide"] = "volume"
+    """What it reads: a volume at once, or a whole slide tile by tile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,10 @@ class RunOutcome:
     result: ResultSet
 
 
+Report = Callable[[int], None]
+"""Takes the percentage that is done; whoever reports does it once a second or less."""
+
+
 class DetectorChooser(Protocol):
     """What detectors say from headers alone: whether they apply, and which images they would read."""
 
@@ -95,8 +101,12 @@ class DetectorRunner(DetectorChooser, Protocol):
         SHA-256 over tenant, study, detector, version, model, parameters, engine, encoder version, input digest.
         """
 
-    async def run(self, request: RunRequest, *, timeout_seconds: float | None = None) -> RunOutcome:
+    async def run(
+        self, request: RunRequest, *, timeout_seconds: float | None = None, report: Report | None = None
+    ) -> RunOutcome:
         """Run to a result set; typed refusals become results with their reason.
+
+        ``report`` is told how far it is, from a thread of the runner; runs of seconds say nothing.
 
         Raises ComputationFailed(timeout | crashed | out_of_memory | model_unavailable).
         """

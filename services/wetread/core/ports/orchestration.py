@@ -106,6 +106,26 @@ class QuietWatchRepository(Protocol):
         """Forget the timer: the study is quiet."""
 
 
+@dataclass(frozen=True, slots=True)
+class HeldEvaluation:
+    """An evaluation that is not in the queue yet. ``due``: its place there. ``arguments``: what it is called with."""
+
+    tenant: str
+    study_uid: str
+    due: float
+    arguments: Mapping[str, Any]
+
+
+class HeldEvaluationRepository(Protocol):
+    """At most one held evaluation per study: the newest."""
+
+    def put(self, tx: Transaction, held: HeldEvaluation, now: float) -> None:
+        """Insert, or take the place of the one that is there, which keeps the time since when it is held."""
+
+    def take(self, tx: Transaction, *, until: float, limit: int) -> Sequence[HeldEvaluation]:
+        """Remove and return those held since *until* or before, oldest first."""
+
+
 class ExecutorRepository(Protocol):
     """Which worker processes are alive: leases that they renew, and one leader that takes over from the dead."""
 

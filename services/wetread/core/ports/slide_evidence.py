@@ -36,8 +36,12 @@ class SlideEvidence:
     target: str
     map_level: int | None = None
     """Which of ``headers`` the map lies on."""
-    probability: npt.NDArray[np.float32] | None = None
-    """[row, column, class] 0..1 on the pixels of that level; 0 where nothing was analysed."""
+    grid: npt.NDArray[np.float32] | None = None
+    """[row, column, class] 0..1 of the cells of the map; 0 where nothing was analysed."""
+    map_rows: npt.NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
+    """Which row of ``grid`` each pixel row of that level lies in."""
+    map_columns: npt.NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
+    """Which column of ``grid`` each pixel column of that level lies in."""
     boxes: npt.NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 4), np.float32))
     """[n, 4] x, y, width, height of tiles above the threshold, in level-0 pixels."""
     scores: npt.NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))

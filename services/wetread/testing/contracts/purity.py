@@ -1,8 +1,9 @@
-"""Catching what a pure function must not do: open files or sockets, start processes, look at the clock."""
+"""Catching what a pure function must not do: open files or sockets, start processes or threads, look at the clock."""
 
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -20,12 +21,13 @@ _CLOCKS: Final = (
     "process_time",
     "sleep",
 )
-_watching: list[list[str]] = []
+_watching: list[tuple[int, list[str]]] = []
+"""Threads under watch, each with what was seen. What other threads do is their own affair."""
 
 
 def _audit(event: str, _arguments: tuple[Any, ...]) -> None:
-    if _watching and event.startswith(_FORBIDDEN):
-        _watching[-1].append(event)
+    if _watching and event.startswith(_FORBIDDEN) and _watching[-1][0] == threading.get_ident():
+        _watching[-1][1].append(event)
 
 
 _installed = False
@@ -42,18 +44,31 @@ def impurities() -> Iterator[list[str]]:
         sys.addaudithook(_audit)
         _installed = True
     seen: list[str] = []
+    watched = threading.get_ident()
 
     def clock(name: str) -> Callable[..., Any]:
-        def called(*_arguments: Any) -> float:
+        real = getattr(time, name)
+
+        def called(*arguments: Any) -> Any:
+            if threading.get_ident() != watched:
+                return real(*arguments)
             seen.append(f"time.{name}")
             return 0.0
 
         return called
 
+    start = threading.Thread.start
+
+    def started(thread: threading.Thread) -> None:
+        if threading.get_ident() == watched:
+            seen.append("threading.Thread.start")
+        start(thread)
+
     with ExitStack() as patches:
+        patches.enter_context(mock.patch.object(threading.Thread, "start", started))
         for name in _CLOCKS:
             patches.enter_context(mock.patch.object(time, name, clock(name)))
-        _watching.append(seen)
+        _watching.append((watched, seen))
         try:
             yield seen
         finally:

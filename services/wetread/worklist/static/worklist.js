@@ -40,6 +40,35 @@ function withoutPicture(image) {
 document.addEventListener("error", (event) => event.target instanceof HTMLImageElement && withoutPicture(event.target), true);
 for (const image of document.images) if (image.complete && image.naturalWidth === 0) withoutPicture(image);
 
+/* --- nothing moves under a pressed button: a press that is redrawn before its release would be lost ---------------- */
+
+let released = Promise.resolve();
+document.addEventListener("pointerdown", () => {
+  released = new Promise((release) => {
+    const after = new AbortController();
+    // The click comes after the release and before the next task.
+    for (const end of ["pointerup", "pointercancel"]) {
+      window.addEventListener(end, () => { after.abort(); setTimeout(release); }, { capture: true, signal: after.signal });
+    }
+  });
+}, true);
+
+/** The newest answer only, and not before the hand is off the button: null when a later request has taken over. */
+let loading = null;
+async function drawnAnew(address) {
+  loading?.abort();
+  const mine = loading = new AbortController();
+  try {
+    const answer = await fetch(address, { signal: mine.signal });
+    const text = answer.ok ? await answer.text() : null;
+    await released;
+    return text === null || mine.signal.aborted ? null : new DOMParser().parseFromString(text, "text/html");
+  } catch (error) {
+    if (error.name !== "AbortError") setTimeout(schedule, 3000);
+    return null;
+  }
+}
+
 /* --- the list ----------------------------------------------------------------------------------------------------- */
 
 const rowsOf = () => [...document.querySelectorAll("#rows > .row")];
@@ -93,17 +122,9 @@ function merge(incoming) {
   tick();
 }
 
-let loading = null;
 async function refreshList() {
-  loading?.abort();
-  loading = new AbortController();
-  try {
-    const answer = await fetch(`/fragments/worklist${location.search}`, { signal: loading.signal });
-    if (!answer.ok) return;
-    merge(new DOMParser().parseFromString(await answer.text(), "text/html"));
-  } catch (error) {
-    if (error.name !== "AbortError") setTimeout(schedule, 3000);
-  }
+  const incoming = await drawnAnew(`/fragments/worklist${location.search}`);
+  if (incoming) merge(incoming);
 }
 
 /** Carries what a person has entered, and where they are, from the forms on the page into the same forms drawn anew. */
@@ -115,6 +136,8 @@ function keepForms(drawn) {
     drawn.querySelector(`#${CSS.escape(open.id)}`)?.setAttribute("open", "");
   }
   for (const form of document.querySelectorAll("#study form[id]")) {
+    const answer = drawn.querySelector(`#${CSS.escape(form.id)} .answer`);
+    if (answer) answer.textContent = form.querySelector(".answer").textContent;
     for (const field of form.elements) {
       const next = field.name && drawn.querySelector(`#${CSS.escape(form.id)} [name="${field.name}"]`);
       // What nobody has touched shows the newest value.
@@ -132,9 +155,8 @@ function keepForms(drawn) {
 }
 
 async function refreshStudy() {
-  const answer = await fetch(location.href);
-  if (!answer.ok) return;
-  const incoming = new DOMParser().parseFromString(await answer.text(), "text/html");
+  const incoming = await drawnAnew(location.href);
+  if (!incoming) return;
   const drawn = document.adoptNode(incoming.getElementById("study"));
   const refocus = keepForms(drawn);
   document.getElementById("study").replaceWith(drawn);
@@ -231,18 +253,20 @@ function prepareRaise() {
   const form = document.getElementById("raise");
   form?.addEventListener("submit", async (event) => {
     event.preventDefault();
-    const answer = document.getElementById("raise-answer");
     const { priority, reason } = Object.fromEntries(new FormData(form));
     const response = await fetch(form.dataset.url, {
       method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ priority, reason }),
     });
-    if (response.ok) {
-      form.reset();
+    // A redraw may have come in between: the form of now is meant, not the one that was sent.
+    const problem = response.ok ? "" : (await response.json()).detail ?? "The study could not be raised.";
+    const current = document.getElementById("raise");
+    if (current) {
+      current.querySelector(".answer").textContent = problem;
+      if (problem) return;
+      current.reset();
       document.activeElement.blur();
-      await refreshStudy();
-    } else {
-      answer.textContent = (await response.json()).detail ?? "The study could not be raised.";
     }
+    await refreshStudy();
   });
 }
 prepareRaise();
@@ -293,12 +317,15 @@ async function say(form, verb) {
   const answer = await fetch(`${form.dataset.url}:${verb}`, {
     method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body),
   });
-  if (!answer.ok) {
-    form.querySelector(".answer").textContent = (await answer.json()).detail ?? "That could not be kept.";
-    return;
+  // A redraw may have come in between: the form of now is meant, not the one that was sent.
+  const problem = answer.ok ? "" : (await answer.json()).detail ?? "That could not be kept.";
+  const current = document.getElementById(form.id);
+  if (current) {
+    current.querySelector(".answer").textContent = problem;
+    if (problem) return;
+    current.reset();
+    current.querySelector("details")?.removeAttribute("open");
   }
-  form.reset();
-  form.querySelector("details")?.removeAttribute("open");
   await refreshStudy();
 }
 

@@ -1,4 +1,7 @@
-"""What a run is: its input digest, its result key, its run record. The same run is recognised for ever."""
+"""What a run is: its input digest, its result key, its run record, where its attachments lie.
+
+The same run is recognised for ever, whichever kind of detector did it.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,11 @@ from wetread.core.findings import Run
 from wetread.core.identifiers import digest
 from wetread.core.ports.inference import DetectorInfo, RunRequest
 from wetread.core.ports.studies import StoredInstance
+
+
+def attachment_key(result_key: str, name: str) -> str:
+    """Return the artifact key of a document or picture of a run."""
+    return f"attachment/{result_key}/{name}"
 
 
 def input_digest(instances: Iterable[StoredInstance]) -> str:

@@ -1,0 +1,1 @@
+"""Measuring detectors: pure metrics, cases with truth, the loop over them, and the report."""
