@@ -35,6 +35,7 @@ SERVICES: Final[Mapping[str, tuple[tuple[str, ...], Mapping[str, str]]]] = {
     "orchestration": (("health", "triage", "orchestration"), {}),
     "stat": (("health", "detection"), {"QUEUES": "detector.cpu.stat", "INFERENCE_LANE": "stat"}),
     "detection": (("health", "detection"), {"QUEUES": "detector.cpu,detector.cpu.batch"}),
+    "slides": (("health", "detection"), {"QUEUES": "detector.slide"}),
 }
 """Name of a process -> what ``wetread serve`` is given, and its settings besides those of all."""
 
