@@ -14,7 +14,10 @@ from pathlib import Path
 
 import pytest
 from tests.e2e.conftest import PhantomStudies
+from tests.pathology_world import written
+from typer.testing import CliRunner
 
+from wetread.cli import app
 from wetread.commands.dicom_folder import FileStudy, scan_folder
 from wetread.testing.cluster import GATEWAYS, SERVICES
 from wetread.testing.cluster_site import Site, cluster_site
@@ -27,6 +30,7 @@ pytestmark = [
     pytest.mark.server("postgres"),
     pytest.mark.server("moto"),
     pytest.mark.server("triton"),
+    pytest.mark.server("openslide"),
 ]
 STUDIES = int(os.environ.get("WETREAD_CLUSTER_STUDIES", "60"))
 REAL = (
@@ -44,13 +48,24 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         yield running
 
 
+@pytest.fixture(scope="module")
+def slide(tmp_path_factory: pytest.TempPathFactory) -> FileStudy:
+    """A synthetic slide as its DICOM pyramid."""
+    folder = tmp_path_factory.mktemp("slide")
+    done = CliRunner().invoke(app, ["pathology", "convert", str(written(folder)), "--out", str(folder / "dicom")])
+    assert done.exit_code == 0, done.output
+    [study] = scan_folder(folder / "dicom").studies
+    return study
+
+
 def test_phantoms_are_read_by_processes_that_share_only_database_store_and_triton(
-    site: Site, bleed: FileStudy, quiet: FileStudy
+    site: Site, bleed: FileStudy, quiet: FileStudy, slide: FileStudy
 ) -> None:
-    for study in (bleed, quiet):
+    for study in (bleed, quiet, slide):
         site.deliver(study)
-    for study in (bleed, quiet):
+    for study in (bleed, quiet, slide):
         site.wait_settled(study.study_uid)
+    assert [result["state"] for result in site.read(slide.study_uid)] == ["measured"]
     [found] = site.read(bleed.study_uid)
     assert (found["detector"], found["state"]) == ("ich", "positive")
     items = site.cluster.ask("/api/v1/worklist", params={"limit": 200}).json()["items"]
@@ -64,8 +79,10 @@ def test_phantoms_are_read_by_processes_that_share_only_database_store_and_trito
         assert found_bytes == instance.path.read_bytes(), f"{gateway} gives back the bytes, whoever took them"
     took = site.executors()
     assert took["evaluate_study"] == took["compose_results"] == {"orchestration"}
-    assert took["run_task"] <= {"stat", "detection"}
-    assert site.engines() == {"triton"}, "no network ran in a worker"
+    assert took["run_task"] <= {"stat", "detection", "slides"}
+    assert "slides" in took["run_task"]
+    [found] = site.read(bleed.study_uid)
+    assert site.engine_of(found["detector"]) == "triton", "its network did not run in a worker"
 
 
 def test_real_studies_end_in_a_typed_state(

@@ -115,11 +115,12 @@ def test_who_is_beside_a_service_decides_what_it_takes_and_serves(tmp_path):
     assert together["detection"].queues == ()
     assert together["orchestration"].queues == tuple(QUEUES)
     assert not set(built("health", "triage", "orchestration")["orchestration"].queues) & set(LONG_LANES)
-    of_a_study = "/api/v1/studies/{study_uid}/ffr"
-    assert of_a_study in paths(built("worklist")["worklist"]), "no ingress can route it by prefix"
-    both = built("worklist", "ffrct")
-    assert of_a_study not in paths(both["worklist"])
-    assert of_a_study in paths(both["ffrct"])
+    of_a_study = {"ffrct": "/api/v1/studies/{study_uid}/ffr", "pathology": "/api/v1/studies/{study_uid}/pathology"}
+    assert set(of_a_study.values()) <= paths(built("worklist")["worklist"]), "no ingress can route them by prefix"
+    together = built("worklist", "ffrct", "pathology")
+    assert not set(of_a_study.values()) & paths(together["worklist"])
+    for name, path in of_a_study.items():
+        assert path in paths(together[name])
 
 
 def paths(service):

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from wetread.bootstrap.house import House
     from wetread.ffrct.ports import FfrPorts
     from wetread.orchestration.service import Orchestration
+    from wetread.pathology.ports import SlidePorts
 
 _DRAIN_SECONDS = 8
 """A stopping worker finishes what runs for so long; the rest is taken up at the next start."""
@@ -144,11 +145,15 @@ def worklist(house: House, build: Build) -> Service:
     )
     every = min(30.0, house.settings.ups_lease / 4)
     also = [workitems, operations(requests, renotification, explainer, tenant_of), viewer.router(house.settings.viewer)]
+    # What the specialities say of a study lies below its own path, which no ingress can send elsewhere by prefix.
     if "ffrct" not in house.names:
-        # The FFR results of a study lie below the study's own path, which no ingress can send elsewhere by prefix.
-        from wetread.ffrct.study_endpoints import pages, study_router
+        from wetread.ffrct import study_endpoints
 
-        also += [study_router(_ffr_ports(house)), pages(_ffr_ports(house))]
+        also += [study_endpoints.study_router(_ffr_ports(house)), study_endpoints.pages(_ffr_ports(house))]
+    if "pathology" not in house.names:
+        from wetread.pathology import endpoints, page
+
+        also += [endpoints.router(_slide_ports(house)), page.pages(_slide_ports(house))]
     service = build(ports, also=also)
 
     @asynccontextmanager
@@ -180,21 +185,23 @@ def _ffr_ports(house: House) -> FfrPorts:
 
 def pathology(house: House, build: Build) -> Service:
     """Slide analysis of the archive's studies: ask for it, read its result, look at it."""
+    return build(_slide_ports(house))
+
+
+def _slide_ports(house: House) -> SlidePorts:
     from wetread.pathology.ports import SlidePorts
     from wetread.pathology.tile_model import installed_tile_models
 
-    return build(
-        SlidePorts(
-            database=house.database,
-            clock=house.clock,
-            studies=house.archive,
-            tasks=house.tasks,
-            results=house.results,
-            artifacts=house.artifacts,
-            work=house.queue,
-            models=frozenset(installed_tile_models()),
-            viewer=house.settings.viewer,
-        )
+    return SlidePorts(
+        database=house.database,
+        clock=house.clock,
+        studies=house.archive,
+        tasks=house.tasks,
+        results=house.results,
+        artifacts=house.artifacts,
+        work=house.queue,
+        models=frozenset(installed_tile_models()),
+        viewer=house.settings.viewer,
     )
 
 

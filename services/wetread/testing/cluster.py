@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -24,7 +25,7 @@ import httpx
 from wetread.commands.local_server import ServerNotReadyError, wait_ready
 from wetread.commands.processes import Child, Processes
 from wetread.core.lifeline import PARENT_VARIABLE
-from wetread.testing.servers.process import free_port
+from wetread.testing.servers.process import end_with_parent, free_port
 from wetread.testing.servers.triton import ready, triton_command
 
 GATEWAYS: Final = ("gateway0", "gateway1")
@@ -35,6 +36,7 @@ SERVICES: Final[Mapping[str, tuple[tuple[str, ...], Mapping[str, str]]]] = {
     "orchestration": (("health", "triage", "orchestration"), {}),
     "stat": (("health", "detection"), {"QUEUES": "detector.cpu.stat", "INFERENCE_LANE": "stat"}),
     "detection": (("health", "detection"), {"QUEUES": "detector.cpu,detector.cpu.batch"}),
+    "slides": (("health", "detection"), {"QUEUES": "detector.slide"}),
 }
 """Name of a process -> what ``wetread serve`` is given, and its settings besides those of all."""
 
@@ -192,7 +194,13 @@ def _serve_models(running: Cluster, scratch: Path, repository: Path, models: Seq
     def start() -> subprocess.Popen[bytes]:
         with (scratch / "log").open("ab") as output:
             return subprocess.Popen(
-                command, env=environment, stdout=output, stderr=output, stdin=subprocess.DEVNULL, start_new_session=True
+                command,
+                env=environment,
+                stdout=output,
+                stderr=output,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+                preexec_fn=lambda: end_with_parent(signal.SIGTERM),  # noqa: PLW1509 - one system call
             )
 
     running.processes.add(["triton"], start)

@@ -172,10 +172,13 @@ class Site:
             found.setdefault(name, set()).add(executor)
         return found
 
-    def engines(self) -> set[str]:
-        """Return the engines that gave results, without their versions."""
-        query = "SELECT DISTINCT split_part(result_json::json #>> '{run,engine}', ' ', 1) FROM wetread.results"
-        return {row[0] for row in self.rows(query)}
+    def engine_of(self, detector: str) -> str:
+        """Return what gave the results of a detector, without versions."""
+        query = (
+            "SELECT DISTINCT split_part(result_json::json #>> '{run,engine}', ' ', 1) FROM wetread.results"
+            f" WHERE result_json::json #>> '{{run,detector}}' = '{detector}'"
+        )
+        return ",".join(sorted(str(row[0]) for row in self.rows(query)))
 
     def wait_queue_empty(self) -> None:
         """Wait until no durable work is left, and none of it was ever outside our queues. Raises SiteFaultError."""

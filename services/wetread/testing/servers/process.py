@@ -54,7 +54,7 @@ def server_process(
             user=user,
             group=group,
             extra_groups=[] if user is not None else None,
-            preexec_fn=lambda: _end_with_parent(stop),  # noqa: PLW1509 - one system call
+            preexec_fn=lambda: end_with_parent(stop),  # noqa: PLW1509 - one system call
         )
     try:
         _wait(process, log, ready, seconds, fatal)
@@ -63,7 +63,8 @@ def server_process(
         _end(process, stop)
 
 
-def _end_with_parent(stop: signal.Signals) -> None:
+def end_with_parent(stop: signal.Signals) -> None:
+    """Ask Linux to send *stop* to this process when its parent's thread ends."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(stop))
 
 
