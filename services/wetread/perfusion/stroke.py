@@ -19,8 +19,8 @@ IN_TIME_S: Final = 4.0
 CORE_FLOW: Final = 0.30
 LEAST_ML: Final = 1.0
 """Smaller islands are noise."""
-CORE_WINDOW_MM: Final = 11.0
-"""Relative flow is judged by its median over a square of this side: low flow is mostly noise."""
+CORE_WIDTH_MM: Final = 6.0
+"""Relative flow is judged after a filter of this full width at half maximum: low flow is mostly noise."""
 NEIGHBOURHOOD_MM: Final = 9.0
 SIDE_SHARE: Final = 0.8
 
@@ -56,8 +56,7 @@ def find_stroke(
     late = _median(tmax_s, tissue, 3) > LATE_S
     in_time = tissue & (tmax_s <= IN_TIME_S)
     healthy = _healthy_flow(cbf, in_time, midline, pixel_mm)
-    pixels = 2 * round(CORE_WINDOW_MM / 2 / pixel_mm[0]) + 1
-    low = tissue & (_median(cbf / np.maximum(healthy, 1e-6), tissue, pixels) < CORE_FLOW)
+    low = tissue & (_mean(cbf / np.maximum(healthy, 1e-6), tissue, pixel_mm) < CORE_FLOW)
     late = _islands(_opened(late & tissue), voxel_ml)
     # Tissue without flow has no time of arrival: what is low and joins late tissue belongs to it.
     low = _opened(low)
@@ -108,6 +107,12 @@ def _median(values: Floats, mask: Mask, size: int) -> Floats:
             rows, columns = ndimage.distance_transform_edt(~section, return_distances=False, return_indices=True)
             filled[plane] = values[plane][rows, columns]
     return np.asarray(ndimage.median_filter(filled, (1, size, size)), dtype=np.float64)
+
+
+def _mean(values: Floats, mask: Mask, pixel_mm: tuple[float, float]) -> Floats:
+    sigma = (0.0, *(CORE_WIDTH_MM / 2.3548 / size for size in pixel_mm))
+    weight = ndimage.gaussian_filter(mask.astype(np.float64), sigma)
+    return np.asarray(ndimage.gaussian_filter(np.where(mask, values, 0.0), sigma) / np.maximum(weight, 1e-9))
 
 
 def _flat() -> Mask:

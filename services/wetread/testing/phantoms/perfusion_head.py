@@ -37,7 +37,7 @@ def build_head(spec: PerfusionSpec) -> Head:
     """Build the maps; x grows to the patient's left, y to the back, z to the head."""
     rng = np.random.default_rng([spec.seed, 84])
     axis = (np.arange(spec.matrix) - (spec.matrix - 1) / 2) * spec.field_mm / spec.matrix
-    z = np.arange(spec.planes) * spec.step_mm
+    z = np.asarray(np.arange(spec.planes) * spec.step_mm, dtype=np.float64)
     turn = np.deg2rad(spec.turn_deg)
     column, row = np.meshgrid(axis - spec.shift_mm[0], axis - spec.shift_mm[1])
     x = column * np.cos(turn) + row * np.sin(turn)

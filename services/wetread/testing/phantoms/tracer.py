@@ -25,7 +25,7 @@ STEP_S: Final = 0.1
 
 def time_grid(duration_s: float) -> Curve:
     """Return the fine time grid from 0 to *duration_s*."""
-    return np.arange(round(duration_s / STEP_S) + 1) * STEP_S
+    return np.asarray(np.arange(round(duration_s / STEP_S) + 1) * STEP_S, dtype=np.float64)
 
 
 def bolus(time_s: Curve, *, arrival_s: float, alpha: float, beta_s: float, peak: float, recirculation: float) -> Curve:
