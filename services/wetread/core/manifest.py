@@ -39,6 +39,15 @@ class SeriesNeeds(_Strict):
     kernels_prefer: tuple[str, ...] = ()
 
 
+class TimeNeeds(_Strict):
+    """What a series must offer that images the same planes again and again. Seconds."""
+
+    min_points: int = 2
+    max_step_s: float | None = None
+    """Largest time between two images of one plane."""
+    min_duration_s: float | None = None
+
+
 class LossyPolicy(_Strict):
     allowed: bool = True
     max_ratio: float | None = None
@@ -52,6 +61,8 @@ class InputNeeds(_Strict):
     body_part: BodyPart | None = None
     contrast: Literal["absent", "present", "any"] = "any"
     series: SeriesNeeds = SeriesNeeds()
+    time: TimeNeeds | None = None
+    """Given: the detector reads a dynamic series, and its volume is a ``DynamicVolume``."""
     lossy: LossyPolicy = LossyPolicy()
     select: str
 
