@@ -83,7 +83,7 @@ def measure(protocol: Protocol, measured: Measured, folder: Path, *, start: floa
         ):
             terms = Terms(associations=protocol.associations, announce=True, delete=True)
             summary = summarize(drive(server, Path(scratch), transactions, made, terms))
-        heads = summary.turnaround.get("CT head", [])
+        heads = summary.delayed.get("CT head", [])
         steps.append(Step(scale * PER_HOUR, percentile(heads, 0.95), predicted95(protocol, measured, scale), summary))
         scale *= factor
     return steps
