@@ -60,7 +60,8 @@ def _measure(options: argparse.Namespace) -> Report:
     measured = unit_costs.measure(options.folder, heads=options.heads, slices=options.slices)
     predicted = predict(protocol, measured)
     say(f"predicted {predicted.step:.0f} studies/h; steps")
-    found = steps.measure(protocol, measured, options.folder, start=options.start, factor=options.factor)
+    hour = images.build(mix.schedule(slices={"CT": options.slices}))
+    found = steps.measure(protocol, measured, hour, options.folder, start=options.start, factor=options.factor)
     say("isolation")
     made = images.build([mix.Transaction(0.0, 0, "CT", "CT head", 32), isolation.RESIDENT_STUDY], phantoms=1)
     with (
@@ -75,7 +76,7 @@ def _measure(options: argparse.Namespace) -> Report:
     say("soak")
     half = steps.highest(found, options.goal) / steps.PER_HOUR / 2 or options.start / 2
     soaked = soak.measure(
-        options.folder, minutes=options.soak_minutes, scale=half, slices=options.slices, seed=options.seed + 1
+        options.folder, hour, minutes=options.soak_minutes, scale=half, slices=options.slices, seed=options.seed + 1
     )
     return Report(protocol, measured, predicted, found, isolated, mixture, soaked)
 

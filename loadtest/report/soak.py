@@ -42,10 +42,9 @@ class Soak:
         ]
 
 
-def measure(folder: Path, *, minutes: float, scale: float, slices: int, seed: int) -> Soak:
+def measure(folder: Path, made: images.Images, *, minutes: float, scale: float, slices: int, seed: int) -> Soak:
     """Send the mix of the stress hour at *scale* times its rate for *minutes*."""
     transactions = mix.schedule(minutes=minutes, scale=scale, seed=seed, slices={"CT": slices})
-    made = images.build(transactions)
     with (
         tempfile.TemporaryDirectory(prefix="wetread-report-", dir=folder) as scratch,
         local_server(Path(scratch)) as server,

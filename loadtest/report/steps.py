@@ -70,13 +70,14 @@ class Step:
         return self.summary.passed and self.p95 <= goal
 
 
-def measure(protocol: Protocol, measured: Measured, folder: Path, *, start: float, factor: float) -> list[Step]:
+def measure(
+    protocol: Protocol, measured: Measured, made: images.Images, folder: Path, *, start: float, factor: float
+) -> list[Step]:
     """Raise the rate from *start* times the published one by *factor* until the goal is missed."""
     steps: list[Step] = []
     scale = start
     while not steps or steps[-1].kept(protocol.goal):
         transactions = protocol.arrivals(scale)
-        made = images.build(transactions)
         with (
             tempfile.TemporaryDirectory(prefix="wetread-report-", dir=folder) as scratch,
             local_server(Path(scratch)) as server,
