@@ -18,6 +18,7 @@ from pathlib import Path
 import isolation
 import unit_costs
 from stress_hour import images, mix
+from stress_hour.running import READY_SECONDS
 from unit_costs import Measured
 
 from report import mixed, soak, steps
@@ -66,7 +67,7 @@ def _measure(options: argparse.Namespace) -> Report:
     made = images.build([mix.Transaction(0.0, 0, "CT", "CT head", 32), isolation.RESIDENT_STUDY], phantoms=1)
     with (
         tempfile.TemporaryDirectory(prefix="wetread-report-", dir=options.folder) as scratch,
-        local_server(Path(scratch)) as server,
+        local_server(Path(scratch), ready_seconds=READY_SECONDS) as server,
     ):
         isolated = isolation.measure(
             server, Path(scratch), made, rounds=options.isolation_rounds, seconds=10, studies=6, slices=32, rate=50

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from stress_hour import images, mix
-from stress_hour.running import Terms, drive
+from stress_hour.running import READY_SECONDS, Terms, drive
 from stress_hour.summary import Summary, percentile, summarize
 from unit_costs import Measured
 
@@ -80,7 +80,7 @@ def measure(
         transactions = protocol.arrivals(scale)
         with (
             tempfile.TemporaryDirectory(prefix="wetread-report-", dir=folder) as scratch,
-            local_server(Path(scratch)) as server,
+            local_server(Path(scratch), ready_seconds=READY_SECONDS) as server,
         ):
             terms = Terms(associations=protocol.associations, announce=True, delete=True)
             summary = summarize(drive(server, Path(scratch), transactions, made, terms))

@@ -147,11 +147,7 @@ def lines(summary: Summary) -> list[str]:
     found += [
         "(turnaround: last byte sent to the end of the study's last task)",
         "",
-        (
-            f"event to task start: N={len(summary.starts)}, p50 {percentile(summary.starts, 0.5):.3f} s, "
-            f"p95 {percentile(summary.starts, 0.95):.3f} s (waiting for a free detector included)"
-        ),
-        f"detector runs {summary.detector_runs}, median {percentile(summary.inferred, 0.5):.2f} s",
+        *_runs(summary),
         "outcomes: " + ", ".join(f"{what} {count}" for what, count in sorted(summary.outcomes.items())),
         f"server CPU {usage.server_seconds:.0f} s: "
         + ", ".join(f"{role} {seconds:.1f} s" for role, seconds in usage.cpu.items()),
@@ -166,6 +162,16 @@ def lines(summary: Summary) -> list[str]:
     found.append(f"bottleneck: {name} ({share:.0%} busy)" + ("" if share > 0.7 else "; nothing was near its limit"))
     found += [f"SILENT {uid}: {why}" for uid, why in summary.silent[:20]]
     return found
+
+
+def _runs(summary: Summary) -> list[str]:
+    if not summary.starts:
+        return ["no detector ran"]
+    starts = f"p50 {percentile(summary.starts, 0.5):.3f} s, p95 {percentile(summary.starts, 0.95):.3f} s"
+    return [
+        f"event to task start, waiting for a free detector included: N={len(summary.starts)}, {starts}",
+        f"detector runs {summary.detector_runs}, median {percentile(summary.inferred, 0.5):.2f} s",
+    ]
 
 
 def ingest_ms(summary: Summary) -> float:

@@ -112,6 +112,7 @@ def test_a_dropped_instance_and_a_changed_bit_are_lost(
     assert (summary.turnaround, summary.delayed) == ({"MR": [6.0]}, {"MR": [8.0]})
     assert not summary.passed
     assert any(line.startswith("LOST 3 ") for line in lines(summary))
+    assert "no detector ran" in lines(summary)
 
 
 def test_an_instance_that_the_answer_does_not_mention_is_lost_and_one_that_was_refused_is_turned_away(
