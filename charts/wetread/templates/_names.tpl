@@ -67,7 +67,7 @@ labels:
 
 {{/* The active components of the profile, as JSON: name -> what `wetread serve` is given. */}}
 {{- define "wetread.components" -}}
-{{- $all := dict "gateway" (list "gateway") "worklist" (list "worklist") "ffrct" (list "ffrct") "worker" (list "health" "detection" "triage" "orchestration") "dimse" (list "dimse") -}}
+{{- $all := dict "gateway" (list "gateway") "worklist" (list "worklist" "pathology") "ffrct" (list "ffrct") "worker" (list "health" "detection" "triage" "orchestration") "dimse" (list "dimse") -}}
 {{- $active := dict -}}
 {{- range $name, $serves := $all -}}
 {{- if (index $.Values.services $name).enabled -}}{{- $_ := set $active $name $serves -}}{{- end -}}
