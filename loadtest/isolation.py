@@ -114,7 +114,7 @@ def main(arguments: Sequence[str]) -> int:
         flush=True,
     )
     heads = [mix.Transaction(0.0, 0, "CT", "CT head", options.slices)]
-    made = images.build([*heads, RESIDENT_STUDY])
+    made = images.build([*heads, RESIDENT_STUDY], phantoms=1)
     with (
         tempfile.TemporaryDirectory(prefix="wetread-isolation-", dir=options.folder) as scratch,
         local_server(Path(scratch)) as server,

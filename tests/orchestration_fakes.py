@@ -266,7 +266,7 @@ class FakeReading:
         self.classes.setdefault(study_uid, (reason.priority, due_at(arrival, reason.priority)))
         self.reasons.append(reason)
 
-    def raise_to(self, tx: Any, tenant: str, study_uid: str, reason: Reason) -> bool:
+    def raise_to(self, tx: Any, tenant: str, study_uid: str, reason: Reason, stamps: Any = None) -> bool:
         self.reasons.append(reason)
         now = self.classes.setdefault(study_uid, (Priority.ROUTINE, T0))[0]
         if reason.priority.rank >= now.rank:

@@ -134,6 +134,24 @@ class OtlpReceiver:
             for record in of_scope.log_records
         ]
 
+    def trace(self, trace_id: str) -> dict[str, list[ReceivedSpan]]:
+        """Spans of one trace by name."""
+        found: dict[str, list[ReceivedSpan]] = {}
+        for span in self.spans:
+            if span.trace_id == trace_id:
+                found.setdefault(span.name, []).append(span)
+        return found
+
+
+def settings_of(receiver: OtlpReceiver) -> dict[str, str]:
+    """Return the standard variables that send everything to *receiver*, soon."""
+    return {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint,
+        "OTEL_BSP_SCHEDULE_DELAY": "200",
+        "OTEL_BLRP_SCHEDULE_DELAY": "200",
+        "OTEL_METRIC_EXPORT_INTERVAL": "1000",
+    }
+
 
 def _values(attributes: Any) -> dict[str, Any]:
     return {each.key: getattr(each.value, each.value.WhichOneof("value")) for each in attributes}

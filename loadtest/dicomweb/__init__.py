@@ -34,7 +34,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--requests", type=int, default=200, help="requests per reading cell and round")
     parser.add_argument("--quick", action="store_true", help="one round, few instances, Orthanc default only")
     parser.add_argument("--servers", default="wetread,default,tuned", help="which of the three, in order")
-    parser.add_argument("--parts", default="stow,read", help="stow, read or both")
+    parser.add_argument("--parts", default="stow,read", help="stow, read, or index: searches only")
     parser.add_argument("--memory", type=Path, default=Path("/dev/shm"), help="folder on tmpfs")
     parser.add_argument("--disk", type=Path, default=Path(tempfile.gettempdir()), help="folder on a real disk")
     parser.add_argument("--json", type=Path, help="write all records to this file, one JSON object per line")
@@ -79,7 +79,7 @@ def _measure(chosen: argparse.Namespace, names: list[str], orthanc: Path) -> lis
                 largest=400 if chosen.quick else 1600,
                 say=say,
             )
-        if "read" in chosen.parts:
+        if set(chosen.parts.split(",")) & {"read", "index"}:
             records += reading.run(
                 names,
                 orthanc,
@@ -88,6 +88,7 @@ def _measure(chosen: argparse.Namespace, names: list[str], orthanc: Path) -> lis
                 size=chosen.size,
                 requests=chosen.requests,
                 settle=not chosen.quick and names != ["wetread"],
+                retrievals="read" in chosen.parts,
                 say=say,
             )
     return records

@@ -25,12 +25,26 @@ _SETTLED_SECONDS: Final = 75
 
 _BIG, _LONG, _FILL = 1, 2, 3
 """Runs (UID ranges): 100 slices of 526 KB, 1000 slices with full headers, small instances for the index."""
+_NOBODY: Final = 9_000_000
+"""Studies from this number on are of patients that no search asks for: each of those has one study."""
 
 
 def run(
-    names: Sequence[str], orthanc: Path, *, base: Path, count: int, size: int, requests: int, settle: bool, say: Any
+    names: Sequence[str],
+    orthanc: Path,
+    *,
+    base: Path,
+    count: int,
+    size: int,
+    requests: int,
+    settle: bool,
+    retrievals: bool,
+    say: Any,
 ) -> list[dict[str, Any]]:
-    """Fill stores of *names* to *size* instances and measure; return one record per cell, server and round."""
+    """Fill stores of *names* to *size* instances and measure; return one record per cell, server and round.
+
+    ``retrievals`` False: searches only, at both sizes of the index.
+    """
     records: list[dict[str, Any]] = []
 
     def note(part: str, cell: str, number: int, server: Server, figures: dict[str, Any]) -> None:
@@ -42,20 +56,23 @@ def run(
     try:
         servers += [start(name, base, orthanc) for name in names]
         small = min(SMALL_INDEX, size)
-        for server in servers:
+        for server in servers if retrievals else ():
             stow(server, Template.ct(512), [[_series(_BIG, 0, 1, _PER_SERIES)]])
             stow(server, Template.ct(64), [_cut(_series(_LONG, 0, 1, 1000))])
         _fill(servers, 0, small, 1, note)
         if settle:
             time.sleep(_SETTLED_SECONDS)
-        _searches(servers, small, count, requests, f"at {small}", note)
-        _retrievals(servers, count, requests, note)
-        _first_metadata(servers, count, note)
+        extra = 2 if retrievals else 0
+        _searches(servers, small, extra, count, requests, f"at {small}", note)
+        if retrievals:
+            _retrievals(servers, count, requests, note)
+            _first_metadata(servers, count, note)
+            extra += count
         if size > small:
             _fill(servers, small, size, count, note)
             if settle:
                 time.sleep(_SETTLED_SECONDS)
-            _searches(servers, size, count, requests, f"at {size}", note)
+            _searches(servers, size, extra, count, requests, f"at {size}", note)
     finally:
         for server in servers:
             server.stop()
@@ -137,13 +154,16 @@ def _parsed(answer: Answer) -> list[Any]:
     return found
 
 
-def _searches(servers: Sequence[Server], size: int, count: int, requests: int, cell: str, note: Note) -> None:
+def _searches(
+    servers: Sequence[Server], size: int, extra: int, count: int, requests: int, cell: str, note: Note
+) -> None:
+    """Search for patients, list studies, list a series' instances. ``extra``: studies besides those of the fill."""
     studies = size // _PER_SERIES // _SERIES_PER_STUDY
-    # The generated series of the reading cells are studies as well; numbers below 1 belong to two of them.
+    # The series of the retrieval cells are studies of patient 0, whom the fill has as well.
     chosen = [1 + (number * 7919) % (studies - 1) for number in range(requests)]
     by_patient = [(f"/studies?PatientID={Place(_FILL, study, 1, 1).patient_id}", _JSON) for study in chosen]
     _cells(servers, count, "qido PatientID", cell, by_patient, 1, _results(1), note)
-    listed = min(101, studies + 2)
+    listed = min(101, studies + extra)
     _cells(servers, count, "qido list", cell, [(_OHIF, _JSON)] * max(requests // 4, 8), 1, _results(listed), note)
     places = [Place(_FILL, study, 1, 1) for study in chosen[: max(requests // 4, 8)]]
     below = [(f"/studies/{one.study_uid}/series/{one.series_uid}/instances", _JSON) for one in places]
@@ -177,7 +197,7 @@ def _first_metadata(servers: Sequence[Server], count: int, note: Note) -> None:
     template = Template.ct(64)
     for number in range(count):
         for server in _order(servers, number):
-            places = _series(_LONG, number + 1, 1, _PER_SERIES)
+            places = _series(_LONG, _NOBODY + number, 1, _PER_SERIES)
             stow(server, template, [[places]])
             get = (f"{_path(places[0])}/metadata", _JSON)
             first = fetch(server, [get], 1, _results(_PER_SERIES), keep=True)

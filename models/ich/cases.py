@@ -15,9 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from wetread.core.detector import Volume
-from wetread.testing.phantoms import SPLITS, HeadSpec, make, to_volume
+from wetread.detection.evaluation.cases import Case, CaseTruth
+from wetread.detection.evaluation.localisation import Lesion
+from wetread.testing.phantoms import SPLITS, BleedType, HeadSpec, make, to_volume
 
 HERE = Path(__file__).parent
+FACTS = ("thickness_mm", "noise_hu", "kernel", "kvp", "tilt_deg")
 
 
 def load_detector_module() -> ModuleType:
@@ -32,6 +35,23 @@ def load_detector_module() -> ModuleType:
     sys.modules[name] = module
     found.loader.exec_module(module)
     return module
+
+
+def case(split: str, seed: int, **options: Any) -> Case:
+    """Make the head of a seed with its truth; options are those of `HeadSpec`, bleeds by name."""
+    bleeds = options.pop("bleeds", None)
+    kinds = None if bleeds is None else tuple(BleedType[name] for name in bleeds)
+    phantom = make(seed, HeadSpec(split=split, bleeds=kinds, **options))
+    volume, mask = to_volume(phantom)
+    truth = CaseTruth(
+        phantom.positive,
+        (mask > 0).astype(np.uint8),
+        tuple(Lesion(b.centre_lps_mm, float(np.cbrt(b.volume_ml * 750 / np.pi))) for b in phantom.bleeds),
+        {"intracranial_hemorrhage.volume": phantom.volume_ml} if phantom.positive else {},
+    )
+    facts: dict[str, str | float | int | bool] = {name: phantom.tags[name] for name in FACTS if name in phantom.tags}
+    facts |= {"sex": "FM"[seed % 2], "age": 91 - seed % 60}
+    return Case(split, seed, volume, truth, facts, modality="CT", body_part="HEAD")
 
 
 def slab_labels(volume: Volume, mask: npt.NDArray[np.uint8], slabs: Any, slab_mm: float) -> npt.NDArray[np.uint8]:

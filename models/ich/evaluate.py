@@ -24,6 +24,16 @@ import numpy as np
 import numpy.typing as npt
 from ruamel.yaml import YAML
 
+from wetread.detection.evaluation.classification import (
+    auc,
+    auc_entry,
+    calibration,
+    proportion,
+    rounded,
+    threshold_at_sensitivity,
+    threshold_at_specificity,
+)
+
 HERE = Path(__file__).parent
 SETS = ("s0", "s1", "s2", "s3", "s4", "s5")
 # fmt: off
@@ -32,7 +42,6 @@ FIELDS = (
     "score", "dice", "baseline_ml", "thickness_mm", "noise_hu", "kernel", "shift_truth_mm", "shift_mm",
 )
 # fmt: on
-BOOTSTRAPS = 2000
 OPERATING_FROM_ML = 1.0
 _PHANTOM_FIGURES = (
     "Every figure below is a **phantom figure**: computed on generated heads, not on patients. "
@@ -44,53 +53,6 @@ _TABLE_HEAD = (
 )
 SIZE_BANDS_ML = ((0.0, 1.0), (1.0, 5.0), (5.0, 25.0), (25.0, 1000.0))
 Row = dict[str, Any]
-
-
-def auc(scores: npt.NDArray[np.float64], truth: npt.NDArray[np.bool_]) -> float:
-    """Area under the ROC curve (probability that a positive scores higher; ties count half)."""
-    positive, negative = np.sort(scores[truth]), np.sort(scores[~truth])
-    if positive.size == 0 or negative.size == 0:
-        return float("nan")
-    below = np.searchsorted(negative, positive, "left")
-    upto = np.searchsorted(negative, positive, "right")
-    return float((below + upto).sum() / 2 / positive.size / negative.size)
-
-
-def auc_interval(scores: npt.NDArray[np.float64], truth: npt.NDArray[np.bool_], seed: int = 1) -> tuple[float, float]:
-    """95 % percentile interval over 2,000 stratified bootstraps of cases."""
-    rng = np.random.default_rng(seed)
-    positive, negative = scores[truth], scores[~truth]
-    if positive.size == 0 or negative.size == 0:
-        return float("nan"), float("nan")
-    values = []
-    for _ in range(BOOTSTRAPS):
-        drawn = np.concatenate([rng.choice(positive, positive.size), rng.choice(negative, negative.size)])
-        values.append(auc(drawn, np.arange(drawn.size) < positive.size))
-    low, high = np.percentile(values, [2.5, 97.5])
-    return float(low), float(high)
-
-
-def wilson(hits: int, count: int) -> tuple[float, float]:
-    """Wilson 95 % interval of a proportion."""
-    if count == 0:
-        return float("nan"), float("nan")
-    z = 1.959964
-    share = hits / count
-    middle = share + z * z / (2 * count)
-    half = z * np.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
-    scale = 1 + z * z / count
-    return float((middle - half) / scale), float((middle + half) / scale)
-
-
-def proportion(hits: int, count: int) -> dict[str, Any]:
-    """A proportion with its interval and n, as the card prints it."""
-    low, high = wilson(hits, count)
-    value = hits / count if count else float("nan")
-    return {"value": _round(value), "ci95": [_round(low), _round(high)], "n": count}
-
-
-def _round(value: float) -> float | None:
-    return None if np.isnan(value) else round(float(value), 4)
 
 
 def classical_ml(hu: npt.NDArray[np.float32]) -> float:
@@ -227,22 +189,14 @@ def score_of(row: Row, model: Mapping[str, float]) -> float:
 
 def threshold_for(rows: Sequence[Row], sensitivity: float) -> float:
     """The highest threshold that keeps at least `sensitivity` of the bleeds from 1 mL on these rows."""
-    positive = np.sort([r["score"] for r in rows if r["truth_ml"] >= OPERATING_FROM_ML])
-    index = int(np.floor((1 - sensitivity) * len(positive) + 1e-9))
-    return round(float(positive[index]) - 1e-5, 5)
-
-
-def threshold_at_specificity(rows: Sequence[Row], specificity: float) -> float:
-    """The lowest threshold that leaves at least `specificity` of the bleed-free rows unflagged."""
-    negative = np.sort([r["score"] for r in rows if not r["truth"]])
-    index = int(np.ceil(specificity * len(negative) - 1e-9)) - 1
-    return round(float(negative[index]) + 1e-5, 5)
+    big = [r["score"] for r in rows if r["truth_ml"] >= OPERATING_FROM_ML]
+    return threshold_at_sensitivity(np.array(big), sensitivity)
 
 
 def operating_points(tuning: Sequence[Row]) -> list[dict[str, Any]]:
     """Thresholds from the tuning split; `sensitivity` counts bleeds from 1 mL."""
     chosen = {
-        "spec90": threshold_at_specificity(tuning, 0.90),
+        "spec90": threshold_at_specificity(np.array([r["score"] for r in tuning if not r["truth"]]), 0.90),
         "sens90": threshold_for(tuning, 0.90),
         "sens95": threshold_for(tuning, 0.95),
     }
@@ -267,7 +221,6 @@ def summarise(rows: Sequence[Row], threshold: float, baseline_ml: float) -> dict
     score = np.array([r["score"] for r in rows])
     base = np.array([r["baseline_ml"] for r in rows])
     flagged, rule = score >= threshold, base >= baseline_ml
-    low, high = auc_interval(score, truth)
     big = [r for r in rows if r["truth_ml"] >= 5]
     error = np.array([abs(r["found_ml"] - r["truth_ml"]) / r["truth_ml"] for r in big])
     bias = np.array([r["found_ml"] - r["truth_ml"] for r in big])
@@ -278,7 +231,7 @@ def summarise(rows: Sequence[Row], threshold: float, baseline_ml: float) -> dict
         "n": len(rows),
         "positives": int(truth.sum()),
         "seeds": [min(seeds), max(seeds)],
-        "auc": {"value": _round(auc(score, truth)), "ci95": [_round(low), _round(high)]},
+        "auc": auc_entry(score, truth),
         "sensitivity": proportion(int((flagged & truth).sum()), int(truth.sum())),
         "specificity": proportion(int((~flagged & ~truth).sum()), int((~truth).sum())),
         "sensitivity_from_1ml": proportion(int((flagged & one).sum()), int(one.sum())),
@@ -298,12 +251,12 @@ def summarise(rows: Sequence[Row], threshold: float, baseline_ml: float) -> dict
         },
         "volume_from_5ml": {
             "n": len(big),
-            "median_abs_error_percent": _round(float(np.median(error) * 100)) if big else None,
-            "bias_ml": _round(float(bias.mean())) if big else None,
+            "median_abs_error_percent": rounded(float(np.median(error) * 100)) if big else None,
+            "bias_ml": rounded(float(bias.mean())) if big else None,
         },
-        "dice_from_5ml_median": _round(float(np.median([float(r["dice"]) for r in big]))) if big else None,
+        "dice_from_5ml_median": rounded(float(np.median([float(r["dice"]) for r in big]))) if big else None,
         "baseline_classical": {
-            "auc": _round(auc(base, truth)),
+            "auc": rounded(auc(base, truth)),
             "sensitivity": proportion(int((rule & truth).sum()), int(truth.sum())),
             "specificity": proportion(int((~rule & ~truth).sum()), int((~truth).sum())),
         },
@@ -319,8 +272,8 @@ def shift_summary(rows: Sequence[Row]) -> dict[str, Any]:
     return {
         "n": len(pairs),
         "of": len(rows),
-        "mean_abs_error_mm": _round(float(np.abs(error).mean())),
-        "bias_mm": _round(float(error.mean())),
+        "mean_abs_error_mm": rounded(float(np.abs(error).mean())),
+        "bias_mm": rounded(float(error.mean())),
     }
 
 
@@ -340,22 +293,15 @@ def metrics(rows: Sequence[Row], tuning: Sequence[Row], threshold: float) -> dic
         out["worst_shift_set"] = {"set": name, "auc": worst["auc"]}
     fast = [r for r in rows if r["tier"] == "fast"]
     out["midline_shift"] = shift_summary([r for r in fast if r["set"] == "s0" and r["truth"]])
-    out["calibration_s0"] = calibration([r for r in fast if r["set"] == "s0"])
+    out["calibration_s0"] = calibration_of([r for r in fast if r["set"] == "s0"])
     out["subgroups"] = subgroups(fast, threshold)
     out["failure_gallery"] = gallery(fast, threshold)
     return out
 
 
-def calibration(rows: Sequence[Row]) -> dict[str, Any]:
+def calibration_of(rows: Sequence[Row]) -> dict[str, Any]:
     """Brier score and expected calibration error over 10 bins of equal mass."""
-    if not rows:
-        return {"n": 0}
-    order = sorted(rows, key=lambda r: r["score"])
-    score = np.array([r["score"] for r in order])
-    truth = np.array([float(r["truth"]) for r in order])
-    bins = np.array_split(np.arange(len(order)), min(10, len(order)))
-    gap = sum(abs(score[b].mean() - truth[b].mean()) * len(b) for b in bins) / len(order)
-    return {"n": len(order), "brier": _round(float(((score - truth) ** 2).mean())), "ece": _round(float(gap))}
+    return calibration(np.array([r["score"] for r in rows]), np.array([bool(r["truth"]) for r in rows]))
 
 
 def subgroups(rows: Sequence[Row], threshold: float) -> list[dict[str, Any]]:

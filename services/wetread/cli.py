@@ -147,6 +147,34 @@ def simulate_(
     raise typer.Exit(run_simulate(given, file=file, detector=detector, policies=policies, as_json=json))
 
 
+@app.command()
+def capacity(
+    studies: Annotated[str, typer.Argument(help="Studies a day; several by comma.")] = "100,1000,10000,100000,1000000",
+    peak_factor: Annotated[float | None, typer.Option(help="Busiest hour over the day's mean (default 4.8).")] = None,
+    reads: Annotated[float | None, typer.Option(help="How often each image is fetched (default 2).")] = None,
+    goal: Annotated[float | None, typer.Option(help="Seconds to a result, 95 % of studies (default 60).")] = None,
+    utilisation: Annotated[float | None, typer.Option(help="Busy share of the peak hour (default 0.6).")] = None,
+    hot_days: Annotated[float | None, typer.Option(help="Days on hot storage (default 30).")] = None,
+    kept_days: Annotated[float | None, typer.Option(help="Days kept in all (default 365).")] = None,
+    mix: Annotated[Path | None, typer.Option(help="JSON list of kinds of study (default: MONAI's hour).")] = None,
+    costs: Annotated[Path | None, typer.Option(help="Unit costs of your machine (default: those shipped).")] = None,
+    gpu: Annotated[str, typer.Option(help="DETECTOR=SECONDS of a GPU per run; several by comma.")] = "",
+    json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,
+) -> None:
+    """Say how many pods and how much storage N studies a day need, from measured unit costs."""
+    from wetread.commands.capacity import run_capacity
+
+    given = {
+        "peak_factor": peak_factor,
+        "reads": reads,
+        "goal": goal,
+        "utilisation": utilisation,
+        "hot_days": hot_days,
+        "kept_days": kept_days,
+    }
+    raise typer.Exit(run_capacity(studies, given, mix=mix, costs=costs, gpu=gpu, as_json=json))
+
+
 viewer = typer.Typer(name="viewer", no_args_is_help=True, help="The DICOM viewer (OHIF) under /viewer.")
 
 

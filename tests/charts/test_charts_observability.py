@@ -29,7 +29,7 @@ OTHERS = {"up", "kubelet_volume_stats_available_bytes", "kubelet_volume_stats_ca
 def registered(folder: Path) -> set[str]:
     """Return the names of all samples that the program can export."""
     metrics = Metrics(SqlDatabase(folder / "empty.db"))
-    counted = [*DimseMetrics().collectors, *SlideMetrics().collectors, *ExportMeter().items]
+    counted = [*DimseMetrics().collectors, *SlideMetrics().collectors, ExportMeter().items]
     families = [family for each in counted for family in each.describe()]
     families += [family for each in list(metrics.registry._collector_to_names) for family in each.describe()]
     names = set()

@@ -20,9 +20,11 @@ from tests.orchestration_fakes import STUDY
 from tests.orchestration_world import World
 
 from wetread.adapters.workqueue.dbos import DbosWorkQueue, create_queue_schema
+from wetread.core import tracing
 from wetread.core.errors import ConfigurationError
 from wetread.core.states import AiState
 from wetread.core.workqueue import APPLICATION_VERSION, QUEUES
+from wetread.detection.spans import SpanRecorder, finished_spans
 from wetread.orchestration.loops import Leases
 from wetread.orchestration.service import Orchestration, build
 
@@ -62,6 +64,14 @@ def world(tmp_path: Path, each_database: str) -> Iterator[World]:
     yield made
     made.ports.queue.close()  # type: ignore[attr-defined]
     made.close()
+
+
+@pytest.fixture
+def recorder() -> Iterator[SpanRecorder]:
+    found = SpanRecorder()
+    tracing.install(found)
+    yield found
+    tracing.install(None)
 
 
 def in_state(world: World, state: AiState) -> Callable[[], bool]:
@@ -286,9 +296,14 @@ def test_a_poison_task_dies_and_says_so(world: World, worker: Worker) -> None:
 
 
 @pytest.mark.timeout(60)
-def test_work_of_a_dead_executor_is_taken_over_once(world: World) -> None:
-    """Recovery at start-up covers only the same executor id: others' work needs the take-over loop."""
-    world.deliver(range(1, 9), transfer_end=True)
+def test_work_of_a_dead_executor_is_taken_over_once(world: World, recorder: SpanRecorder) -> None:
+    """Recovery at start-up covers only the same executor id: others' work needs the take-over loop.
+
+    It goes on in the trace that it was queued in, and everything that follows from it, too.
+    """
+    request = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    with tracing.continued(request):
+        world.deliver(range(1, 9), transfer_end=True)
     with world.database.write() as tx:
         world.ports.executors.beat(tx, "dead-pod", "orchestration", now=time.time() - 100, lease_seconds=30)
         with_dbos_tables(tx).execute(text("update workflow_status set status = 'PENDING', executor_id = 'dead-pod'"))
@@ -299,6 +314,17 @@ def test_work_of_a_dead_executor_is_taken_over_once(world: World) -> None:
             await asyncio.to_thread(wait_for, in_state(world, AiState.POSITIVE))
 
     asyncio.run(main())
+    spans = {span.name: span for span in finished_spans({"spans": recorder.take()})}
+    assert {tracing.ids(span.traceparent)[0] for span in spans.values()} == {tracing.ids(request)[0]}
+    assert spans["evaluate_study"].parent == request
+    for child, parent in (
+        ("run_task", "decide"),
+        ("infer", "run_task"),
+        ("detect", "infer"),
+        ("worklist.raise", "infer"),
+    ):
+        assert spans[child].parent == spans[parent].traceparent
+    assert STUDY not in repr(spans)
     with world.reads() as tx:
         assert world.ports.executors.expired(tx, now=time.time()) == []
     second: list[list[str]] = []

@@ -14,6 +14,21 @@ from wetread.testing.toy_detector import write_toy
 BUNDLED = sorted(path.parent for path in bundled_folder().glob("*/detector.yaml"))
 
 
+def perfusion_objects():
+    """A coarse dynamic series: what counts here is the contract, not the figures."""
+    from wetread.testing.phantoms.perfusion import perfusion_phantom
+    from wetread.testing.phantoms.perfusion_dicom import perfusion_images
+
+    phantom = perfusion_phantom(
+        2_900_002, matrix=64, planes=6, step_mm=8.0, interval_s=2.0, duration_s=50.0, side="left", half_angle_deg=50.0
+    )
+    return [part10(image) for image in perfusion_images(phantom)]
+
+
+MAKERS = {"perfusion": perfusion_objects}
+"""Detectors that read nothing of the demo: how to make a series for each."""
+
+
 @pytest.fixture(scope="session")
 def strange_files(shared):
     return sorted(path for path in (shared / "dicom-variety").rglob("*") if path.is_file())
@@ -48,6 +63,9 @@ class TestBundled(DetectorContract):
 
         if folder.name == "ffr-ct":
             return pytest.skip("NOT RUN: a coronary phantom takes a minute; tests/e2e/test_ffrct_chain.py is slow")
+
+        if folder.name in MAKERS:
+            return MAKERS[folder.name]()
 
         detector, scratch = load(read_folder(folder)), tmp_path_factory.mktemp(folder.name)
         for _ in demo_studies(scratch):

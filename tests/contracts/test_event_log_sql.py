@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 from tests.worklist_world import NOON, World
 
+from wetread.adapters.index.turnarounds import BOUNDS, histograms
+from wetread.core import tracing
 from wetread.core.events import Event, EventType
+from wetread.detection.spans import SpanRecorder
 
 WRITERS, EACH = 50, 6
 
@@ -36,6 +39,45 @@ def test_an_event_comes_back_as_it_was_appended(world: World) -> None:
     with world.database.read() as tx:
         assert world.events.get(tx, "default", "e1") == found
         assert world.events.latest(tx) == found.cursor > 0
+
+
+def test_an_event_keeps_its_trace_beside_its_data(world: World) -> None:
+    request = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    other = request.replace("0af7", "1af7")
+    tracing.install(SpanRecorder())
+    try:
+        with tracing.continued(request), world.database.write() as tx:
+            world.events.append(tx, Event("e1", EventType.STUDY_RECEIVED, "default", "1.2", NOON, {"n": 1}))
+            world.events.append(tx, Event("e2", EventType.STUDY_CHANGED, "default", "1.2", NOON, trace=other))
+    finally:
+        tracing.install(None)
+    with world.database.write() as tx:
+        world.events.append(tx, Event("e3", EventType.STUDY_STABLE, "default", "1.2", NOON))
+    assert [(e.trace, e.data) for e in read(world, 0)] == [(request, {"n": 1}), (other, {}), (None, {})]
+
+
+def test_turnaround_is_counted_with_the_event_and_rolls_back_with_it(world: World) -> None:
+    def ready(number: int, seconds: float) -> Event:
+        stamps = {"received": NOON - seconds}
+        return Event(f"r{number}", EventType.RESULT_READY, "default", "1.2", NOON, {"preliminary": False}, stamps)
+
+    with world.database.write() as tx:
+        for number, seconds in enumerate((3.0, 4.0, 3.0, 9000.0)):
+            assert world.events.append(tx, ready(number, seconds))
+        assert not world.events.append(tx, ready(0, 3.0))
+
+    def change() -> None:
+        with world.database.write() as tx:
+            world.events.append(tx, ready(9, 3.0))
+            raise RuntimeError("change failed")
+
+    with pytest.raises(RuntimeError, match="change failed"):
+        change()
+    with world.database.read() as tx:
+        [(labels, counts, seconds)] = histograms(tx.connection)  # type: ignore[attr-defined]
+    assert labels == ("result", "", "other", "none")
+    assert {BOUNDS[i]: n for i, n in enumerate(counts) if n} == {5.0: 3, 14400.0: 1}
+    assert seconds == 9010.0
 
 
 def test_the_same_id_again_is_one_event(world: World) -> None:

@@ -25,6 +25,7 @@ from wetread.core.errors import ComputationFailed, ConfigurationError, Unavailab
 from wetread.core.manifest import TensorSpec, TensorSpecs
 from wetread.core.ports.inference import NetworkFile
 from wetread.detection.registry import discover
+from wetread.pathology.tile_model import installed_tile_models, load_tile_model
 from wetread.testing.contracts.inference import InferenceContract, numbers, sigmoid_network
 from wetread.testing.servers.kserve import kserve
 from wetread.testing.servers.process import free_port
@@ -51,6 +52,7 @@ class Served:
     net: NetworkFile
     slow: NetworkFile
     ich: NetworkFile
+    tiles: NetworkFile
 
     def client(self, network: NetworkFile, **options: object) -> OipClient:
         return OipClient(self.server.url, [network], **options)  # type: ignore[arg-type]
@@ -67,10 +69,11 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     net, ich = sigmoid_network(folder), ich_network()
     line = TensorSpecs(inputs=(TensorSpec(name="x", shape=(-1, 4)),), outputs=(TensorSpec(name="p", shape=(-1, 4)),))
     slow = replace(sigmoid_network(folder, name="slow"), max_batch=4, tensors=line)
-    assert render([net, slow, ich], out, "python") == ["net", "slow", "ich"]
+    tiles = load_tile_model("he-tile").network
+    assert render([net, slow, ich, tiles], out, "python") == ["net", "slow", "ich", "he-tile"]
     (out / "slow/1/model.py").write_text(_SLOW)
-    with triton(out, ["net", "slow", "ich"]) as server:
-        yield Served(server, net, slow, ich)
+    with triton(out, ["net", "slow", "ich", "he-tile"]) as server:
+        yield Served(server, net, slow, ich, tiles)
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +138,45 @@ def test_the_detector_network_gives_the_same_on_triton_as_in_process(served: Ser
     client.close()
     assert here.keys() == there.keys()
     assert max(float(np.abs(here[name] - there[name]).max()) for name in here) == 0.0
+
+
+@pytest.mark.server("triton", "openslide")
+def test_the_rows_of_a_slide_are_the_same_on_triton_as_in_process(
+    served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The chunk worker of every pool, with nothing changed but the setting: same rows, embeddings too."""
+    from dataclasses import asdict
+
+    import pyarrow.parquet as pq
+    from tests.pathology_world import bigger, written
+
+    from wetread.bootstrap.pathology import chunk_worker
+    from wetread.pathology.chunk import Chunk, TileReading
+
+    slide, rows = written(tmp_path, spec=bigger()), []
+    corners = np.array([[x, y] for y in range(512, 1536, 256) for x in range(512, 1536, 256)], dtype=np.int32)
+    reading = TileReading(0, (256, 256), 256, 0.5, (1.0, 1.0), (1.0, 1.0))
+    for name, url in (("here", None), ("there", served.server.url)):
+        if url is not None:
+            monkeypatch.setenv("WETREAD_INFERENCE_URL", url)
+        (tmp_path / name).mkdir()
+        worker = chunk_worker(
+            {
+                "location": [str(slide)],
+                "native": True,
+                "reading": asdict(reading),
+                "model": str(served.tiles.path.parent.parent),
+                "embeddings": True,
+                "parts": str(tmp_path / name),
+            }
+        )
+        assert worker(Chunk(0, corners)).done == len(corners)
+        worker.close()
+        (part,) = (tmp_path / name).glob("part-*.parquet")
+        rows.append(pq.read_table(part))
+    here, there = rows
+    assert here.equals(there)
+    assert max(here.column("p_dense").to_pylist()) > 0.9
 
 
 @pytest.mark.server("triton")
@@ -294,7 +336,8 @@ def test_the_configuration_is_a_message_with_priorities_and_warm_up(tmp_path: Pa
 
 
 def test_committed_configurations_are_those_of_the_onnxruntime_target(tmp_path: Path) -> None:
-    for network in (network for found in discover("").values() for network in found.networks):
+    detectors = [network for found in discover("").values() for network in found.networks]
+    for network in [*detectors, *(model.network for model in installed_tile_models().values())]:
         render([network], tmp_path / network.name, "onnxruntime")
         committed = network.path.parent.parent / "config.pbtxt"
         rendered = tmp_path / network.name / network.name / "config.pbtxt"

@@ -13,6 +13,7 @@ import httpx
 import pytest
 from pydicom import dcmread
 from tests.e2e.conftest import PhantomStudies, Wetread, wait_for
+from tests.otlp_receiver import OtlpReceiver, settings_of
 
 from wetread.commands.dicom_folder import FileInstance, FileStudy
 from wetread.commands.local_server import local_server, wait_ready
@@ -32,8 +33,16 @@ def own_server(tmp_path: Path):
         yield Wetread(supervisor)
 
 
+@pytest.fixture
+def collector(monkeypatch: pytest.MonkeyPatch):
+    with OtlpReceiver() as receiver:
+        for name, value in settings_of(receiver).items():
+            monkeypatch.setenv(name, value)
+        yield receiver
+
+
 @pytest.mark.timeout(240)
-def test_worker_killed_in_mid_inference(own_server: Wetread, bleed: FileStudy) -> None:
+def test_worker_killed_in_mid_inference(collector: OtlpReceiver, own_server: Wetread, bleed: FileStudy) -> None:
     study = bleed
     sender = Sender(own_server.url)
     sender.send(study)
@@ -56,6 +65,15 @@ def test_worker_killed_in_mid_inference(own_server: Wetread, bleed: FileStudy) -
     assert len(ids) == len(set(ids))
     told = [e for e in events if e["type"] == "finding.positive" and e["subject"] == study.study_uid]
     assert len({e["id"] for e in told}) == len(told) >= 1
+    [trace_id] = {e["traceparent"].split("-")[1] for e in told}
+    wait_for(
+        lambda: set(collector.trace(trace_id)),
+        lambda names: {"POST /dicom-web/studies", "run_task", "detector run", "compose_results", "note"} <= names,
+    )
+    spans = collector.trace(trace_id)
+    [request] = {span.span_id for span in spans["POST /dicom-web/studies"]}
+    assert request, "what another process finished is in the trace of the request"
+    assert {span.service for span in spans["run_task"]} == {"wetread-worker"}
 
 
 @pytest.mark.timeout(240)

@@ -13,14 +13,23 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from wetread.ffrct.imaging import curves
-from wetread.ffrct.imaging.aorta import find_aorta
+from wetread.ffrct.imaging.aorta import Aorta, find_aorta
 from wetread.ffrct.imaging.image import Blood, CtImage
-from wetread.ffrct.imaging.lumen import Lumen, _bridge, _line, _unblurred
-from wetread.ffrct.imaging.quality import check_calcium, check_contents, check_motion, edge_width, slab_shift
+from wetread.ffrct.imaging.lumen import Lumen, _apart, _bridge, _line, _unblurred
+from wetread.ffrct.imaging.neighbours import Course, clearance
+from wetread.ffrct.imaging.quality import (
+    EDGE_PER_SD,
+    check_calcium,
+    check_contents,
+    check_motion,
+    edge_width,
+    scan_blur,
+    slab_shift,
+)
 from wetread.ffrct.imaging.resample import blood_pool, cubic
-from wetread.ffrct.imaging.sections import measure, sample
+from wetread.ffrct.imaging.sections import LEAST_FREE, _circle, measure, sample
 from wetread.ffrct.imaging.tree import name_arteries
-from wetread.ffrct.imaging.vesselness import eigenvalues
+from wetread.ffrct.imaging.vesselness import _threads, eigenvalues
 
 AXES = np.array([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [1.0, 0.0, 0.0]])
 FAT, LUMEN = -80.0, 400.0
@@ -106,6 +115,106 @@ def test_closed_form_eigenvalues_are_those_of_lapack(seed: int) -> None:
     for (i, j), k in {(0, 0): 0, (1, 1): 1, (2, 2): 2, (0, 1): 3, (0, 2): 4, (1, 2): 5}.items():
         matrices[:, i, j] = matrices[:, j, i] = h[:, k]
     assert np.stack(eigenvalues(h), axis=1) == pytest.approx(np.linalg.eigvalsh(matrices), abs=1e-6)
+
+
+# --- arteries beside one another ------------------------------------------------------------------------------------
+
+
+@cache
+def fork(throat: float, shift: float = 0.0) -> tuple[CtImage, list[Course]]:
+    """A vessel of 3 mm along x, narrowed to *throat* of that where one of 2.4 mm leaves it at 50 degrees; and both
+    courses as a tracer would give them, the first off its middle by *shift* mm towards the branch."""
+    step, shape = np.array([0.5, 0.4, 0.4]), (24, 64, 100)
+    z, y, x = (
+        ((np.arange(2 * n) + 0.5) / 2 - n / 2).reshape([-1 if k == i else 1 for k in range(3)]) * step[i]
+        for i, n in enumerate(shape)
+    )
+    along = np.array([0.0, np.sin(0.87), np.cos(0.87)])
+    radius = 1.5 * (1.0 - (1.0 - throat) * 0.5 * (1.0 + np.cos(np.pi * np.clip((x - 2.0) / 4.0, -1.0, 1.0))))
+    main = np.hypot(y, z) <= radius
+    far = y * along[1] + x * along[2]
+    side = (np.sqrt(np.maximum(x**2 + y**2 + z**2 - far**2, 0.0)) <= 1.2) & (far > 0.0)
+    share = (main | side).reshape(shape[0], 2, shape[1], 2, shape[2], 2).mean(axis=(1, 3, 5))
+    hu = ndimage.gaussian_filter(FAT + share * (LUMEN - FAT), 0.3 / step)
+    ct = CtImage(hu.astype(np.float32), np.zeros(3), AXES, step)
+    middle = ct.points_of((np.array(shape) - 1) / 2)
+    t = np.arange(-10.0, 10.01, 0.25)
+    trunk = middle + np.stack([t, np.where(abs(t) < 4.0, shift, 0.0), 0.0 * t], axis=1)
+    branch = middle + t[t >= 0.0][:, None] * np.array([along[2], along[1], 0.0])
+    own = 1.5 * (1.0 - (1.0 - throat) * 0.5 * (1.0 + np.cos(np.pi * np.clip((t - 2.0) / 4.0, -1.0, 1.0))))
+    return ct, [Course(trunk, own, -1), Course(branch, np.full(len(branch), 1.2), 0)]
+
+
+@pytest.mark.parametrize("throat", [1.0, 0.4])
+def test_a_lesion_where_a_branch_leaves_is_measured_on_the_wall_that_is_left(throat: float) -> None:
+    ct, courses = fork(throat)
+    sections = sample(ct, courses[0].points)
+    full = np.full(len(courses[0].points), LUMEN)
+    clear = clearance(courses, 0, sections)
+    beside = np.isfinite(clear).any(axis=1)
+    assert beside.any()
+    assert not beside[:24].any()  # before the fork nothing is in the way
+    s = np.arange(-10.0, 10.01, 0.25)
+    behind = (s > 2.0) & (s < 5.0)
+    truth = 1.5 * (1.0 - (1.0 - throat) * 0.5 * (1.0 + np.cos(np.pi * np.clip((s - 2.0) / 4.0, -1.0, 1.0))))
+    blind = np.sqrt(measure(sections, full).area / np.pi)
+    found = measure(sections, full, clear)
+    assert (found.free[behind] >= LEAST_FREE).all()
+    error = np.sqrt(found.area / np.pi)[behind] - truth[behind]
+    assert np.abs(error).max() < 0.15
+    assert np.abs(blind[behind] - truth[behind]).max() > 2.0 * np.abs(error).max()
+
+
+def test_the_start_of_a_branch_lies_in_its_parent_and_is_held_not_measured() -> None:
+    ct, courses = fork(1.0)
+    sections = sample(ct, courses[1].points)
+    found = measure(sections, np.full(len(courses[1].points), LUMEN), clearance(courses, 1, sections))
+    inside = np.arange(len(courses[1].points)) * 0.25 < 1.0
+    assert (found.free[inside] < LEAST_FREE).all()
+    assert (found.free[-16:] >= LEAST_FREE).all()
+    assert np.sqrt(found.area[-16:] / np.pi) == pytest.approx(1.2, abs=0.1)
+
+
+def test_a_course_pulled_into_a_fork_goes_back_to_its_own_middle() -> None:
+    ct, courses = fork(0.4, 0.35)
+    centred = _apart(ct, courses, LUMEN)[0].points
+    straight = fork(0.4)[1][0].points
+    near = np.abs(straight[:, 0] - straight[40, 0] - 2.8) < 1.0  # behind the opening
+    assert np.abs(centred[near, 1] - straight[near, 1]).max() < 0.2
+
+
+def test_the_wall_across_another_artery_is_that_of_the_circle_through_the_rest() -> None:
+    angle = 2.0 * np.pi * np.arange(24) / 24
+    x, y, radius = 0.3, -0.2, 1.4
+    along = x * np.cos(angle) + y * np.sin(angle)
+    edge = (along + np.sqrt(radius**2 - x**2 - y**2 + along**2))[None].repeat(2, axis=0)
+    free = np.stack([np.arange(24) < 14, np.arange(24) < 24])
+    spoiled = np.where(free, edge, 3.0)
+    assert _circle(spoiled, free) == pytest.approx(edge, abs=0.02)
+
+
+def test_a_thread_of_contrast_in_fat_is_a_candidate_and_an_edge_is_none() -> None:
+    rng = np.random.default_rng(4)
+    hu = np.full((60, 60, 60), FAT)
+    hu[:, :20] = 40.0  # muscle: an edge, two dimensions of it
+    hu[:, 38:41, 29:32] = -5.0  # what a lumen of 0.8 mm looks like after blur
+    aorta_mask = np.zeros(hu.shape, dtype=np.bool_)
+    aorta_mask[:, 46:, 40:] = True
+    hu[aorta_mask] = LUMEN
+    hu += ndimage.gaussian_filter(rng.normal(size=hu.shape), 0.8) * 70.0
+    smooth = ndimage.gaussian_filter(hu, 0.9).astype(np.float32)
+    aorta = Aorta(aorta_mask, np.full(hu.shape, np.float32(99.0)), Blood(LUMEN, 20.0), 0, np.zeros(2))
+    found = _threads(smooth, aorta, 0.4)
+    assert found[6:54, 39, 30].mean() > 0.8
+    found[:, 37:42, 28:33] = False
+    assert found.mean() < 2e-3
+
+
+def test_blur_of_the_scan_is_what_is_left_of_the_edge_after_resampling() -> None:
+    scan, working = image(np.zeros((2, 2, 2)), (0.7, 0.5, 0.5)), image(np.zeros((2, 2, 2)), (0.4, 0.4, 0.4))
+    seen = np.sqrt(0.35**2 + (0.5**2 + 0.4**2) / 6.0 + 0.1**2)
+    assert scan_blur(EDGE_PER_SD * seen, scan, working) == pytest.approx(0.35)
+    assert scan_blur(0.1, scan, working) == 0.0
 
 
 def test_frames_do_not_twist_and_are_orthonormal() -> None:

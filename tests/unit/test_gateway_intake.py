@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 from tests.gateway_support import Parts, build, instance
 
+from wetread.core import tracing
 from wetread.core.errors import StorageFull
 from wetread.core.facts import Source
+from wetread.detection.spans import SpanRecorder, finished_spans
 from wetread.gateway.intake import GroupIntake
 
 
@@ -115,3 +117,26 @@ def test_what_the_sender_says_it_is(
     )
     assert outcome.failure_reason == reason
     assert len(site.outbox.changes) == (reason is None)
+
+
+def test_each_association_is_a_trace_and_what_it_commits_belongs_to_it(
+    site: Parts, intake: GroupIntake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    callers = [f"00-{digit * 32}-{digit * 16}-01" for digit in "ab"]
+    told: list[str | None] = []
+    monkeypatch.setattr(site.outbox, "study_changed", lambda _tx, _change: told.append(tracing.current()))
+    tracing.install(recorder := SpanRecorder())
+    try:
+        for number, caller in enumerate(callers):
+            with tracing.continued(caller):
+                transfer = intake.begin("default", Source(ae="CT"))
+            transfer.store(instance(SOPInstanceUID=f"1.2.3.1.{number}", StudyInstanceUID=f"1.2.{number}"))
+            transfer.end()
+            commit, end, association = finished_spans({"spans": recorder.take()})
+            assert (association.name, association.parent) == ("association", caller)
+            assert {commit.name, end.name} == {"ingest.commit"}
+            assert commit.parent == end.parent == association.traceparent
+            assert told[-2:] == [commit.traceparent, end.traceparent]
+            assert commit.attributes == {"wetread.instances": 1, "wetread.group": 1}
+    finally:
+        tracing.install(None)

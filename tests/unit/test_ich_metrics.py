@@ -19,30 +19,6 @@ def evaluate():
     return module
 
 
-def test_auc_of_a_hand_computed_list(evaluate):
-    scores = np.array([0.9, 0.8, 0.7, 0.6, 0.5])
-    truth = np.array([True, False, True, False, False])
-    # pairs won: 0.9 beats 3, 0.7 beats 2, of 6
-    assert evaluate.auc(scores, truth) == pytest.approx(5 / 6)
-    assert evaluate.auc(np.array([1.0, 1.0]), np.array([True, False])) == 0.5
-    assert np.isnan(evaluate.auc(scores, np.zeros(5, dtype=bool)))
-
-
-def test_permuted_labels_give_one_half_within_the_interval(evaluate):
-    rng = np.random.default_rng(5)
-    scores, truth = rng.normal(size=300), rng.random(300) < 0.5
-    low, high = evaluate.auc_interval(scores, truth)
-    assert low < 0.5 < high
-    assert high - low < 0.2
-
-
-def test_wilson_intervals_of_the_literature(evaluate):
-    # 2 of 2: 34-100 %; 1 of 1: 21-100 %
-    assert evaluate.wilson(2, 2) == pytest.approx((0.342, 1.0), abs=1e-3)
-    assert evaluate.wilson(1, 1) == pytest.approx((0.207, 1.0), abs=1e-3)
-    assert all(np.isnan(evaluate.wilson(0, 0)))
-
-
 def test_threshold_keeps_the_asked_sensitivity(evaluate):
     rows = [{"truth": 1, "truth_ml": 5.0, "score": s / 10} for s in range(10)]
     rows += [{"truth": 0, "truth_ml": 0.0, "score": 0.99}, {"truth": 1, "truth_ml": 0.3, "score": 0.0}]

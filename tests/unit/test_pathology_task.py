@@ -198,7 +198,7 @@ def test_no_two_tenants_share_a_folder(runner):
 @pytest.mark.parametrize(
     ("mpp", "seconds", "error", "reason"),
     [
-        (0.6, 60, ComputationFailed, "crashed"),
+        (0.6, 60, Unavailable, None),
         (0.7, 1, ComputationFailed, "timeout"),
         (0.8, 60, ComputationFailed, "no_progress"),
         (0.9, 60, Unavailable, None),

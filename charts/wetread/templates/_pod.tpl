@@ -102,6 +102,11 @@ spec:
         {{- with .pod.extraEnvFrom }}{{ toYaml . | nindent 8 }}{{ end }}
       env:
         - {name: POD_NAME, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
+        {{- with $root.Values.telemetry }}
+        {{- if and .endpoint .headers.existingSecret }}
+        - {name: WETREAD_TELEMETRY_HEADERS, valueFrom: {secretKeyRef: {name: {{ .headers.existingSecret }}, key: {{ .headers.key }}}}}
+        {{- end }}
+        {{- end }}
         {{- if eq .component "dimse" }}
         {{- include "wetread.dimseEnv" $root | nindent 8 }}
         {{- end }}

@@ -32,7 +32,6 @@ from wetread.core.tenants import Tenants
 
 _BEARER_PROTOCOL: Final = "bearer."
 _UNTRACED: Final = frozenset({Need.NOTHING, Scope.METRICS_READ})
-_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"})
 _TOKEN_ENDED: Final = 3000
 """Close code "Unauthorized" of the IANA registry of WebSocket close codes."""
 
@@ -133,17 +132,20 @@ class Shell:
         await send({"type": "websocket.http.response.body", "body": response.body})
 
     async def _answer(self, visit: _Visit, receive: Receive, send: Send) -> None:
-        """Have the application answer, in a span unless the request is a stream, a probe or a scrape."""
+        """Have the application answer, in a span unless it is a stream, a probe, a scrape or nothing offered."""
         traced = not visit.stream and any(need not in _UNTRACED for need in visit.needs)
         if not traced or not tracing.enabled():
             await self._call(visit, receive, send)
             return
-        method = visit.method if visit.method in _METHODS else "_OTHER"
         sent = [value for name, value in visit.scope["headers"] if name == b"traceparent"]
         parent = tracing.parse(sent[0].decode("latin-1")) if len(sent) == 1 else None
         # The path is left out, although the convention wants it: it holds UIDs.
-        attributes = {"http.request.method": method, "http.route": visit.template, "url.scheme": visit.scope["scheme"]}
-        name = f"{'HTTP' if method == '_OTHER' else method} {visit.template}"
+        attributes = {
+            "http.request.method": visit.method,
+            "http.route": visit.template,
+            "url.scheme": visit.scope["scheme"],
+        }
+        name = f"{visit.method} {visit.template}"
         with tracing.span(name, kind="server", parent=parent, attributes=attributes) as span:
             try:
                 await self._call(visit, receive, send)

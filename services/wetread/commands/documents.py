@@ -1,4 +1,7 @@
-"""Write the generated documents anew: JSON Schemas, OpenAPI, tables of the conformance statement (``make schemas``)."""
+"""Write the generated documents anew (``make schemas``).
+
+JSON Schemas, OpenAPI, the tables of the conformance statement, the table of capacity planning.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 import wetread
+from wetread.commands.capacity import rendered_page
 from wetread.commands.conformance import rendered_statement
 from wetread.core.workflow import schema_json
 from wetread.detection.schemas import rendered
@@ -48,6 +52,8 @@ def generated() -> dict[Path, str]:
     texts[docs / "openapi.json"] = openapi_json()
     statement = docs / "conformance-statement.md"
     texts[statement] = rendered_statement(statement.read_text(encoding="utf-8"))
+    planning = docs / "operations" / "capacity.md"
+    texts[planning] = rendered_page(planning.read_text(encoding="utf-8"))
     return texts
 
 

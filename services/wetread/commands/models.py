@@ -94,6 +94,7 @@ def run_render(*, target: str, out: Path, only: list[str], gpu: bool | None, ins
     """Write a model repository. Returns the exit code."""
     from wetread.adapters.inference.triton_repository import TARGETS, render
     from wetread.detection.registry import discover
+    from wetread.pathology.tile_model import installed_tile_models
 
     chosen = next((known for known in TARGETS if known == target), None)
     if chosen is None:
@@ -101,6 +102,7 @@ def run_render(*, target: str, out: Path, only: list[str], gpu: bool | None, ins
         return 2
     try:
         networks = [network for found in discover(Settings().detectors).values() for network in found.networks]
+        networks += [model.network for model in installed_tile_models().values()]
         missing = set(only) - {network.name for network in networks}
         if missing:
             print(f"wetread: no network is called {min(missing)}", file=sys.stderr)

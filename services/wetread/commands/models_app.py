@@ -85,7 +85,7 @@ def models_test(
 
 
 @app.command("deploy")
-def deploy(
+def models_deploy(
     name: Annotated[str, typer.Argument(help="Name of the model, as in its repository.")],
     storage_uri: Annotated[str, typer.Option(help="Where its rendered repository lies, such as s3://bucket/models/x.")],
     namespace: Annotated[str, typer.Option(help="Namespace of the object.")] = "default",
@@ -118,3 +118,54 @@ def deploy(
         service_account=service_account,
     )
     raise typer.Exit(run_deploy(serving, kubeconfig=kubeconfig, context=context, dry_run=dry_run, wait_seconds=wait))
+
+
+@app.command("import")
+def models_import(
+    source: Annotated[Path, typer.Argument(help="MONAI bundle, ONNX, TorchScript, state dict or Triton repository.")],
+    name: Annotated[str, typer.Option(help="Name it gets here: lower-case letters, digits and '-'.")] = "",
+    into: Annotated[
+        Path | None, typer.Option(help="Folder of third-party detectors (one of WETREAD_DETECTORS).")
+    ] = None,
+    sha256: Annotated[str, typer.Option(help="Digest that is accepted; shown without --accept.")] = "",
+    licence: Annotated[str, typer.Option(help="Licence that is accepted, as SPDX id.")] = "",
+    accept: Annotated[bool, typer.Option("--accept", help="Convert and bring it in; without it: only look.")] = False,
+    shape: Annotated[str, typer.Option(help="Sizes of one input item, such as 1,96,96,96, if unknown.")] = "",
+) -> None:
+    """Bring a public or vendor model in: quarantine, licence, isolated conversion, equivalence test, shadow."""
+    from wetread.commands.models_import import run_import
+
+    raise typer.Exit(
+        run_import(source, name=name, into=into, digest=sha256, licence=licence, accept=accept, shape=shape)
+    )
+
+
+@app.command("evaluate")
+def models_evaluate(
+    name: Name,
+    out: Annotated[Path, typer.Option(help="Folder of cases.csv, metrics.json, card.md and plots; again: resume.")],
+    sets: Annotated[
+        list[str] | None, typer.Option("--set", help="s0 .. s5 or tune; may be given more than once.")
+    ] = None,
+    n: Annotated[int, typer.Option(min=1, help="Cases of every set.")] = 40,
+    seed: Annotated[int | None, typer.Option(help="First seed (default: the set's own first one).")] = None,
+    gate: Annotated[bool, typer.Option("--gate", help="Exit code 1 when gates.yaml is not met.")] = False,
+) -> None:
+    """Measure a detector on its cases with truth: metrics with intervals, subgroups, shift sets, plots."""
+    from wetread.commands.models_evaluate import run_evaluate
+
+    raise typer.Exit(run_evaluate(name, sets=sets or ["s0"], n=n, seed=seed, out=out, gate=gate))
+
+
+@app.command("card")
+def models_card(
+    name: Name,
+    cases: Annotated[Path | None, typer.Option(help="cases.csv of an evaluation (default: the folder's own).")] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Change nothing: does the card follow from its cases?")
+    ] = False,
+) -> None:
+    """Write model-card.json and README.md anew from the cases that were measured."""
+    from wetread.commands.models_evaluate import run_card
+
+    raise typer.Exit(run_card(name, cases=cases, check=check))

@@ -28,6 +28,8 @@ class WebhookReceiver:
     def __init__(self) -> None:
         self.secret = ""
         self.deliveries: list[Delivery] = []
+        self.headers: list[dict[str, str]] = []
+        """Of each delivery, names in lower case."""
         self.refused = 0
         self._changed = threading.Condition()
         receiver = self
@@ -60,6 +62,7 @@ class WebhookReceiver:
             except NotAuthenticated:
                 self.refused += 1
                 return 401
+            self.headers.append(lowered)
             self.deliveries.append(Delivery(at, event_id, json.loads(body)))
             self._changed.notify_all()
         return 204

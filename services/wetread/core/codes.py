@@ -51,6 +51,10 @@ def _dcm(value: str, meaning: str) -> Concept:
     return Concept(Code(value=value, scheme="DCM", meaning=meaning), PS316)
 
 
+def _own_anatomy(value: str, meaning: str) -> Concept:
+    return Concept(Code(value=value, scheme=PRIVATE_SCHEME, meaning=meaning), OURS, category="anatomical_structure")
+
+
 def _own(value: str, meaning: str) -> Concept:
     return Concept(Code(value=value, scheme=PRIVATE_SCHEME, meaning=meaning), OURS)
 
@@ -70,6 +74,10 @@ CONCEPTS: Final[Mapping[str, Concept]] = {
         Code(value="5366008", scheme="SCT", meaning="Hippocampus"), PS316, category="anatomical_structure"
     ),
     "brain": Concept(Code(value="12738006", scheme="SCT", meaning="Brain"), PS316, category="anatomical_structure"),
+    "gray_matter": _anatomy("389081007", "Gray Matter"),
+    "white_matter": _own_anatomy("white-matter", "White matter of brain"),
+    "cerebrospinal_fluid": _own_anatomy("csf", "Cerebrospinal fluid space"),
+    "intracranial_structure": _anatomy("128319008", "Intracranial structure"),
     # Sub-types of intracranial haemorrhage
     "EDH": _own("ich-edh", "Epidural hemorrhage"),
     "SDH": _own("ich-sdh", "Subdural hemorrhage"),
@@ -92,6 +100,23 @@ CONCEPTS: Final[Mapping[str, Concept]] = {
     "lumen_area_stenosis": _sct("408714007", "Lumen Area Stenosis"),
     "stenotic_lesion_length": _sct("408716009", "Stenotic Lesion Length"),
     "lumen_area": _sct("397415007", "Vessel lumen cross-sectional area"),
+    # Perfusion of the brain
+    "infarct_core": _own("infarct-core", "Estimated ischemic core"),
+    "hypoperfused_tissue": _own("hypoperfused", "Hypoperfused tissue (Tmax > 6 s)"),
+    "perfusion_mismatch": _own("perf-mismatch", "Perfusion mismatch"),
+    "mismatch_volume": _own("mismatch-volume", "Volume of perfusion mismatch"),
+    "mismatch_ratio": _own("mismatch-ratio", "Ratio of hypoperfused tissue to core"),
+    "arterial_input": _own("arterial-input", "Arterial input function: where it was measured"),
+    "venous_output": _own("venous-output", "Venous output function: where it was measured"),
+    "position_x": _own("position-x", "Position in the patient, towards left"),
+    "position_y": _own("position-y", "Position in the patient, towards posterior"),
+    "position_z": _own("position-z", "Position in the patient, towards head"),
+    "peak_enhancement": _own("peak-enhancement", "Peak enhancement"),
+    "time_to_peak": _own("time-to-peak", "Time from first image to peak"),
+    "cerebral_blood_flow": _dcm("113055", "Regional Cerebral Blood Flow"),
+    "cerebral_blood_volume": _dcm("113056", "Regional Cerebral Blood Volume"),
+    "mean_transit_time": _dcm("113052", "Mean Transit Time"),
+    "tmax": _dcm("113084", "Tmax"),
     # Measurements
     "volume": _sct("118565006", "Volume"),
     "area": _sct("42798000", "Area"),
@@ -158,6 +183,8 @@ UNITS: Final[Mapping[str, tuple[str, str]]] = {
     "%": ("Percent", PS316),
     "1": ("no units", PS316),
     "s": ("second", PS316),
+    "ml/[100]g/min": ("milliliter per 100 gram per minute", PS316),
+    "ml/[100]ml": ("milliliter per 100 milliliter", PS316),
     "/mm2": ("per square millimeter", UCUM_SOURCE),
     "[hnsf'U]": ("Hounsfield unit", PS316),
 }

@@ -74,6 +74,21 @@ class Volume:
         return self.weights_mm * (self.pixel_spacing[0] * self.pixel_spacing[1] / 1000.0)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DynamicVolume(Volume):
+    """The same planes imaged again and again while a tracer passes: a volume with a time axis.
+
+    ``voxels`` is the first time point and ``frames`` are its images, so a mask lies on planes that exist as images.
+    """
+
+    dynamic: FloatArray
+    """[time, plane, row, column]; CT in Hounsfield units, MR in signal."""
+    times_s: npt.NDArray[np.float64]
+    """[time, plane] seconds since the first image, rising along time; planes may be imaged one after the other."""
+    modality: str
+    """CT or MR: what a change of the values means."""
+
+
 @dataclass(frozen=True, slots=True)
 class Applicability:
     """Whether a detector is wanted for a study. ``reason`` is typed (workflow-and-results: not_applicable)."""
@@ -152,6 +167,18 @@ class Attachment:
 
 
 @dataclass(frozen=True, slots=True)
+class ParameterMap:
+    """A measured quantity at every voxel, which becomes a Parametric Map object (PS3.3 A.75)."""
+
+    name: str
+    """Key of the code dictionary (``core.codes``), such as ``cerebral_blood_flow``."""
+    values: FloatArray
+    """[plane, row, column] on the planes of the source volume; NaN where nothing was computed."""
+    unit: str
+    """UCUM unit of the dictionary."""
+
+
+@dataclass(frozen=True, slots=True)
 class Result:
     """What a detector says about one volume."""
 
@@ -165,6 +192,7 @@ class Result:
     """[plane, row, column] 0..1, where the score came from; may be coarse in plane."""
     flags: tuple[str, ...] = ()
     attachments: tuple[Attachment, ...] = ()
+    maps: tuple[ParameterMap, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,6 +111,15 @@ class StoredAttachment(_Value):
     """Also written into the study as Secondary Capture."""
 
 
+class StoredMap(_Value):
+    """A parameter map of a result: its quantity, its unit, and the artifact that holds its values."""
+
+    name: str
+    """Key of the code dictionary, and of the array in the artifact."""
+    unit: str
+    key: str
+
+
 class ResultSet(_Value):
     """The outcome of one run, whatever it was: a study is never left without an answer."""
 
@@ -127,6 +136,7 @@ class ResultSet(_Value):
     mask_key: str | None = None
     """Artifact key of the label mask (.npz, array ``mask`` [plane, row, column] uint8)."""
     attachments: tuple[StoredAttachment, ...] = ()
+    maps: tuple[StoredMap, ...] = ()
     timings: dict[str, float] = Field(default_factory=dict)
     """Seconds per stage."""
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Semver = Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+NetworkName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,62}(__[a-z0-9-]{1,32})?$")]
 
 
 class _Strict(BaseModel):
@@ -38,6 +39,15 @@ class SeriesNeeds(_Strict):
     kernels_prefer: tuple[str, ...] = ()
 
 
+class TimeNeeds(_Strict):
+    """What a series must offer that images the same planes again and again. Seconds."""
+
+    min_points: int = 2
+    max_step_s: float | None = None
+    """Largest time between two images of one plane."""
+    min_duration_s: float | None = None
+
+
 class LossyPolicy(_Strict):
     allowed: bool = True
     max_ratio: float | None = None
@@ -51,6 +61,8 @@ class InputNeeds(_Strict):
     body_part: BodyPart | None = None
     contrast: Literal["absent", "present", "any"] = "any"
     series: SeriesNeeds = SeriesNeeds()
+    time: TimeNeeds | None = None
+    """Given: the detector reads a dynamic series, and its volume is a ``DynamicVolume``."""
     lossy: LossyPolicy = LossyPolicy()
     select: str
 
@@ -123,6 +135,8 @@ class Manifest(_Strict):
     input: InputNeeds
     tensors: TensorSpecs | None = None
     model: ModelFile | None = None
+    networks: tuple[NetworkName, ...] = ()
+    """Further networks: folders beside this one, each with ``network.yaml`` and weights, no code."""
     findings: tuple[FindingSpec, ...]
     triage: TriagePolicy = TriagePolicy()
     resources: Resources
@@ -130,6 +144,19 @@ class Manifest(_Strict):
     licence: Licence
     parameters: dict[str, Any] = Field(default_factory=dict)
     """Parameters a workflow may set in ``with:``, with their defaults."""
+
+
+class NetworkManifest(_Strict):
+    """``network.yaml``: a network without a detector's code, alone or named by a detector (``wetread.network/1``)."""
+
+    schema_: Literal["wetread.network/1"] = Field(alias="schema")
+    name: NetworkName
+    version: Semver
+    tensors: TensorSpecs
+    model: ModelFile
+    licence: Licence
+    origin: str = ""
+    """Digest of what it was imported from; empty: made here."""
 
 
 class OperatingPoint(_Strict):

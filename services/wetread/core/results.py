@@ -13,7 +13,7 @@ import numpy as np
 from wetread.core.codes import concept, unit_code
 from wetread.core.detector import FrameRef, LabelArray, Measure, Observation, Result
 from wetread.core.errors import ComputationFailed
-from wetread.core.findings import Finding, KeyImage, Measurement, ResultSet, Run, Score, StoredAttachment
+from wetread.core.findings import Finding, KeyImage, Measurement, ResultSet, Run, Score, StoredAttachment, StoredMap
 from wetread.core.identifiers import derived_uid, digest
 from wetread.core.states import AiState
 
@@ -68,6 +68,7 @@ def result_set(
     preliminary: bool = False,
     mask_key: str | None = None,
     attachments: tuple[StoredAttachment, ...] = (),
+    maps: tuple[StoredMap, ...] = (),
     timings: Mapping[str, float] | None = None,
 ) -> ResultSet:
     """Return the outcome of a run that computed something. An early positive is ``preliminary_positive``.
@@ -94,6 +95,7 @@ def result_set(
         sop_instance_uids=tuple(frame.sop_instance_uid for frame in volume_frames),
         mask_key=mask_key,
         attachments=attachments,
+        maps=maps,
         timings=dict(timings or {}),
     )
 

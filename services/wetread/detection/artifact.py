@@ -1,14 +1,18 @@
-"""The label mask as an artifact: one ``.npz`` with array ``mask``, byte-identical for the same mask."""
+"""Arrays of a result as artifacts: ``.npz`` files, byte-identical for the same arrays.
+
+The label mask is one array ``mask``; the parameter maps of a run are one file with an array per quantity.
+"""
 
 from __future__ import annotations
 
 import io
 import zipfile
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
 
-from wetread.core.detector import LabelArray
+from wetread.core.detector import Array, LabelArray, ParameterMap
 from wetread.core.errors import CorruptRecord
 
 _EPOCH: Final = (1980, 1, 1, 0, 0, 0)
@@ -19,18 +23,31 @@ def mask_key(result_key: str) -> str:
     return f"mask/{result_key}.npz"
 
 
-def mask_bytes(mask: LabelArray) -> bytes:
-    """Return the artifact of *mask* [plane, row, column].
+def maps_key(result_key: str) -> str:
+    """Return the artifact key of a run's parameter maps."""
+    return f"maps/{result_key}.npz"
 
-    Written without NumPy's ``savez``: fixed time, and the fastest compression, which is enough for label maps.
-    """
+
+def mask_bytes(mask: LabelArray) -> bytes:
+    """Return the artifact of *mask* [plane, row, column]."""
+    return _archive({"mask": mask})
+
+
+def maps_bytes(maps: Sequence[ParameterMap]) -> bytes:
+    """Return the artifact of *maps*, each [plane, row, column] under its name."""
+    return _archive({item.name: item.values for item in maps})
+
+
+def _archive(arrays: Mapping[str, Array]) -> bytes:
+    """Write without NumPy's ``savez``: fixed time, and the fastest compression, which is enough for label maps."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
-        entry = zipfile.ZipInfo("mask.npy", _EPOCH)
-        entry.compress_type = zipfile.ZIP_DEFLATED
-        entry._compresslevel = 1  # type: ignore[attr-defined]  # noqa: SLF001 - public only from Python 3.13 on
-        with archive.open(entry, "w", force_zip64=True) as file:
-            np.lib.format.write_array(file, np.ascontiguousarray(mask), allow_pickle=False)
+        for name, array in arrays.items():
+            entry = zipfile.ZipInfo(f"{name}.npy", _EPOCH)
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            entry._compresslevel = 1  # type: ignore[attr-defined]  # noqa: SLF001 - public only from Python 3.13 on
+            with archive.open(entry, "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, np.ascontiguousarray(array), allow_pickle=False)
     return buffer.getvalue()
 
 

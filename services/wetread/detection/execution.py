@@ -13,16 +13,17 @@ from typing import Any
 import numpy as np
 
 from wetread.core import tracing
-from wetread.core.detector import Attachment, BaseDetector, Context, LabelArray, Result, Volume
-from wetread.core.dicom.volume import assemble
+from wetread.core.detector import Attachment, BaseDetector, Context, LabelArray, ParameterMap, Result, Volume
+from wetread.core.dicom.dynamic import assemble_input
 from wetread.core.errors import ComputationFailed, ConfigurationError, NotApplicable, NotProcessable
-from wetread.core.findings import ResultSet, Run, StoredAttachment
+from wetread.core.findings import ResultSet, Run, StoredAttachment, StoredMap
 from wetread.core.manifest import Manifest
 from wetread.core.ports.inference import InferenceClient
 from wetread.core.ports.pixels import FrameDecoder
 from wetread.core.results import result_set
 from wetread.core.run_identity import attachment_key
 from wetread.core.states import AiState
+from wetread.detection.artifact import maps_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,7 @@ class Execution:
     result: ResultSet
     mask: LabelArray | None
     attachments: tuple[Attachment, ...] = ()
+    maps: tuple[ParameterMap, ...] = ()
 
 
 def merged_parameters(manifest: Manifest, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -71,13 +73,7 @@ def execute(
     manifest = detector.manifest
     try:
         with tracing.span("assemble volume"):
-            volume = assemble(
-                objects,
-                engines.decoder,
-                needs=manifest.input.series,
-                lossy=manifest.input.lossy,
-                threads=engines.threads,
-            )
+            volume = assemble_input(objects, engines.decoder, manifest.input, threads=engines.threads)
         clock.lap("assemble")
         result = _drive(detector, volume, Context(volume, parameters), engines.inference, clock)
         clock.lap("detect")
@@ -100,6 +96,7 @@ def execute(
                 )
                 for item in result.attachments
             ),
+            maps=tuple(StoredMap(name=item.name, unit=item.unit, key=maps_key(run.result_key)) for item in result.maps),
             timings=clock.seconds,
         )
     except (NotApplicable, NotProcessable) as refusal:
@@ -110,7 +107,7 @@ def execute(
         raise
     except Exception as error:
         raise ComputationFailed("crashed", f"the detector failed with {type(error).__name__}") from error
-    return Execution(finished, mask, result.attachments)
+    return Execution(finished, mask, result.attachments, result.maps)
 
 
 def refused(
@@ -160,6 +157,9 @@ def _check(manifest: Manifest, result: Result, volume: Volume) -> None:
     mask = result.mask
     if mask is not None and (mask.shape != volume.voxels.shape or mask.dtype != np.uint8):
         raise ComputationFailed("crashed", "the detector's mask does not lie on the planes of the volume")
+    for item in result.maps:
+        if item.values.shape != volume.voxels.shape or item.values.dtype != np.float32:
+            raise ComputationFailed("crashed", "a parameter map does not lie on the planes of the volume")
     promised = {name for spec in manifest.findings for name in spec.types}
     said = {name for seen in result.observations for name in seen.types}
     if not said <= promised:

@@ -24,7 +24,7 @@ import wetread
 from wetread.core.detector import BaseDetector
 from wetread.core.errors import ConfigurationError
 from wetread.core.identifiers import digest
-from wetread.core.manifest import Card, Manifest
+from wetread.core.manifest import Card, Manifest, ModelFile, NetworkManifest, TensorSpecs
 from wetread.core.ports.inference import DetectorInfo, NetworkFile
 
 PINS: Final = "detectors.sha256"
@@ -134,17 +134,32 @@ def _folders(root: Path) -> Iterator[Path]:
 
 
 def _networks(manifest: Manifest, folder: Path) -> tuple[NetworkFile, ...]:
-    if manifest.model is None:
-        return ()
-    if manifest.tensors is None:
-        raise ConfigurationError(f"{manifest.name} has a model but names no tensors")
-    path = (folder / manifest.model.file).resolve()
+    found = []
+    if manifest.model is not None:
+        if manifest.tensors is None:
+            raise ConfigurationError(f"{manifest.name} has a model but names no tensors")
+        found.append(_network_file(manifest.name, manifest.model, manifest.tensors, folder))
+    for name in manifest.networks:
+        network = read_network(folder.parent / name)
+        found.append(_network_file(network.name, network.model, network.tensors, folder.parent / name))
+    return tuple(found)
+
+
+def read_network(folder: Path) -> NetworkManifest:
+    """Read and check the ``network.yaml`` of a folder without code. Raises ConfigurationError."""
+    network = _validated(NetworkManifest, _yaml(folder / "network.yaml"), folder)
+    if network.name != folder.name:
+        raise ConfigurationError(f"network folder {folder.name!r} holds a manifest named {network.name!r}")
+    return network
+
+
+def _network_file(name: str, model: ModelFile, tensors: TensorSpecs, folder: Path) -> NetworkFile:
+    path = (folder / model.file).resolve()
     if not path.is_relative_to(folder.resolve()):
-        raise ConfigurationError(f"the weights of {manifest.name} lie outside its folder")
-    if _sha256(path) != manifest.model.sha256:
-        raise ConfigurationError(f"the weights of {manifest.name} are not those of its manifest")
-    model = manifest.model
-    return (NetworkFile(manifest.name, path, model.sha256, model.max_batch, manifest.tensors),)
+        raise ConfigurationError(f"the weights of {name} lie outside its folder")
+    if _sha256(path) != model.sha256:
+        raise ConfigurationError(f"the weights of {name} are not those of its manifest")
+    return NetworkFile(name, path, model.sha256, model.max_batch, tensors)
 
 
 def _check_pin(folder: Path) -> None:

@@ -12,10 +12,11 @@ from typing import Final
 from pydantic import BaseModel
 
 import wetread
-from wetread.core.manifest import Card, Manifest
+from wetread.core.manifest import Card, Manifest, NetworkManifest
 
 _KINDS: Final[dict[str, tuple[type[BaseModel], str]]] = {
     "detector.schema.json": (Manifest, "wetread detector manifest (detector.yaml)"),
+    "network.schema.json": (NetworkManifest, "wetread network manifest (network.yaml): weights without code"),
     "model-card.schema.json": (Card, "wetread model card (model-card.json): the parts that code reads"),
 }
 

@@ -30,7 +30,7 @@ from wetread.core.errors import ComputationFailed, ConfigurationError, WetreadEr
 from wetread.core.findings import Run
 from wetread.core.ports.objects import ObjectRef
 from wetread.detection import registry
-from wetread.detection.artifact import mask_bytes, mask_key
+from wetread.detection.artifact import maps_bytes, maps_key, mask_bytes, mask_key
 from wetread.detection.execution import Engines, execute
 from wetread.detection.spans import SpanRecorder
 from wetread.detection.worker_ports import WorkerPorts
@@ -82,6 +82,8 @@ class Worker:
             del objects
             if execution.mask is not None:
                 self._ports.artifacts.put(run.tenant, key, mask_bytes(execution.mask))
+            if execution.maps:
+                self._ports.artifacts.put(run.tenant, maps_key(run.result_key), maps_bytes(execution.maps))
             for item, stored in zip(execution.attachments, execution.result.attachments, strict=True):
                 self._ports.artifacts.put(run.tenant, stored.key, item.data)
         timings = {"read": round(read, 6), **execution.result.timings}

@@ -11,11 +11,11 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from wetread.core.dicom.attributes import items
-from wetread.core.dicomweb.media_types import OCTETS, MediaType, parse_accept
+from wetread.core.dicomweb.media_types import OCTETS, MediaType
 from wetread.core.dicomweb.multipart import MultipartWriter
 from wetread.core.errors import NotAcceptable, NotFound
 from wetread.core.ports.archive import ArchivedInstance
-from wetread.gateway.responses import DATA_HEADERS, base_url, etag_of, not_modified
+from wetread.gateway.responses import DATA_HEADERS, accepted, base_url, etag_of, not_modified
 from wetread.gateway.retrieval import RetrieveEndpoints, instance_url, tenant_of
 from wetread.gateway.settings import GatewaySettings
 
@@ -40,7 +40,7 @@ class BulkEndpoints:
         return await self._answer(request, pixels_only=True)
 
     async def _answer(self, request: Request, *, pixels_only: bool) -> Response:
-        ranges = parse_accept(request.headers.get("accept"), request.query_params.get("accept"))
+        ranges = accepted(request)
         ranges = tuple(media for media in ranges if media.multipart or media.payload in ("*/*", "*"))
         if not ranges:
             raise NotAcceptable(f"available: multipart/related; type={OCTETS}")

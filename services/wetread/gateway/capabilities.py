@@ -12,12 +12,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from wetread.core.dicomweb.media_types import DICOM, DICOM_JSON, DICOM_XML, OCTETS, accepts, parse_accept
+from wetread.core.dicomweb.media_types import DICOM, DICOM_JSON, DICOM_XML, OCTETS, accepts
 from wetread.core.errors import NotAcceptable
 from wetread.gateway.archives import ZIP
 from wetread.gateway.bulkparts import METADATA
 from wetread.gateway.rendering import FORMATS
-from wetread.gateway.responses import base_url, data_response, etag_of
+from wetread.gateway.responses import accepted, base_url, data_response, etag_of
 from wetread.gateway.settings import GatewaySettings
 
 WADL: Final = "application/vnd.sun.wadl+xml"
@@ -54,7 +54,7 @@ class CapabilitiesEndpoint:
 
     async def __call__(self, request: Request) -> Response:
         """Answer with WADL as XML, or the same tree as JSON."""
-        ranges = parse_accept(request.headers.get("accept"), request.query_params.get("accept"))
+        ranges = accepted(request)
         # Where DICOM JSON is meant, clients say application/json: the parser reads one as the other.
         offers = ((WADL, WADL), (JSON, DICOM_JSON))
         media = next((name for name, taken_as in offers if accepts(ranges, taken_as)), None)

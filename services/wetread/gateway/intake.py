@@ -10,6 +10,7 @@ import threading
 from collections import deque
 from dataclasses import dataclass, replace
 
+from wetread.core import tracing
 from wetread.core.facts import Source
 from wetread.core.ports.archive import Archive
 from wetread.core.ports.database import Database
@@ -92,6 +93,9 @@ class _Association:
     def __init__(self, intake: GroupIntake, transfer: Transfer) -> None:
         self._intake = intake
         self._transfer = transfer
+        self._span = tracing.start("association", kind="server")
+        if self._span is not None:
+            transfer.trace = self._span.traceparent
 
     def store(
         self, part: bytes | memoryview, *, sop_class_uid: str | None = None, sop_instance_uid: str | None = None
@@ -117,5 +121,9 @@ class _Association:
 
     def end(self) -> None:
         """Tell the studies that nothing follows."""
-        if self._transfer.changed:
-            self._intake.commit(Batch(self._transfer, [], last=True))
+        try:
+            if self._transfer.changed:
+                self._intake.commit(Batch(self._transfer, [], last=True))
+        finally:
+            if self._span is not None:
+                self._span.end()

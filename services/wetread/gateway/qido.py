@@ -13,13 +13,12 @@ from starlette.responses import Response
 
 from wetread.core.dicomweb.fragments import SeriesAnswers
 from wetread.core.dicomweb.levels import AVAILABILITY, DEFAULTS, REQUIRED, RETRIEVE_URL, Level, level_of
-from wetread.core.dicomweb.media_types import parse_accept
 from wetread.core.dicomweb.query import Query, parse_query
 from wetread.core.errors import InvalidInput
 from wetread.core.identifiers import check_uid
 from wetread.core.ports.archive import COUNT_LIMIT, Archive, Match, SearchPage
 from wetread.core.ports.database import Database
-from wetread.gateway.responses import base_url, data_response, etag_of, warning_299
+from wetread.gateway.responses import accepted, base_url, data_response, etag_of, warning_299
 from wetread.gateway.settings import GatewaySettings
 from wetread.gateway.xml_answers import wants_xml, xml_response
 
@@ -55,7 +54,7 @@ class SearchEndpoints:
         if len(text) > self._settings.url_bytes:
             msg = f"the query is longer than {self._settings.url_bytes} bytes"
             raise UriTooLong(msg)
-        ranges = parse_accept(request.headers.get("accept"), request.query_params.get("accept"))
+        ranges = accepted(request)
         as_xml = wants_xml(ranges)
         study, series = request.path_params.get("study"), request.path_params.get("series")
         for uid, name in ((study, "Study Instance UID"), (series, "Series Instance UID")):

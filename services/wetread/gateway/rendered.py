@@ -16,7 +16,7 @@ from wetread.core.dicomweb.multipart import MultipartWriter
 from wetread.core.errors import InvalidInput, NotAcceptable, NotFound, PayloadTooLarge
 from wetread.core.ports.archive import ArchivedInstance
 from wetread.gateway.rendering import FORMATS, RenderOptions, icon, parse_options, render, thumbnail
-from wetread.gateway.responses import DATA_HEADERS, base_url, etag_of, not_modified, warning_299
+from wetread.gateway.responses import DATA_HEADERS, accepted, base_url, etag_of, not_modified, warning_299
 from wetread.gateway.retrieval import RetrieveEndpoints
 from wetread.gateway.settings import GatewaySettings
 from wetread.gateway.transcoding import Undecodable
@@ -91,7 +91,7 @@ class RenderEndpoints:
     async def thumbnail(self, request: Request) -> Response:
         """``GET .../thumbnail``: middle frame of the middle image, small, without text; an icon where there is none."""
         found = await run_sync(self._retrieve.find, request)
-        ranges = parse_accept(request.headers.get("accept"), request.query_params.get("accept"))
+        ranges = accepted(request)
         if not accepts(ranges, "image/jpeg"):
             msg = "thumbnails are image/jpeg"
             raise NotAcceptable(msg)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import gzip
 import hashlib
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 import orjson
+from starlette.datastructures import URL
 from starlette.requests import Request
 from starlette.responses import Response
 
-from wetread.core.dicomweb.media_types import DICOM_JSON
+from wetread.core.dicomweb.media_types import DICOM_JSON, MediaType, parse_accept
 from wetread.gateway.settings import GatewaySettings
 
 _GZIP_FROM: Final = 1024
@@ -30,13 +32,28 @@ def base_url(request: Request, settings: GatewaySettings) -> str:
     """
     if settings.public_base_url:
         return settings.public_base_url.rstrip("/")
-    scheme, host = request.url.scheme, request.url.netloc
-    if request.url.port is None and not any(name in request.headers for name in _FORWARDED):
-        server = request.scope.get("server")
+    scope, headers = request.scope, request.headers
+    forwarded = any(name in headers for name in _FORWARDED)
+    server = tuple(scope.get("server") or ())
+    return _origin(scope["scheme"], headers.get("host"), server, forwarded) + settings.base_path
+
+
+@lru_cache(maxsize=256)
+def _origin(scheme: str, host: str | None, server: tuple[Any, ...], forwarded: bool) -> str:
+    named = [] if host is None else [(b"host", host.encode("latin-1"))]
+    url = URL(scope={"scheme": scheme, "server": server or None, "path": "/", "headers": named})
+    found = url.netloc
+    if url.port is None and not forwarded:
         port = server[1] if server else None
         if port and port != {"http": 80, "https": 443}.get(scheme):
-            host = f"{host}:{port}"
-    return f"{scheme}://{host}{settings.base_path}"
+            found = f"{found}:{port}"
+    return f"{url.scheme}://{found}"
+
+
+def accepted(request: Request) -> tuple[MediaType, ...]:
+    """Return what the request accepts: of its query, else of its header."""
+    asked = request.query_params.get("accept") if request.scope["query_string"] else None
+    return parse_accept(request.headers.get("accept"), asked)
 
 
 def takes_gzip(request: Request) -> bool:

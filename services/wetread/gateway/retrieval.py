@@ -19,7 +19,7 @@ from wetread.core.dicom.header import Element, Header, read_header
 from wetread.core.dicom.json_model import little_endian
 from wetread.core.dicom.lossless import obstacle
 from wetread.core.dicomweb import stored_metadata
-from wetread.core.dicomweb.media_types import DICOM, OCTETS, MediaType, parse_accept
+from wetread.core.dicomweb.media_types import DICOM, OCTETS, MediaType
 from wetread.core.dicomweb.multipart import MultipartWriter
 from wetread.core.errors import InvalidInput, NotAcceptable, NotFound
 from wetread.core.identifiers import check_uid
@@ -30,7 +30,7 @@ from wetread.gateway.archives import ZIP, ZipStream, zip_range
 from wetread.gateway.negotiation import ENCODED, NATIVE, STORED, Choice, choose_frames, choose_instance
 from wetread.gateway.pixels import FrameReader
 from wetread.gateway.ranges import part_of, parts_of, read_part
-from wetread.gateway.responses import DATA_HEADERS, base_url, data_response, etag_of, not_modified, takes_gzip
+from wetread.gateway.responses import DATA_HEADERS, accepted, base_url, data_response, etag_of, not_modified, takes_gzip
 from wetread.gateway.settings import GatewaySettings
 from wetread.gateway.transcoding import Transcoder, Undecodable
 from wetread.gateway.xml_answers import wants_xml, xml_response
@@ -68,7 +68,7 @@ class RetrieveEndpoints:
         """``GET`` of a study, series or instance: PS3.10 files."""
         found = await run_sync(self.find, request)
         single = request.path_params.get("instance") is not None
-        ranges = _ranges(request)
+        ranges = accepted(request)
         zipped = None if single else zip_range(ranges)
         ranges = (zipped,) if zipped is not None else ranges
         encodable = self.transcoder.targets
@@ -190,14 +190,13 @@ class RetrieveEndpoints:
     async def frames(self, request: Request) -> Response:
         """``GET .../frames/{list}``: 1-based frame numbers, in the order asked for."""
         numbers = self.frame_numbers(request)
-        (item,) = await run_sync(self.find, request)
-        plan = self._frame_plan(_ranges(request), item, one=len(numbers) == 1)
-        etag = etag_of(item.content_hash, numbers, plan)
-        same = not_modified(request, etag)
+        item, plan, etag, same, read = await run_sync(self._stored_frames, request, numbers)
         if same is not None:
             return same
-        limiter = None if plan[0].form == STORED else self.codec_turns
-        frames, choice = await run_sync(_read_frames, self.reader(request, item), numbers, plan, limiter=limiter)
+        if read is None:
+            reader = self.reader(request, item)
+            read = await run_sync(_read_frames, reader, numbers, plan, limiter=self.codec_turns)
+        frames, choice = read
         headers = {"ETag": etag, "Vary": "Accept", **DATA_HEADERS}
         if not choice.multipart:
             return part_of(request, frames[0], headers | {"Content-Type": choice.content_type})
@@ -210,9 +209,21 @@ class RetrieveEndpoints:
         # The boundary is made of the entity tag, so that a range of the whole body can be asked for (PS3.18 8.6.1.2).
         return parts_of(request, pieces, headers | {"Content-Type": writer.content_type})
 
+    def _stored_frames(
+        self, request: Request, numbers: Sequence[int]
+    ) -> tuple[ArchivedInstance, list[Choice], str, Response | None, tuple[list[bytes], Choice] | None]:
+        """Return instance, plan, entity tag and the answer 304 or the frames, when those go out as they are stored."""
+        (item,) = self.find(request)
+        plan = self._frame_plan(accepted(request), item, one=len(numbers) == 1)
+        etag = etag_of(item.content_hash, numbers, plan)
+        same = not_modified(request, etag)
+        if same is not None or plan[0].form != STORED:
+            return item, plan, etag, same, None
+        return item, plan, etag, None, _read_frames(self.reader(request, item), numbers, plan)
+
     async def metadata(self, request: Request) -> Response:
         """``GET .../metadata``: DICOM JSON or XML of every instance, bulk values by address."""
-        as_xml = wants_xml(_ranges(request))
+        as_xml = wants_xml(accepted(request))
         base = base_url(request, self._settings)
         coding = "gzip" if takes_gzip(request) and not as_xml else ""
         body, versions = await run_sync(self._metadata, request, base, coding)
@@ -239,7 +250,7 @@ class RetrieveEndpoints:
             msg = "a bulk data path is tags and item numbers"
             raise InvalidInput(msg)
         (item,) = await run_sync(self.find, request)
-        ranges = _ranges(request)
+        ranges = accepted(request)
         etag = etag_of(item.content_hash, path.upper(), [str(media) for media in ranges])
         same = not_modified(request, etag)
         if same is not None:
@@ -354,10 +365,6 @@ def _groups(planned: Sequence[Planned]) -> Iterator[list[Planned]]:
             group, size = [], 0
     if group:
         yield group
-
-
-def _ranges(request: Request) -> tuple[MediaType, ...]:
-    return parse_accept(request.headers.get("accept"), request.query_params.get("accept"))
 
 
 def _wants_multipart(ranges: Sequence[MediaType]) -> bool:

@@ -23,7 +23,6 @@ from wetread.core.dicomweb.media_types import (
     OCTETS,
     MediaType,
     accepts,
-    parse_accept,
     parse_media_type,
 )
 from wetread.core.dicomweb.multipart import MultipartSplitter, PartBegin, PartData
@@ -44,7 +43,7 @@ from wetread.gateway.committer import Committer
 from wetread.gateway.ingest import Transfer
 from wetread.gateway.partbuffer import PartBuffer
 from wetread.gateway.prepare import Part, Prepared
-from wetread.gateway.responses import base_url, json_response
+from wetread.gateway.responses import accepted, base_url, json_response
 from wetread.gateway.settings import GatewaySettings
 from wetread.gateway.store_response import location, store_response, store_status
 
@@ -67,7 +66,7 @@ class StowEndpoint:
         study_uid = request.path_params.get("study")
         if study_uid is not None:
             check_uid(study_uid, "Study Instance UID")
-        ranges = parse_accept(request.headers.get("accept"), request.query_params.get("accept"))
+        ranges = accepted(request)
         if not accepts(ranges, DICOM_JSON) and not accepts(ranges, DICOM_XML):
             msg = f"the answer is {DICOM_JSON} or {DICOM_XML}"
             raise NotAcceptable(msg)

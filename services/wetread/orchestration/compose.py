@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from wetread.core.detector import LabelArray
+from wetread.core.detector import FloatArray, LabelArray, ParameterMap
 from wetread.core.errors import ComputationFailed, NotFound, Unavailable
 from wetread.core.events import EventType
 from wetread.core.facts import Source
@@ -124,7 +124,18 @@ class Composition:
                 ),
                 None,
             ),
+            maps=self._maps(result),
         )
+
+    def _maps(self, result: ResultSet) -> list[ParameterMap]:
+        """Read the parameter maps, which share one artifact."""
+        archives: dict[str, dict[str, FloatArray]] = {}
+        for item in result.maps:
+            if item.key not in archives:
+                data = self._ports.artifacts.get(result.run.tenant, item.key)
+                with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+                    archives[item.key] = {name: np.asarray(archive[name], dtype=np.float32) for name in archive.files}
+        return [ParameterMap(item.name, archives[item.key][item.name], item.unit) for item in result.maps]
 
     def _mask(self, result: ResultSet) -> LabelArray | None:
         if result.mask_key is None:

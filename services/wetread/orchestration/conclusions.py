@@ -122,7 +122,7 @@ class Conclusions:
         """Raise the study by today's rules for a positive result that stands; nobody is told again."""
         result = self._current(tx, task)
         if result is not None and not task.shadow and _positives(result):
-            self._raise(tx, task, result, self._consequences(tx, task))
+            self._raise(tx, task, result, self._consequences(tx, task), {})
 
     def stored(
         self, tx: Transaction, tenant: str, result_key: str, stored: tuple[StoredSeries, ...], stamps: Stamps
@@ -231,7 +231,7 @@ class Conclusions:
             consequences = self._consequences(tx, task)
             channels = [c.notify for c in consequences if c.notify]
             if not known:
-                self._raise(tx, task, result, consequences)
+                self._raise(tx, task, result, consequences, stamps)
             for code, finding in now_positive.items():
                 if code not in told or known:  # the same result again gives the same event id
                     data = {"notify": channels, "reason": next((c.reason for c in consequences if c.reason), "")}
@@ -257,7 +257,9 @@ class Conclusions:
         )
         return [then for condition, then in workflow.triage if condition.evaluate(names) is True]
 
-    def _raise(self, tx: Transaction, task: Task, result: ResultSet, consequences: list[Consequence]) -> None:
+    def _raise(
+        self, tx: Transaction, task: Task, result: ResultSet, consequences: list[Consequence], stamps: Stamps
+    ) -> None:
         finding = next((f for f in result.findings if f.state == "positive"), None)
         for then in consequences:
             if then.raise_to is None:
@@ -272,7 +274,7 @@ class Conclusions:
             )
             attributes = {"wetread.priority": str(then.raise_to), "wetread.detector": task.detector}
             with tracing.span("worklist.raise", attributes=attributes) as span:
-                raised = self._ports.reading.raise_to(tx, task.tenant, task.study_uid, reason)
+                raised = self._ports.reading.raise_to(tx, task.tenant, task.study_uid, reason, stamps)
                 span.set("wetread.raised", raised)
                 if raised:
                     self._requests.expedite(tx, task.tenant, task.study_uid)

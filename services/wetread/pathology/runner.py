@@ -241,7 +241,10 @@ class _Call:
                 else:
                     return dict(message["result"])
         except (EOFError, OSError) as error:
-            raise ComputationFailed("crashed", "the slide process ended; finished parts are kept") from error
+            if self._killed:
+                raise ComputationFailed("crashed", "the run was ended; finished parts are kept") from error
+            # Whatever ended it (the machine ran out of memory, an operator): the next attempt goes on from the parts.
+            raise Unavailable("the slide process ended; finished parts are kept") from error
         raise ComputationFailed("timeout", f"no result within {self._seconds:g} s; finished parts are kept")
 
     def _advance(self, counts: Mapping[str, float]) -> None:

@@ -27,7 +27,7 @@ class Encoder:
         return ENCODER_VERSION
 
     def encode(self, evidence: EvidenceInput) -> list[EncodedObject]:
-        """Return the SR (always), the SEG (a region exists) and the SC images (flagged findings), in that order.
+        """Return the SR (always), the SEG (a region exists), maps, and the SC images (flagged findings), in that order.
 
         Raises InvalidInput when headers, mask and result do not belong together, ConfigurationError for a word or unit
         outside ``core.codes``, ComputationFailed (``crashed``) when the libraries refuse what they were given.
@@ -40,6 +40,7 @@ class Encoder:
             raise ComputationFailed("crashed", msg) from broken
 
     def _encode(self, evidence: EvidenceInput) -> list[EncodedObject]:
+        from wetread.adapters.evidence.parametric_map import parametric_maps
         from wetread.adapters.evidence.sc import picture_captures, secondary_captures
         from wetread.adapters.evidence.seg import segmentation
         from wetread.adapters.evidence.sr import measurement_report
@@ -57,6 +58,7 @@ class Encoder:
         objects: list[tuple[str, Dataset]] = [("sr", report)]
         if seg is not None:
             objects.append(("seg", seg))
+        objects += [("pm", item) for item in parametric_maps(result, view, evidence.maps)]
         objects += [("sc", capture) for capture in captures]
         return [encoded(dataset, role) for role, dataset in objects]
 

@@ -21,7 +21,7 @@ from wetread.core.ports import EncodedObject
 from wetread.core.ruo import RUO_SHORT
 
 MANUFACTURER: Final = "wetread"
-SERIES_NUMBERS: Final = {"sr": 9001, "seg": 9002, "sc": 9003}
+SERIES_NUMBERS: Final = {"sr": 9001, "seg": 9002, "sc": 9003, "pm": 9004}
 _IMPLEMENTATION_CLASS_UID: Final = derived_uid("implementation-class", "wetread")
 _IMPLEMENTATION_VERSION: Final = "WETREAD"
 NONE: Final = "none"

@@ -8,9 +8,11 @@ from typing import Any, Final
 from sqlalchemy import Connection, Row, and_, bindparam, insert, select, update
 
 from wetread.adapters.index.database import connection_of
+from wetread.adapters.index.event_rows import event_of
 from wetread.adapters.index.statement import DriverStatement
 from wetread.adapters.index.subscriptions import subscription_of
 from wetread.adapters.index.tables import deliveries, events, subscriptions
+from wetread.adapters.index.turnarounds import SqlTurnarounds
 from wetread.core.channels import CHANNEL_PREFIX
 from wetread.core.events import Event, EventType
 from wetread.core.identifiers import digest
@@ -31,6 +33,7 @@ class SqlDeliveries:
     def __init__(self, work: WorkQueue, channels: Callable[[Event], Sequence[str]] = lambda _event: ()) -> None:
         self._work = work
         self._channels = channels
+        self._turnarounds = SqlTurnarounds()
 
     def open(self, tx: Transaction, event: Event) -> None:
         for receiver_id in self._receivers(tx, event):
@@ -121,11 +124,13 @@ class SqlDeliveries:
             next_attempt_at=None,
             updated_at=now,
         )
-        subject = select(events.c.subject).where(events.c.tenant == delivery.tenant, events.c.id == delivery.event_id)
-        study_uid = connection_of(tx).execute(subject).scalar()
-        if study_uid is None:
+        query = select(events).where(events.c.tenant == delivery.tenant, events.c.id == delivery.event_id)
+        row = connection_of(tx).execute(query).first()
+        if row is None:
             return
-        waiting = self._next_of_study(tx, delivery.tenant, delivery.subscription_id, study_uid)
+        if state is DeliveryState.SENT:
+            self._turnarounds.notified(tx, event_of(row), at=now)
+        waiting = self._next_of_study(tx, delivery.tenant, delivery.subscription_id, row.subject)
         if waiting is not None:
             self.requeue(tx, waiting, now=now)
 

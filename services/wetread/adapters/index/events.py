@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 import orjson
-from sqlalchemy import Row, bindparam, func, insert, select
+from sqlalchemy import bindparam, func, insert, select
 
 from wetread.adapters.index.database import connection_of
+from wetread.adapters.index.event_rows import TRACE_KEY, event_of
 from wetread.adapters.index.statement import DriverStatement
 from wetread.adapters.index.tables import events
+from wetread.adapters.index.turnarounds import SqlTurnarounds
 from wetread.core import tracing
-from wetread.core.events import Event, EventType
+from wetread.core.events import Event
 from wetread.core.ports import Deliveries, Transaction
 
 # Statements of the ingest path.
@@ -22,9 +24,6 @@ _KNOWN: Final = DriverStatement(
 _INSERT: Final = DriverStatement(
     insert(events).inline(), columns=("tenant", "id", "type", "subject", "time", "data_json", "stamps_json")
 )
-
-TRACE_KEY: Final = "traceparent"
-"""Where a row keeps the event's trace, beside its data: the release before passes it on without minding it."""
 
 
 class SqlEventLog:
@@ -36,6 +35,7 @@ class SqlEventLog:
 
     def __init__(self, deliveries: Deliveries) -> None:
         self._deliveries = deliveries
+        self._turnarounds = SqlTurnarounds()
 
     def append(self, tx: Transaction, event: Event) -> bool:
         connection = connection_of(tx)
@@ -54,6 +54,7 @@ class SqlEventLog:
         }
         _INSERT.many(connection, [row])
         self._deliveries.open(tx, event)
+        self._turnarounds.note(tx, event)
         return True
 
     def after(
@@ -86,19 +87,3 @@ class SqlEventLog:
     def latest(self, tx: Transaction) -> int:
         value = connection_of(tx).execute(select(func.max(events.c.cursor))).scalar()
         return int(value or 0)
-
-
-def event_of(row: Row[Any]) -> Event:
-    """Return a row of the table as an event."""
-    data = orjson.loads(row.data_json)
-    return Event(
-        id=row.id,
-        type=EventType(row.type),
-        tenant=row.tenant,
-        subject=row.subject,
-        time=row.time,
-        trace=data.pop(TRACE_KEY, None),
-        data=data,
-        stamps=orjson.loads(row.stamps_json),
-        cursor=row.cursor,
-    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any, Final
 
@@ -19,6 +20,7 @@ from wetread.core.ports import EventLog, Transaction
 from wetread.core.ports.events import Reason
 from wetread.core.priority import Priority, due_at, most_urgent
 
+_NO_STAMPS: Final[Mapping[str, float]] = {}
 _SUSPENDED: Final = "does not move the study: this detector flags more than its card predicts"
 
 
@@ -47,7 +49,9 @@ class SqlReadingOrder:
             )
         )
 
-    def raise_to(self, tx: Transaction, tenant: str, study_uid: str, reason: Reason) -> bool:
+    def raise_to(
+        self, tx: Transaction, tenant: str, study_uid: str, reason: Reason, stamps: Mapping[str, float] = _NO_STAMPS
+    ) -> bool:
         row = self._row(tx, tenant, study_uid)
         if row is None:
             msg = "the study is not on the worklist"
@@ -90,6 +94,7 @@ class SqlReadingOrder:
                 "detector": reason.detector,
                 "text": reason.text,
             },
+            stamps=dict(stamps),
         )
         self._events.append(tx, event)
         return True

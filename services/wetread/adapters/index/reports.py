@@ -9,7 +9,7 @@ import orjson
 from sqlalchemy import Select, case, func, select
 
 from wetread.adapters.index.database import connection_of
-from wetread.adapters.index.events import event_of
+from wetread.adapters.index.event_rows import event_of
 from wetread.adapters.index.tables import events, instances, series, studies
 from wetread.core.events import Event, EventType
 from wetread.core.ports import Transaction

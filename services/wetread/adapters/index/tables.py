@@ -460,6 +460,20 @@ events = Table(
     sqlite_autoincrement=True,
 )
 
+turnarounds = Table(  # counts per bucket of the turnaround histograms: never cleared, they are counters
+    "turnarounds",
+    metadata,
+    Column("tenant", String, nullable=False),
+    Column("site", String, nullable=False),
+    Column("clock", String, nullable=False),  # result, raised, notified
+    Column("modality", String, nullable=False),
+    Column("finding", String, nullable=False),
+    Column("bucket", Integer, nullable=False),  # number of the bucket, not cumulative
+    Column("count", Integer, nullable=False),
+    Column("seconds", Float, nullable=False),
+    PrimaryKeyConstraint("tenant", "site", "clock", "modality", "finding", "bucket"),
+)
+
 subscriptions = Table(
     "subscriptions",
     metadata,

@@ -17,6 +17,13 @@ def replace_row(connection: Connection, table: Table, values: Mapping[str, Any])
     connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=changes))
 
 
+def add_to_row(connection: Connection, table: Table, key: Mapping[str, Any], amounts: Mapping[str, float]) -> None:
+    """Add *amounts* to the columns of the row with this primary key; without one, insert it."""
+    statement = _insert(connection, table).values(**key, **amounts)
+    sums = {name: table.c[name] + statement.excluded[name] for name in amounts}
+    connection.execute(statement.on_conflict_do_update(index_elements=list(key), set_=sums))
+
+
 def insert_row(connection: Connection, table: Table, values: Mapping[str, Any]) -> bool:
     """Insert a row; False when the primary key is there already."""
     keys = [column.name for column in table.primary_key]

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 from collections import Counter as Counter_
 from collections.abc import Iterable, Iterator
+from itertools import accumulate
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
 from wetread.adapters.index.database import connection_of
+from wetread.adapters.index.turnarounds import BOUNDS, histograms
 from wetread.core.ports import Database
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -73,6 +76,12 @@ _QUERIES: Final[tuple[tuple[str, str, tuple[str, ...], str], ...]] = (
         "SELECT state, count(*) FROM dicom_sends GROUP BY 1",
     ),
     (
+        "wetread_oldest_lease_timestamp_seconds",
+        "When the lease ends or ended that is the first to end of those of the worker processes and their leader.",
+        (),
+        "SELECT lease_until FROM executors ORDER BY lease_until LIMIT 1",
+    ),
+    (
         "wetread_queue_depth",
         "Durable workflows waiting or running, by queue and status.",
         ("queue", "status"),
@@ -93,20 +102,25 @@ _BY_PAIR: Final = frozenset({"wetread_tasks", "wetread_task_reasons"})
 
 
 class DatabaseCollector(Collector):
-    """Gauges computed from the database when scraped."""
+    """Gauges and histograms read from the database when scraped."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def describe(self) -> Iterable[GaugeMetricFamily]:
+    def describe(self) -> Iterable[Metric]:
         """Name the metrics without opening the database."""
-        return [GaugeMetricFamily(name, help_, labels=labels) for name, help_, labels, _ in _QUERIES]
+        return [*(GaugeMetricFamily(name, help_, labels=labels) for name, help_, labels, _ in _QUERIES), _turnaround()]
 
-    def collect(self) -> Iterator[GaugeMetricFamily]:
-        """Read all gauges in one snapshot."""
+    def collect(self) -> Iterator[Metric]:
+        """Read everything in one snapshot."""
         with self._database.read() as tx:
+            turnaround = _turnaround()
+            for of, per_bucket, seconds in histograms(connection_of(tx)):
+                bounds = [*(str(bound) for bound in BOUNDS), "+Inf"]
+                turnaround.add_metric(list(of), list(zip(bounds, accumulate(per_bucket), strict=True)), seconds)
+            yield turnaround
             for name, help_, labels, query in _QUERIES:
-                family = GaugeMetricFamily(name, help_, labels=labels)
+                gauge = GaugeMetricFamily(name, help_, labels=labels)
                 try:
                     rows = connection_of(tx).execute(text(query)).all()
                 except OperationalError:  # the durable queue's tables are made by the worker's first start
@@ -116,8 +130,16 @@ class DatabaseCollector(Collector):
                     labels_of = (str(value).partition(".")[0] if name in _BY_PAIR else str(value) for value in row[:-1])
                     counted[tuple(labels_of)] += row[-1]
                 for key, count in counted.items():
-                    family.add_metric(list(key), float(count))
-                yield family
+                    gauge.add_metric(list(key), float(count))
+                yield gauge
+
+
+def _turnaround() -> HistogramMetricFamily:
+    return HistogramMetricFamily(
+        "wetread_turnaround_seconds",
+        "Seconds from the last received byte to the stored result, the raised study, the told receiver.",
+        labels=("clock", "site", "modality", "finding"),
+    )
 
 
 class Metrics:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Literal
 
 import numpy as np
@@ -18,6 +18,7 @@ from pydicom.encaps import generate_frames
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
 from wetread.core.detector import Array, FrameRef
+from wetread.core.dicom.clocks import CLOCK_TAGS, Clocks, clocks_of
 from wetread.core.dicom.dataset import first_number, first_text, numbers, texts, whole
 from wetread.core.dicom.rescale import Rescale, rescale_of
 from wetread.core.dicom.stacking import valid_orientation
@@ -35,6 +36,7 @@ _TAGS = [
     "ImageType",
     "InstanceNumber",
     "AcquisitionNumber",
+    *CLOCK_TAGS,
     "FrameOfReferenceUID",
     "ImagePositionPatient",
     "ImageOrientationPatient",
@@ -89,6 +91,8 @@ class PlaneImage:
     rescale: Rescale
     stored: Callable[[], Array]
     """Return the stored values, [row, column]. Raises NotProcessable("decode_error")."""
+    clocks: Callable[[], Clocks]
+    """Return what the headers say about the time of the image."""
 
     @property
     def placed(self) -> bool:
@@ -185,6 +189,7 @@ def read_planes(data: bytes, decoder: FrameDecoder) -> list[PlaneImage]:
                 layout=layout,
                 rescale=rescale_of(frame, layout, modality=modality),
                 stored=_Frame(pixels, number - 1),
+                clocks=partial(clocks_of, frame),
             )
         )
     return planes

@@ -14,6 +14,7 @@ from typing import Final
 
 from wetread.core.detector import Applicability, InputSet
 from wetread.core.dicom.kernels import kernel_class
+from wetread.core.dicom.repeats import Repeats, repeats_of
 from wetread.core.dicom.stacking import DUPLICATE_MM, Stack, StackGeometry, is_projection, stacks
 from wetread.core.errors import ConfigurationError, NotApplicable, NotProcessable
 from wetread.core.facts import SeriesFacts, StudyFacts
@@ -147,7 +148,53 @@ def thinnest_soft(needs: InputNeeds, study: StudyFacts) -> InputSet:
     return _input_set(best, len(candidates))
 
 
-RULES: Final[dict[str, Callable[[InputNeeds, StudyFacts], InputSet]]] = {"thinnest_soft": thinnest_soft}
+def longest_dynamic(needs: InputNeeds, study: StudyFacts) -> InputSet:
+    """Select the series that images its planes most often, all of its images; ties by planes, then by series UID.
+
+    How much time lies between the images is seen when they are opened (``dynamic.assemble_dynamic``).
+    """
+    least = needs.time.min_points if needs.time else 2
+    found: list[tuple[Repeats, SeriesFacts]] = []
+    refusals: list[_Refusal] = []
+    for series in study.series:
+        if series.detector_result:
+            continue
+        refusal = _refuse_series(needs, study, series)
+        outcome = _repeats(needs, series) if refusal is None else refusal
+        if isinstance(outcome, Repeats):
+            found.append((outcome, series))
+        else:
+            refusals.append(outcome)
+    if not found:
+        if not refusals:
+            raise NotApplicable("no_suitable_series", "the study has no images")
+        furthest = max(refusals, key=lambda r: r.stage)
+        raise furthest.error(furthest.reason, furthest.detail)
+    best, series = min(found, key=lambda f: (-f[0].most, -f[0].planes, f[1].series_instance_uid))
+    lacking = "too_few_time_points" if best.most < least else "" if best.even else "missing_time_points"
+    return InputSet(
+        series.series_instance_uid,
+        best.sop_instance_uids,
+        "enough" if not lacking and best.numbers_closed else "incomplete",
+        f"{best.planes} planes imaged {best.most} times, best of {len(found)}",
+        lacking,
+    )
+
+
+def _repeats(needs: InputNeeds, series: SeriesFacts) -> Repeats | _Refusal:
+    outcome = _best_stack(needs, series)
+    if isinstance(outcome, _Refusal):
+        return outcome
+    repeats = repeats_of(series, outcome.stack)
+    if repeats.most < 2:
+        return _Refusal(8, NotApplicable, "no_suitable_series", "no series images its planes more than once")
+    return repeats
+
+
+RULES: Final[dict[str, Callable[[InputNeeds, StudyFacts], InputSet]]] = {
+    "thinnest_soft": thinnest_soft,
+    "longest_dynamic": longest_dynamic,
+}
 """Selection rules by the name that a manifest uses."""
 
 

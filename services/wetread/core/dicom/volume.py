@@ -41,7 +41,7 @@ def assemble(
     """
     needs, lossy = needs or SeriesNeeds(), lossy or LossyPolicy()
     everything = [plane for data in objects for plane in read_planes(data, decoder)]
-    planes, flags = _one_stack(everything, needs)
+    planes, flags = one_stack(everything, needs)
     orientation = planes[0].orientation
     assert orientation is not None
     geometry = arrange(
@@ -51,13 +51,16 @@ def assemble(
     if lack is not None:
         raise NotProcessable(*lack)
     kept = [planes[index] for index in geometry.order]
-    flags += [*geometry.flags, *_quality(kept, lossy)]
+    flags += [*geometry.flags, *quality_flags(kept, lossy)]
     voxels = _read(kept, threads)
     return _volume(kept, geometry, orientation, voxels, flags)
 
 
-def _one_stack(everything: Sequence[PlaneImage], needs: SeriesNeeds) -> tuple[list[PlaneImage], list[str]]:
-    """Return the planes of the stack to use and flags for what was left out."""
+def one_stack(everything: Sequence[PlaneImage], needs: SeriesNeeds) -> tuple[list[PlaneImage], list[str]]:
+    """Return the planes of the stack to use and flags for what was left out.
+
+    Raises NotProcessable: no_geometry, mixed_orientation.
+    """
     flags = []
     sections = [p for p in everything if not is_projection(p.image_type)]
     if len(sections) < len(everything):
@@ -87,7 +90,8 @@ def _one_stack(everything: Sequence[PlaneImage], needs: SeriesNeeds) -> tuple[li
     return best, flags
 
 
-def _quality(kept: Sequence[PlaneImage], lossy: LossyPolicy) -> list[str]:
+def quality_flags(kept: Sequence[PlaneImage], lossy: LossyPolicy) -> list[str]:
+    """Return what is odd about the headers of the planes. Raises NotProcessable("lossy_not_allowed")."""
     flags = []
     references = {p.frame_of_reference for p in kept}
     if "" in references:

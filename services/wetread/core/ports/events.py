@@ -56,8 +56,13 @@ class ReadingOrder(Protocol):
     def register(self, tx: Transaction, tenant: str, study_uid: str, *, arrival: float, reason: Reason) -> None:
         """Put a study on the worklist with its first class, or raise it when already there."""
 
-    def raise_to(self, tx: Transaction, tenant: str, study_uid: str, reason: Reason) -> bool:
-        """Raise the class; True when it changed. The reason is kept either way. Never lowers."""
+    def raise_to(
+        self, tx: Transaction, tenant: str, study_uid: str, reason: Reason, stamps: Mapping[str, float] = ...
+    ) -> bool:
+        """Raise the class; True when it changed. The reason is kept either way. Never lowers.
+
+        *stamps*: of the event that says so.
+        """
 
     def priority(self, tx: Transaction, tenant: str, study_uid: str) -> tuple[Priority, float] | None:
         """Return (class, due time), or None for a study that is not listed."""

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from pydicom import Dataset
 
-from wetread.core.detector import FloatArray, LabelArray
+from wetread.core.detector import FloatArray, LabelArray, ParameterMap
 from wetread.core.findings import ResultSet
 
 
@@ -28,11 +28,13 @@ class EvidenceInput:
     """Pictures (PNG, RGB) that become Secondary Captures as they are."""
     slide: bytes | None = None
     """Of a whole slide's result: its map and marks (``core.slide_file``); ``headers`` are those of its levels."""
+    maps: Sequence[ParameterMap] = ()
+    """Parameter maps [plane, row, column] on the planes of ``headers``."""
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedObject:
-    """One PS3.10 object, ready for ``Ingest``. ``role``: sr, seg or sc."""
+    """One PS3.10 object, ready for ``Ingest``. ``role``: sr, seg, pm or sc."""
 
     role: str
     modality: str
@@ -50,4 +52,4 @@ class EvidenceEncoder(Protocol):
         """Version of the encodings, part of every result key."""
 
     def encode(self, evidence: EvidenceInput) -> list[EncodedObject]:
-        """Return the SR (always), the SEG (a region exists) and the SC (flagged findings)."""
+        """Return the SR (always), the SEG (a region exists), the maps and the SC (flagged findings)."""

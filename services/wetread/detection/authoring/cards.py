@@ -64,9 +64,14 @@ def read(folder: Path) -> dict[str, Any]:
     return content
 
 
+def text(card: Mapping[str, Any]) -> str:
+    """Return ``model-card.json`` as it is stored."""
+    return json.dumps(card, indent=2) + "\n"
+
+
 def write(folder: Path, card: Mapping[str, Any]) -> None:
     """Write the card and its README.md."""
-    (folder / "model-card.json").write_text(json.dumps(card, indent=2) + "\n", "utf-8")
+    (folder / "model-card.json").write_text(text(card), "utf-8")
     (folder / "README.md").write_text(readme(card), "utf-8")
 
 

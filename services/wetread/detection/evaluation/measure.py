@@ -61,7 +61,7 @@ def measure(detector: BaseDetector, engine: InferenceClient, case: Case) -> Row:
         return row | {"state": "refused", "reason": refusal.reason, "score": "", "seconds": _since(began)}
     row |= {"state": result.state, "reason": "", "score": "" if result.score is None else round(result.score, 6)}
     row["seconds"] = _since(began)
-    row |= {FOUND + name: round(value, 5) for name, value in measured_values(result).items()}
+    row |= {FOUND + name: round(value, 5) for name, value in measured_values(result).items() if name in truth.measures}
     if truth.mask is not None:
         found = np.zeros_like(truth.mask) if result.mask is None else result.mask
         labels = sorted({int(v) for v in np.unique(truth.mask)} | {int(v) for v in np.unique(found)} - {0})
@@ -74,13 +74,17 @@ def measure(detector: BaseDetector, engine: InferenceClient, case: Case) -> Row:
 
 
 def measured_values(result: Result) -> dict[str, float]:
-    """Return every measure of a result by ``<code>[.<site or side>].<name>``; of equal names the first counts."""
+    """Return every measure of a result by ``<code>[.<site or side>].<name>``, and by ``<code>.<name>`` alone.
+
+    Of equal names the first counts.
+    """
     values: dict[str, float] = {}
     for seen in result.observations:
         place = seen.site or seen.laterality
         prefix = f"{seen.code}.{place}" if place else seen.code
         for item in seen.measures:
             values.setdefault(f"{prefix}.{item.name}", item.value)
+            values.setdefault(f"{seen.code}.{item.name}", item.value)
     return values
 
 

@@ -24,8 +24,7 @@ ABSORB_MM: Final = 3.0
 """Voxels this close to an accepted branch are part of it."""
 MOST_BRANCHES: Final = 40
 LEAST_PATCH: Final = 5
-DIM_SHARE: Final = 0.35
-LONGEST_DIM_MM: Final = 7.0
+LONGEST_GAP_MM: Final = 7.0
 WEAK_TUBE: Final = 0.25
 
 
@@ -55,7 +54,7 @@ def trace(image: CtImage, aorta: Aorta, found: Candidates) -> Traced:
     away = aorta.distance_mm[tuple(found.index.T)]
     bright = found.hu > 0.5 * aorta.blood.hu
     keep = (found.tube > LEAST_TUBE) | ((away < OSTIUM_ZONE_MM) & bright)
-    index, hu = found.index[keep], found.hu[keep]
+    index = found.index[keep]
     tube = np.where(away[keep] < OSTIUM_ZONE_MM, np.maximum(found.tube[keep], 0.3), found.tube[keep])
     starts = _ostia(index, away[keep], bright[keep])
     if len(starts) == 0:
@@ -64,7 +63,7 @@ def trace(image: CtImage, aorta: Aorta, found: Candidates) -> Traced:
     cost, previous, _ = dijkstra(graph, indices=starts, min_only=True, return_predecessors=True)
     before = np.asarray(previous, dtype=np.int64)
     lengths, roots = _lengths(index, cost, before, step)
-    return _grow(index, hu, tube, lengths, before, roots, aorta.blood.hu, step)
+    return _grow(index, tube, lengths, before, roots, step)
 
 
 def _graph(index: IntArray, tube: FloatArray, shape: tuple[int, ...]) -> sparse.csr_array:
@@ -125,12 +124,10 @@ def _ostia(index: IntArray, away: FloatArray, bright: Mask) -> IntArray:
 
 def _grow(
     index: IntArray,
-    hu: FloatArray,
     tube: FloatArray,
     length: FloatArray,
     before: IntArray,
     root: IntArray,
-    blood: float,
     step: float,
 ) -> Traced:
     """Take the farthest voxel, trace it back to what is there, take in its surroundings; until none is far."""
@@ -148,7 +145,7 @@ def _grow(
         if gain[tip] < SHORTEST_BRANCH_MM or len(branches) >= MOST_BRANCHES:
             break
         path = _back(tip, before, owner)
-        kept = _bright_part(path, hu, tube, length, blood)
+        kept = _tube_part(path, tube, length)
         attached = int(owner[path[0]])
         if len(kept) < 3 or length[kept[-1]] - length[path[0]] < SHORTEST_BRANCH_MM:
             taken[_around(lookup, path[len(kept) :] or path[-1:], reach)] = True
@@ -198,14 +195,17 @@ def _back(tip: int, before: IntArray, owner: IntArray) -> list[int]:
     return path[::-1]
 
 
-def _bright_part(path: list[int], hu: FloatArray, tube: FloatArray, length: FloatArray, blood: float) -> list[int]:
-    """The path up to where it stays dim or shapeless for 7 mm."""
+def _tube_part(path: list[int], tube: FloatArray, length: FloatArray) -> list[int]:
+    """The path up to where it stays shapeless for 7 mm.
+
+    How bright it is does not matter: a tight lesion of a centimetre is as dark as muscle, and still a tube.
+    """
     nodes = np.array(path)
-    dim = (hu[nodes] < DIM_SHARE * blood) | (tube[nodes] < WEAK_TUBE)
+    shapeless = tube[nodes] < WEAK_TUBE
     last_good = 0
     for position in range(len(nodes)):
-        if not dim[position]:
+        if not shapeless[position]:
             last_good = position
-        elif length[nodes[position]] - length[nodes[last_good]] > LONGEST_DIM_MM:
+        elif length[nodes[position]] - length[nodes[last_good]] > LONGEST_GAP_MM:
             break
     return path[: last_good + 1]

@@ -9,7 +9,6 @@ from .centreline import trace
 from .image import Blood, CtImage
 from .lumen import Lumen, measure_branches
 from .quality import (
-    EDGE_PER_SD,
     LEAST_AORTA_HU,
     Refusal,
     check_calcium,
@@ -17,6 +16,7 @@ from .quality import (
     check_motion,
     edge_width,
     no_ostia,
+    scan_blur,
 )
 from .resample import blood_pool, cubic
 from .tree import Artery, name_arteries
@@ -52,7 +52,7 @@ def extract(image: CtImage) -> Extraction | Refusal:
     traced = trace(working, aorta, find_candidates(working, aorta))
     if not traced.branches:
         return no_ostia()
-    lumens = measure_branches(image, working, traced, aorta.blood, width / EDGE_PER_SD)
+    lumens = measure_branches(image, working, traced, aorta.blood, scan_blur(width, image, working))
     arteries = name_arteries(lumens)
     refusal = check_calcium(lumens)
     if refusal is not None:

@@ -14,7 +14,8 @@ from scipy.spatial import cKDTree
 from .centreline import Traced
 from .curves import arc, even, smooth
 from .image import Blood, CtImage, FloatArray, Mask
-from .sections import Measured, measure, sample
+from .neighbours import Course, clearance
+from .sections import LEAST_FREE, Measured, measure, sample
 
 STEP_MM: Final = 0.25
 FIRST_SMOOTHING_MM: Final = 1.2
@@ -25,7 +26,6 @@ ROUNDS: Final = 3
 WIDE_MM: Final = 1.2
 """Radius from which the middle of a section shows the full contrast."""
 STEEPEST_PER_MM: Final = 0.003
-JUNCTION_RADII: Final = 1.5
 LEAST_RADIUS_MM: Final = 0.2
 END_RADIUS_MM: Final = 0.45
 NOISE_AREA_MM2: Final = 0.7
@@ -67,6 +67,7 @@ def measure_branches(
     """
     lines: list[tuple[FloatArray, float]] = []
     rough: list[FloatArray] = []
+    courses: list[Course] = []
     for branch in traced.branches:
         points = even(smooth(working.points_of(branch.points), FIRST_SMOOTHING_MM / float(working.step_mm[0])), STEP_MM)
         at = 0.0
@@ -75,13 +76,54 @@ def measure_branches(
         points = _centred(image, points, blood.hu, fixed_start=branch.parent >= 0)
         lines.append((points, at))
         rough.append(measure(sample(image, points), np.full(len(points), blood.hu)).half_radius)
-    contrast = _contrast(image, traced, lines, rough, blood)
+        courses.append(Course(points, rough[-1], branch.parent))
+    courses = _apart(image, courses, blood.hu)
+    lines = [(course.points, _origin(courses, course)) for course in courses]
+    contrast = _contrast(image, traced, lines, [course.radius for course in courses], blood)
     lumens: list[Lumen] = []
     for number, branch in enumerate(traced.branches):
         points, at = lines[number]
-        measured = measure(sample(image, points), contrast[number])
+        sections = sample(image, points)
+        measured = measure(sections, contrast[number], clearance(courses, number, sections))
         lumens.append(_lumen(branch.parent, at, branch.ostium, points, measured, contrast[number], blood, blur_mm))
-    return _junctions(lumens)
+    return _ends(lumens)
+
+
+def _apart(image: CtImage, courses: Sequence[Course], lumen_hu: float) -> list[Course]:
+    """Centre every artery again where another one meets it, by the part of its wall that the other leaves."""
+    out = list(courses)
+    for number, course in enumerate(courses):
+        points = course.points
+        sections = sample(image, points)
+        clear = clearance(out, number, sections)
+        beside = np.isfinite(clear).any(axis=1)
+        if not beside.any():
+            continue
+        start = points[0]
+        if course.parent >= 0:
+            host = out[course.parent].points
+            start = host[int(cKDTree(host).query(points[0])[1])]
+        for _ in range(ROUNDS):
+            found = measure(sections, np.full(len(points), lumen_hu), clear)
+            known = beside & (found.free >= LEAST_FREE)
+            shift = np.where(known[:, None], np.clip(found.shift, -0.6, 0.6), 0.0)
+            shift = ndimage.median_filter(shift, size=(5, 1), mode="nearest")
+            points = points + smooth(shift, SHIFT_SMOOTHING_MM / STEP_MM, ends=False)
+            sections = sample(image, points)
+            clear = clearance([*out[:number], replace(course, points=points), *out[number + 1 :]], number, sections)
+        if course.parent >= 0:
+            points = np.concatenate([start[None], points[1:]])
+        radius = measure(sections, np.full(len(points), lumen_hu), clear).half_radius
+        out[number] = Course(points, radius, course.parent)
+    return out
+
+
+def _origin(courses: Sequence[Course], course: Course) -> float:
+    """Where *course* leaves its parent, along the parent; 0 at an ostium."""
+    if course.parent < 0:
+        return 0.0
+    host = courses[course.parent].points
+    return float(arc(host)[int(cKDTree(host).query(course.points[0])[1])])
 
 
 def _leave(points: FloatArray, parent: FloatArray, radius: FloatArray) -> tuple[FloatArray, float]:
@@ -168,14 +210,17 @@ def _lumen(
     blood: Blood,
     blur_mm: float,
 ) -> Lumen:
-    area = _unblurred(ndimage.median_filter(found.area, size=3, mode="nearest"), blur_mm)
+    raw = np.sqrt(ndimage.median_filter(found.area, size=3, mode="nearest") / np.pi)
+    joined = _joined(arc(points), raw, found.free < LEAST_FREE)
+    area = _unblurred(np.pi * raw**2, blur_mm)
     radius = np.maximum(np.sqrt(np.maximum(area, 0.0) / np.pi), LEAST_RADIUS_MM)
     noise = blood.sd * np.sqrt(np.pi * found.disc**2 * NOISE_AREA_MM2) / np.maximum(contrast - found.background, 50.0)
     # Smoothing along the vessel averages about two independent discs.
     noise_mm = noise / np.sqrt(2.0) / (2.0 * np.pi * radius)
     calcium = ndimage.binary_closing(found.calcium, iterations=2) | found.calcium
     sd = np.sqrt(np.minimum(noise_mm, 0.5 * radius) ** 2 + SYSTEMATIC_MM**2 + np.where(calcium, CALCIUM_MM**2, 0.0))
-    aspect = smooth(ndimage.median_filter(found.aspect, size=9, mode="nearest"), 4.0, ends=False)
+    aspect = np.where(joined, 1.0, found.aspect)
+    aspect = smooth(ndimage.median_filter(aspect, size=9, mode="nearest"), 4.0, ends=False)
     return Lumen(parent, at, points, radius, sd, aspect, calcium, found.centre_hu, ostium)
 
 
@@ -193,23 +238,24 @@ def _unblurred(area: FloatArray, blur_mm: float) -> FloatArray:
     return np.asarray(np.clip(sharp, 0.5 * value, 1.5 * value), dtype=np.float64)
 
 
-def _junctions(lumens: Sequence[Lumen]) -> tuple[Lumen, ...]:
-    """Where vessels meet, area is not one vessel's: interpolate across, and hold the first good value at an origin."""
+def _joined(s: FloatArray, radius: FloatArray, open_wall: Mask) -> Mask:
+    """Bridge *radius*, in place, where too little of the wall is an artery's own; an origin holds its first good value.
+
+    Before anything is fitted along the vessel: what is no section of this artery must not reach those beside it.
+    """
+    gap = ndimage.binary_dilation(open_wall) if open_wall.any() else open_wall
+    labels, count = ndimage.label(gap)
+    for part in range(1, count + 1):
+        _bridge(s, radius, labels == part)
+    return np.asarray(gap)
+
+
+def _ends(lumens: Sequence[Lumen]) -> tuple[Lumen, ...]:
+    """Hold the first good value at an ostium, where the aorta opens, and cut off what tapers out at the far end."""
     out = list(lumens)
     for number, lumen in enumerate(lumens):
         radius, s = lumen.radius_mm.copy(), lumen.s
-        aspect = lumen.aspect.copy()
-        for child in lumens:
-            if child.parent == number and len(child.radius_mm) > 12:
-                own = float(np.median(child.radius_mm[8:24]))
-                near = np.abs(s - child.at_mm) < JUNCTION_RADII * own + 0.5
-                _bridge(s, radius, near)
-                aspect[near] = 1.0
-        if lumen.parent >= 0:
-            host = out[lumen.parent]
-            width = float(np.interp(lumen.at_mm, host.s, host.radius_mm))
-            _bridge(s, radius, s < min(width + 1.0, 0.4 * s[-1]))
-        else:
+        if lumen.parent < 0:
             _bridge(s, radius, s < min(0.8 * float(np.median(radius[:24])) + 0.4, 0.3 * s[-1]))
         last = len(radius)
         while last > 12 and radius[last - 1] < END_RADIUS_MM:
@@ -220,7 +266,7 @@ def _junctions(lumens: Sequence[Lumen]) -> tuple[Lumen, ...]:
             points=lumen.points[keep],
             radius_mm=radius[keep],
             radius_sd_mm=lumen.radius_sd_mm[keep],
-            aspect=aspect[keep],
+            aspect=lumen.aspect[keep],
             calcium=lumen.calcium[keep],
             hu=lumen.hu[keep],
         )

@@ -24,6 +24,8 @@ REPORTABLE_RADIUS_MM: Final = 0.75
 OUTLINE_MM: Final = 2.5
 EDGE_PER_SD: Final = 2.563
 """10-90 % width of a Gaussian edge in its sd."""
+RAY_STEP: Final = 0.25
+"""Of the rays through the aortic wall, in voxels; they are smoothed by one step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,13 +92,13 @@ def edge_width(working: CtImage, aorta: Aorta) -> float:
     for plane in upper[:: max(1, len(upper) // 12)]:
         row, column = ndimage.center_of_mass(aorta.mask[plane])
         radius = np.sqrt(aorta.mask[plane].sum() / np.pi)
-        reach = np.arange(0.5 * radius, radius + 5.0 / step, 0.25)
+        reach = np.arange(0.5 * radius, radius + 5.0 / step, RAY_STEP)
         angle = np.linspace(0.0, 2.0 * np.pi, 48, endpoint=False)
         at = np.stack([row + np.outer(np.sin(angle), reach), column + np.outer(np.cos(angle), reach)])
         profile = ndimage.map_coordinates(working.hu[plane], at.reshape(2, -1), order=1, mode="nearest")
         profile = ndimage.gaussian_filter1d(profile.reshape(48, -1).astype(np.float64), 1.0, axis=1)
         # Of a Gaussian edge, the steepest slope gives sd and with it the 10-90 % width.
-        steepest = np.max(-np.diff(profile, axis=1), axis=1) / (0.25 * step)
+        steepest = np.max(-np.diff(profile, axis=1), axis=1) / (RAY_STEP * step)
         spread = np.ptp(profile, axis=1) / np.maximum(steepest, 1.0) / np.sqrt(2.0 * np.pi)
         # Rays into another bright body have no wall.
         clean = profile.min(axis=1) < 0.4 * aorta.blood.hu
@@ -104,6 +106,16 @@ def edge_width(working: CtImage, aorta: Aorta) -> float:
     if not widths or not np.concatenate(widths).size:
         return 0.0
     return float(np.percentile(np.concatenate(widths), 75))
+
+
+def scan_blur(width_mm: float, image: CtImage, working: CtImage) -> float:
+    """Blur of the scan (sd, mm) behind an aortic edge *width_mm* wide on the working grid.
+
+    Two linear interpolations, each of a sixth of the squared step, and the smoothing along the rays are taken off.
+    """
+    step = float(working.step_mm[0])
+    added = (float(np.mean(image.step_mm[1:] ** 2)) + step**2) / 6.0 + (RAY_STEP * step) ** 2
+    return float(np.sqrt(max((width_mm / EDGE_PER_SD) ** 2 - added, 0.0)))
 
 
 def check_calcium(lumens: Sequence[Lumen]) -> Refusal | None:

@@ -19,6 +19,10 @@ OSTIUM_ZONE_MM: Final = 4.0
 ROOT_RADIUS_MM: Final = 6.0
 SOFT_HU: Final = 10.0
 NOISE_MM: Final = 0.35
+BESIDE_MM: Final = 1.6
+"""What lies this far to both sides of a thread is no part of it."""
+STANDING_OUT_SD: Final = 2.5
+DARKEST_HU: Final = -100.0
 BODY_MM: Final = 1.0
 """Smoothing before large bodies are told from small ones: noise must not riddle them."""
 
@@ -47,7 +51,7 @@ def find_candidates(image: CtImage, aorta: Aorta) -> Candidates:
     )
     chambers = _opened(half, max(150.0, 0.38 * blood.hu), step, image.hu.shape)
     soft = _opened(half, SOFT_HU, step, image.hu.shape)
-    mask = (smooth > 0.4 * blood.hu) | ((smooth > SOFT_HU) & ~soft)
+    mask = (smooth > 0.4 * blood.hu) | ((smooth > SOFT_HU) & ~soft) | _threads(smooth, aorta, step)
     zone = aorta.distance_mm < OSTIUM_ZONE_MM
     chambers[zone] = _opened(half, 0.65 * blood.hu, step, image.hu.shape, ROOT_RADIUS_MM)[zone]
     mask &= ~chambers & ~aorta.mask
@@ -68,6 +72,31 @@ def find_candidates(image: CtImage, aorta: Aorta) -> Candidates:
     top = float(np.percentile(best, 99)) if len(best) else 1.0
     hu = smooth[tuple(index.T)].astype(np.float64)
     return Candidates(index, hu, best / max(top, 1e-6), chambers)
+
+
+def _threads(smooth: Image, aorta: Aorta, step: float) -> Mask:
+    """Voxels darker than soft tissue that stand out of what lies on both sides of them, along two axes at least.
+
+    A lumen of less than a millimetre in fat reads below water. An edge stands out on one side only, a sheet along one
+    axis only. Standing out is by more than ``STANDING_OUT_SD`` of the noise, as the aorta shows it.
+    """
+    inner = ndimage.binary_erosion(aorta.mask[::2, ::2, ::2], iterations=3)
+    noise = float(smooth[::2, ::2, ::2][inner].std()) if inner.any() else aorta.blood.sd
+    least = STANDING_OUT_SD * noise
+    away = round(BESIDE_MM / step)
+    out = np.zeros(smooth.shape, dtype=np.bool_)
+    if min(smooth.shape) <= 2 * away:
+        return out
+    middle = (slice(away, -away),) * 3
+    index = np.flatnonzero((smooth[middle] > DARKEST_HU) & (smooth[middle] <= SOFT_HU))
+    at = np.ravel_multi_index(tuple(a + away for a in np.unravel_index(index, smooth[middle].shape)), smooth.shape)
+    flat = smooth.ravel()
+    level = flat[at] - least
+    count = np.zeros(len(at), dtype=np.int8)
+    for stride in (smooth.shape[1] * smooth.shape[2], smooth.shape[2], 1):
+        count += (flat[at + away * stride] < level) & (flat[at - away * stride] < level)
+    out.ravel()[at[count >= 2]] = True
+    return out
 
 
 def _opened(half: Image, level: float, step: float, shape: tuple[int, ...], radius: float = CHAMBER_RADIUS_MM) -> Mask:

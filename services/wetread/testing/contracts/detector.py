@@ -23,8 +23,8 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from wetread.adapters.codecs.decoder import PydicomFrameDecoder
 from wetread.adapters.inference.onnxruntime import OnnxRuntimeClient
-from wetread.core.detector import BaseDetector, Context, Request, Result, Tensors, Volume
-from wetread.core.dicom.volume import assemble
+from wetread.core.detector import BaseDetector, Context, DynamicVolume, Request, Result, Tensors, Volume
+from wetread.core.dicom.dynamic import assemble_input
 from wetread.core.errors import NotApplicable, NotProcessable
 from wetread.core.ports.inference import NetworkFile
 from wetread.detection.commands import detect
@@ -66,7 +66,7 @@ class DetectorContract:
     @classmethod
     def volume(cls, objects: Sequence[bytes], detector: BaseDetector) -> Volume:
         """Return the series as a volume."""
-        return assemble(objects, PydicomFrameDecoder(), needs=detector.manifest.input.series)
+        return assemble_input(objects, PydicomFrameDecoder(), detector.manifest.input)
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -141,8 +141,7 @@ class DetectorContract:
         self, detector: BaseDetector, engine: OnnxRuntimeClient, objects: Sequence[bytes], reading: Result
     ) -> None:
         order = np.random.default_rng(7).permutation(len(objects))
-        needs = detector.manifest.input.series
-        shuffled = assemble([objects[k] for k in order], PydicomFrameDecoder(), needs=needs)
+        shuffled = assemble_input([objects[k] for k in order], PydicomFrameDecoder(), detector.manifest.input)
         assert_same(drive(detector, engine, shuffled), reading)
 
     def test_a_mirrored_grid_of_the_same_patient_gives_the_same_finding(
@@ -161,7 +160,7 @@ class DetectorContract:
         self, detector: BaseDetector, engine: OnnxRuntimeClient, volume: Volume, reading: Result
     ) -> None:
         """The columns run the other way and the affine does not say so: left and right swap."""
-        other = drive(detector, engine, replace(volume, voxels=np.ascontiguousarray(volume.voxels[:, :, ::-1])))
+        other = drive(detector, engine, flipped_patient(volume))
         assert other.state == reading.state
         expected = [_MIRRORED.get(o.laterality, o.laterality) for o in reading.observations]
         assert [o.laterality for o in other.observations] == expected
@@ -171,8 +170,7 @@ class DetectorContract:
     ) -> None:
         if "CT" not in detector.manifest.input.modality:
             pytest.skip("only CT numbers have a unit")
-        needs = detector.manifest.input.series
-        moved = assemble([offset(data, 40) for data in objects], PydicomFrameDecoder(), needs=needs)
+        moved = assemble_input([offset(data, 40) for data in objects], PydicomFrameDecoder(), detector.manifest.input)
         assert_same(drive(detector, engine, moved), reading)
 
     def test_a_hole_beyond_the_limit_gives_the_reason_and_no_finding(
@@ -185,7 +183,7 @@ class DetectorContract:
         middle, limit = heights[len(heights) // 2][0], needs.max_step_mm or 30.0
         kept = [objects[k] for z, k in heights if abs(z - middle) > limit / 2 + 1e-3]
         with pytest.raises(NotProcessable) as caught:
-            assemble(kept, PydicomFrameDecoder(), needs=needs)
+            assemble_input(kept, PydicomFrameDecoder(), detector.manifest.input)
         assert caught.value.reason == "missing_slices"
 
     def test_a_run_stays_within_the_memory_of_the_manifest(
@@ -194,7 +192,7 @@ class DetectorContract:
         """Counts what NumPy and Python allocate beyond the input; the engine's own arena is not seen here."""
         tracemalloc.start()
         try:
-            drive(detector, engine, assemble(objects, PydicomFrameDecoder(), needs=detector.manifest.input.series))
+            drive(detector, engine, assemble_input(objects, PydicomFrameDecoder(), detector.manifest.input))
             peak = tracemalloc.get_traced_memory()[1] + sum(map(len, objects))
         finally:
             tracemalloc.stop()
@@ -233,12 +231,22 @@ def assert_same(one: Result, other: Result) -> None:
         left, right = getattr(one, name), getattr(other, name)
         assert (left is None) == (right is None)
         assert left is None or np.array_equal(left, right)
-    assert replace(one, mask=None, heatmap=None) == replace(other, mask=None, heatmap=None)
+    assert [(m.name, m.unit) for m in one.maps] == [(m.name, m.unit) for m in other.maps]
+    for this, that in zip(one.maps, other.maps, strict=True):
+        assert np.array_equal(this.values, that.values, equal_nan=True)
+    left, right = (replace(result, mask=None, heatmap=None, maps=()) for result in (one, other))
+    assert left == right
 
 
 def mirrored(volume: Volume) -> Volume:
     """Return the same patient on a grid whose columns run the other way (planes follow: the normal turns)."""
     width = (volume.voxels.shape[2] - 1) * volume.pixel_spacing[1]
+    if isinstance(volume, DynamicVolume):
+        volume = replace(
+            volume,
+            dynamic=np.ascontiguousarray(volume.dynamic[:, ::-1, :, ::-1]),
+            times_s=volume.times_s[:, ::-1].copy(),
+        )
     return replace(
         volume,
         voxels=np.ascontiguousarray(volume.voxels[::-1, :, ::-1]),
@@ -247,6 +255,13 @@ def mirrored(volume: Volume) -> Volume:
         weights_mm=volume.weights_mm[::-1].copy(),
         frames=volume.frames[::-1],
     )
+
+
+def flipped_patient(volume: Volume) -> Volume:
+    """Return the mirror image of the patient on the same grid."""
+    if isinstance(volume, DynamicVolume):
+        volume = replace(volume, dynamic=np.ascontiguousarray(volume.dynamic[:, :, :, ::-1]))
+    return replace(volume, voxels=np.ascontiguousarray(volume.voxels[:, :, ::-1]))
 
 
 def offset(data: bytes, value: int) -> bytes:

@@ -34,6 +34,8 @@ SUBSAMPLES: Final = 4
 SLEEVE_MM: Final = 1.2
 """Fat around an artery, which keeps it off the chambers."""
 _SLAB: Final = 8
+MARGIN_MM: Final = 3.0
+"""Added to a solid's box: half a voxel of partial volume, and the distance's error beside the surface."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +101,19 @@ def _lumen_hu(spec: CoronarySpec, tree: TrueTree, vessel: TrueVessel) -> FloatAr
 # --- organs --------------------------------------------------------------------------------------------------------
 
 
-def _ellipsoid(centre: FloatArray, axes: FloatArray, semi: FloatArray) -> Distance:
+@dataclass(frozen=True, slots=True)
+class _Solid:
+    """A body by its distance, and the box (lowest and highest x, y, z, mm) outside of which there is nothing of it."""
+
+    distance: Distance
+    low: FloatArray
+    high: FloatArray
+
+
+_UNBOUNDED: Final = np.full(3, np.inf)
+
+
+def _ellipsoid(centre: FloatArray, axes: FloatArray, semi: FloatArray) -> _Solid:
     """Approximate distance to an ellipsoid; rows of *axes* are its unit axes. Exact to first order at the surface."""
 
     def distance(z: Any, y: Any, x: Any) -> Any:
@@ -108,36 +122,41 @@ def _ellipsoid(centre: FloatArray, axes: FloatArray, semi: FloatArray) -> Distan
         slope = np.sqrt(sum((v / s**2) ** 2 for v, s in zip(q, semi, strict=True))) / np.maximum(level, 1e-3)
         return (level - 1.0) / np.maximum(slope, 1e-3)
 
-    return distance
+    reach = np.sqrt(np.sum((semi[:, None] * axes) ** 2, axis=0))
+    return _Solid(distance, centre - reach, centre + reach)
 
 
-def _above_valve(offset: float) -> Distance:
+def _above_valve(offset: float) -> _Solid:
     def distance(z: Any, y: Any, x: Any) -> Any:
         return offset - (AXIS[0] * x + AXIS[1] * y + AXIS[2] * z)
 
-    return distance
+    return _Solid(distance, -_UNBOUNDED, _UNBOUNDED)
 
 
-def _tube(centre: FloatArray, radius: float, bottom: float) -> Distance:
+def _tube(centre: FloatArray, radius: float, bottom: float) -> _Solid:
     """A vertical cylinder from *bottom* upwards."""
 
     def distance(z: Any, y: Any, x: Any) -> Any:
         return np.maximum(np.hypot(x - centre[0], y - centre[1]) - radius, bottom - z)
 
-    return distance
+    return _Solid(distance, np.append(centre - radius, bottom), np.append(centre + radius, np.inf))
 
 
-def _both(*shapes: Distance) -> Distance:
+def _both(*shapes: _Solid) -> _Solid:
     def distance(z: Any, y: Any, x: Any) -> Any:
-        out = shapes[0](z, y, x)
+        out = shapes[0].distance(z, y, x)
         for shape in shapes[1:]:
-            out = np.maximum(out, shape(z, y, x))
+            out = np.maximum(out, shape.distance(z, y, x))
         return out
 
-    return distance
+    return _Solid(
+        distance,
+        np.asarray(np.max([s.low for s in shapes], axis=0), dtype=np.float64),
+        np.asarray(np.min([s.high for s in shapes], axis=0), dtype=np.float64),
+    )
 
 
-def _organs(spec: CoronarySpec) -> list[tuple[Distance, float]]:
+def _organs(spec: CoronarySpec) -> list[tuple[_Solid, float]]:
     """Solids and their HU, painted in order."""
     front, left = frame()
     axes = np.array([front, left, AXIS])
@@ -173,15 +192,29 @@ def _paint_organs(image: Image, grid: Grid, spec: CoronarySpec) -> None:
     """Paint every solid, with the partial volume of half a voxel at its surface."""
     half = 0.5 * float(np.mean(grid.step))
     organs = _organs(spec)
-    y, x = grid.y[:, None].astype(np.float32), grid.x[None, :].astype(np.float32)
     image[:] = -850.0
     for first in range(0, len(grid.z), _SLAB):
-        planes = slice(first, first + _SLAB)
-        z = grid.z[planes, None, None].astype(np.float32)
         for shape, hu in organs:
-            cover = np.clip(0.5 - shape(z, y[None], x[None]) / (2.0 * half), 0.0, 1.0)
+            planes, rows, columns = (
+                _within(values, low - MARGIN_MM, high + MARGIN_MM)
+                for values, low, high in zip(
+                    (grid.z[first : first + _SLAB], grid.y, grid.x), shape.low[::-1], shape.high[::-1], strict=True
+                )
+            )
+            z = grid.z[first : first + _SLAB][planes, None, None].astype(np.float32)
+            y, x = grid.y[None, rows, None].astype(np.float32), grid.x[None, None, columns].astype(np.float32)
+            if not z.size or not y.size or not x.size:
+                continue
+            cover = np.clip(0.5 - shape.distance(z, y, x) / (2.0 * half), 0.0, 1.0)
             if cover.any():
-                image[planes] += np.float32(1.0) * cover * (np.float32(hu) - image[planes])
+                part = image[first : first + _SLAB][planes, rows, columns]
+                part += np.float32(1.0) * cover * (np.float32(hu) - part)
+
+
+def _within(values: FloatArray, low: float, high: float) -> slice:
+    """Which of rising *values* lie between *low* and *high*."""
+    first, last = np.searchsorted(values, (low, high))
+    return slice(int(first), int(last))
 
 
 # --- arteries ------------------------------------------------------------------------------------------------------

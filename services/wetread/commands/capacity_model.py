@@ -1,0 +1,281 @@
+"""From measured unit costs to pods, database and storage: a pure model, the same for one machine and for a cluster.
+
+Arrivals are Poisson at the rate of the peak hour. A component that serves requests (gateway, orchestration, GPU, the
+writers' turn of the database) may be busy for ``utilisation`` of the peak hour. Detector processes are a queue with c
+servers: the smallest c is taken for which 95 % of studies wait and run within the goal (Erlang C; the tail of the wait
+is halved for constant running times, Allen and Cunneen's correction for M/D/c). Storage is what arrives times how long
+it is kept. Units: seconds, megabytes of 10^6 bytes, cores.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from wetread.commands.capacity_costs import UnitCosts
+from wetread.core.errors import InvalidInput
+
+DAY_SECONDS: Final = 86_400.0
+PAGE_BYTES: Final = 8192
+"""A page of PostgreSQL: what goes to the log is written again, page by page, by the next checkpoint."""
+_CONSTANT_TIMES: Final = 0.5
+"""(1 + squared coefficient of variation) / 2 of running times: runs of one detector take about the same."""
+_MOST_SERVERS: Final = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class StudyKind:
+    """A kind of study. ``share`` of all studies; ``detector`` that reads it, empty: none."""
+
+    name: str
+    share: float
+    instances: float
+    megabytes: float
+    detector: str = ""
+
+
+STRESS_HOUR: Final = (
+    StudyKind("RF", 180 / 337.5, 1, 1.05),
+    StudyKind("US", 75 / 337.5, 7, 17.0),
+    StudyKind("CT head", 31.5 / 337.5, 324, 170.4, "ich"),
+    StudyKind("CT body", 13.5 / 337.5, 324, 170.2),
+    StudyKind("MR", 37.5 / 337.5, 5, 1.03),
+)
+"""The mix of MONAI Deploy's published stress hour; its CTs that met a model are head CTs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Assumptions:
+    """What is chosen and not measured; every value is printed with the plan.
+
+    ``peak_factor``: rate of the busiest hour over the day's mean (4.8: 300 an hour at 1,500 a day, MONAI's hospital
+    guide). ``reads``: how often each image is fetched. ``goal``: seconds from a complete study to the detector's result
+    for 95 % of studies. ``utilisation``: share of the peak hour for which a component may be busy. ``smallest``: pods
+    of each Deployment, so that one may die. ``gpu``: detector -> seconds of a GPU per run in place of its inference on
+    CPU; detectors not named run on CPU.
+    """
+
+    peak_factor: float = 4.8
+    reads: float = 2.0
+    goal: float = 60.0
+    utilisation: float = 0.6
+    hot_days: float = 30.0
+    kept_days: float = 365.0
+    smallest: int = 2
+    gpu: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not (self.peak_factor >= 1 and self.reads >= 0 and self.goal > 0 and 0 < self.utilisation <= 1):
+            msg = (
+                "a peak factor is 1 or more, reads 0 or more, the goal positive, the utilisation above 0 and at most 1"
+            )
+            raise InvalidInput(msg)
+        if not (0 <= self.hot_days <= self.kept_days and self.smallest >= 1):
+            msg = "hot days are not more than all days that studies are kept; there is at least one pod"
+            raise InvalidInput(msg)
+        if any(seconds <= 0 for seconds in self.gpu.values()):
+            msg = "seconds of a GPU are positive"
+            raise InvalidInput(msg)
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """CPU seconds per study of the mix, by component; ``runs``: detector -> runs per study."""
+
+    gateway: float
+    orchestration: float
+    runs: Mapping[str, float]
+    instances: float
+    megabytes: float
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What N studies a day need. Terabytes of 10^12 bytes. ``database_gigabytes``: rows of all studies that are kept.
+
+    ``deployments``: separate installations, each with a database of its own, because the writers of one database take
+    turns (ADR 1201); the other figures are for all of them together.
+    """
+
+    studies_per_day: float
+    peak_per_hour: float
+    gateway_cores: float
+    gateway_pods: int
+    orchestration_cores: float
+    detector_processes: int
+    worker_pods: int
+    gpu_pods: int
+    deployments: int
+    database_gigabytes: float
+    database_iops: float
+    writers_turn: float
+    network_megabytes_per_second: float
+    hot_terabytes: float
+    warm_terabytes: float
+
+
+@dataclass(frozen=True, slots=True)
+class Sustained:
+    """The rate at which something is busy all the time, studies an hour, and what that is."""
+
+    studies_per_hour: float
+    bottleneck: str
+
+
+def load_of(costs: UnitCosts, mix: Sequence[StudyKind], *, reads: float) -> Load:
+    """Return what one study costs on average. Raises InvalidInput for a mix that is none."""
+    total = sum(kind.share for kind in mix)
+    sizes = [value for kind in mix for value in (kind.share, kind.instances, kind.megabytes)]
+    if total <= 0 or not all(math.isfinite(value) and value >= 0 for value in sizes):
+        msg = "a mix has kinds of study with shares, instances and megabytes that are not negative"
+        raise InvalidInput(msg)
+    unknown = {kind.detector for kind in mix if kind.detector} - costs.detectors.keys()
+    if unknown:
+        msg = f"no measured costs of {', '.join(sorted(unknown))}; there are {', '.join(sorted(costs.detectors))}"
+        raise InvalidInput(msg)
+    instances = sum(kind.share * kind.instances for kind in mix) / total
+    megabytes = sum(kind.share * kind.megabytes for kind in mix) / total
+    runs: dict[str, float] = {}
+    for kind in mix:
+        if kind.detector:
+            runs[kind.detector] = runs.get(kind.detector, 0.0) + kind.share / total
+    gateway = costs.gateway
+    return Load(
+        gateway=gateway.store.of(instances, megabytes) + reads * gateway.read.of(instances, megabytes),
+        orchestration=costs.orchestration.per_study + costs.orchestration.per_run * sum(runs.values()),
+        runs=runs,
+        instances=instances,
+        megabytes=megabytes,
+    )
+
+
+def plan(costs: UnitCosts, mix: Sequence[StudyKind], studies_per_day: float, chosen: Assumptions) -> Plan:
+    """Return what *studies_per_day* need. Raises InvalidInput, also when no number of processes keeps the goal."""
+    if not (math.isfinite(studies_per_day) and studies_per_day > 0):
+        msg = "studies per day are a positive number"
+        raise InvalidInput(msg)
+    load = load_of(costs, mix, reads=chosen.reads)
+    peak = studies_per_day / DAY_SECONDS * chosen.peak_factor
+    processes, gpu = 0, 0.0
+    for name, runs in load.runs.items():
+        detector = costs.detectors[name]
+        wall = detector.wall - (detector.inference if name in chosen.gpu else 0.0) + chosen.gpu.get(name, 0.0)
+        processes += processes_for(peak * runs, wall, chosen.goal)
+        gpu += peak * runs * chosen.gpu.get(name, 0.0)
+    gateway_cores, orchestration_cores = peak * load.gateway, peak * load.orchestration
+    database = costs.database
+    turn = peak * database.serial.of(load.instances, load.megabytes)
+    log_bytes = database.log.of(load.instances, load.megabytes)
+    grown = database.size.of(load.instances, load.megabytes)
+    deployments = max(1, math.ceil(turn / chosen.utilisation))
+    results = sum(runs * costs.detectors[name].result_megabytes for name, runs in load.runs.items())
+    terabytes_per_day = studies_per_day * (load.megabytes + results) / 1e6
+    return Plan(
+        studies_per_day=studies_per_day,
+        peak_per_hour=peak * 3600,
+        gateway_cores=gateway_cores,
+        gateway_pods=max(chosen.smallest * deployments, math.ceil(gateway_cores / chosen.utilisation)),
+        orchestration_cores=orchestration_cores,
+        detector_processes=processes,
+        worker_pods=max(chosen.smallest * deployments, processes, math.ceil(orchestration_cores / chosen.utilisation)),
+        gpu_pods=max(deployments, math.ceil(gpu / chosen.utilisation)) if gpu else 0,
+        deployments=deployments,
+        database_gigabytes=studies_per_day * chosen.kept_days * grown / 1e9,
+        database_iops=peak * (database.syncs.of(load.instances, load.megabytes) + log_bytes / PAGE_BYTES),
+        writers_turn=turn,
+        network_megabytes_per_second=peak * load.megabytes * (1 + chosen.reads),
+        hot_terabytes=terabytes_per_day * chosen.hot_days,
+        warm_terabytes=terabytes_per_day * (chosen.kept_days - chosen.hot_days),
+    )
+
+
+def processes_for(rate: float, wall: float, goal: float) -> int:
+    """Return the fewest detector processes for which 95 % of *rate* runs a second end within *goal* seconds."""
+    if wall >= goal:
+        msg = f"one run takes {wall:.1f} s: no number of processes ends it within {goal:.1f} s"
+        raise InvalidInput(msg)
+    servers = max(1, math.ceil(rate * wall + 1e-9))
+    while servers < _MOST_SERVERS:
+        if wait95(rate, wall, servers) + wall <= goal:
+            return servers
+        servers += max(1, servers // 1000)
+    msg = "more detector processes than this model counts"
+    raise InvalidInput(msg)
+
+
+def wait95(rate: float, wall: float, servers: int) -> float:
+    """Return the 95th percentile of the wait before a run, in seconds; infinite when servers are too few."""
+    offered = rate * wall
+    if offered >= servers:
+        return math.inf
+    queued = erlang_c(offered, servers)
+    if queued <= 0.05:
+        return 0.0
+    return wall * _CONSTANT_TIMES / (servers - offered) * math.log(queued / 0.05)
+
+
+def erlang_c(offered: float, servers: int) -> float:
+    """Return the probability that an arrival has to wait (M/M/c); *offered* load in erlangs, below *servers*."""
+    blocked = 1.0
+    for number in range(1, servers + 1):
+        blocked = offered * blocked / (number + offered * blocked)
+    return blocked / (1 - offered / servers * (1 - blocked))
+
+
+def sustained(
+    costs: UnitCosts, mix: Sequence[StudyKind], *, cores: float, reads: float, sender: float = 0.0, processes: int = 1
+) -> Sustained:
+    """Return the most that one embedded installation takes in the long run.
+
+    *processes* detector processes and one web process share *cores* with whoever sends, who needs *sender* CPU seconds
+    per study.
+    """
+    load = load_of(costs, mix, reads=reads)
+    detectors = sum(runs * costs.detectors[name].cpu for name, runs in load.runs.items())
+    walls = sum(runs * costs.detectors[name].wall for name, runs in load.runs.items())
+    limits = {
+        "machine CPU": cores / (load.gateway + load.orchestration + detectors + sender),
+        "event loop": 1 / max(load.gateway * costs.gateway.loop_share, 1e-12),
+        "detector processes": processes / max(walls, 1e-12),
+    }
+    name = min(limits, key=lambda key: limits[key])
+    return Sustained(limits[name] * 3600, name)
+
+
+def at_goal(
+    costs: UnitCosts,
+    mix: Sequence[StudyKind],
+    *,
+    cores: float,
+    reads: float,
+    goal: float,
+    sender: float = 0.0,
+    processes: int = 1,
+) -> Sustained:
+    """Return the highest rate of one installation at which 95 % of detector runs end within *goal* seconds.
+
+    What else runs takes cores from the detectors: a run's wall time is its CPU time over the cores that are left, when
+    those are fewer than it would use.
+    """
+    top = sustained(costs, mix, cores=cores, reads=reads, sender=sender, processes=processes)
+    load = load_of(costs, mix, reads=reads)
+    runs = sum(load.runs.values())
+    if not runs:
+        return top
+    cpu = sum(share * costs.detectors[name].cpu for name, share in load.runs.items()) / runs
+    wall = sum(share * costs.detectors[name].wall for name, share in load.runs.items()) / runs
+
+    def late(rate: float) -> bool:
+        left = max(cores - rate * (load.gateway + load.orchestration + sender), 1e-9) / processes
+        stretched = max(wall, cpu / left)
+        return wait95(rate * runs, stretched, processes) + stretched > goal
+
+    low, high = 0.0, top.studies_per_hour / 3600
+    if late(1e-9):
+        return Sustained(0.0, "goal shorter than a run")
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (low, middle) if late(middle) else (middle, high)
+    return Sustained(low * 3600, top.bottleneck)

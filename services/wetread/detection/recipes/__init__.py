@@ -1,0 +1,1 @@
+"""Known pre- and post-processing of public models: our code around other people's networks."""
