@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.charts.rendering import CLUSTER, ROOT, ci_values, kind, merged, objects, of_ci
+import yaml
+from tests.charts.rendering import CHART, CLUSTER, ROOT, ci_values, kind, merged, objects, of_ci
 from typer.testing import CliRunner
 
 from wetread.cli import app
 from wetread.core.workqueue import LONG_LANES, QUEUES, lanes_of
+from wetread.detection.registry import discover
 from wetread.settings import Settings
 from wetread.testing.servers.process import free_port, server_process
 from wetread.testing.servers.triton import ready, triton_command
@@ -154,3 +156,12 @@ def test_the_checklist_names_tests_that_exist() -> None:
     assert len(named) > 20
     assert not [name for name in named if f"def {name}(" not in there]
     assert [int(n) for n in re.findall(r"^\| (\d+) \|", text, re.MULTILINE)] == list(range(1, 16))
+
+
+def test_every_installed_detector_with_a_network_has_an_entry_and_no_other_has() -> None:
+    listed = yaml.safe_load((CHART / "values.yaml").read_text("utf-8"))["detectors"]
+    installed = discover("")
+    assert listed.keys() <= installed.keys(), "an entry of a detector that is not here"
+    networks = {name for name, found in installed.items() if found.networks}
+    served = {name for name, of in listed.items() if of["engine"] != "inprocess"}
+    assert served == networks, "add it to `detectors` in values.yaml, then run python charts/values_table.py"
