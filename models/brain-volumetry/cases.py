@@ -22,4 +22,6 @@ def case(split: str, seed: int, **options: Any) -> Case:
     measures = {f"{name}.volume": phantom.volumes_ml[name] for name in CLASSES}
     measures["intracranial_structure.volume"] = sum(phantom.volumes_ml.values())
     facts = {name: phantom.tags[name] for name in FACTS}
-    return Case(split, seed, phantom.volume, CaseTruth(None, labels, (), measures), facts, modality="MR", body_part="BRAIN")
+    return Case(
+        split, seed, phantom.volume, CaseTruth(None, labels, (), measures), facts, modality="MR", body_part="BRAIN"
+    )

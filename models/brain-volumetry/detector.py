@@ -168,9 +168,7 @@ def _check_motion(small: FloatArray, head: BoolArray) -> None:
         raise NotProcessable("motion", "ghosts in the air around the head")
 
 
-def bias_field(
-    values: FloatArray, inside: BoolArray, steps_mm: npt.NDArray[np.float64], level: float
-) -> FloatArray:
+def bias_field(values: FloatArray, inside: BoolArray, steps_mm: npt.NDArray[np.float64], level: float) -> FloatArray:
     """Coil bias, about 1, by smoothing the log residual of a three-tissue mixture on a coarse grid."""
     coarse, coarse_mm = regridded(values, steps_mm, BIAS_MM)
     within = evenly(inside.astype(np.float32), _shape(coarse)) > 0.9

@@ -1,15 +1,13 @@
-"""The detector contract for every bundled folder, and for the toy that the runner's tests use."""
+"""The detector contract for every bundled folder."""
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
 from wetread.detection.folder import studies_in
 from wetread.detection.registry import bundled_folder, load, read_folder
 from wetread.testing.contracts.detector import DetectorContract
-from wetread.testing.sections import ct_plane, part10
-from wetread.testing.toy_detector import write_toy
+from wetread.testing.contracts.folder_suite import objects_of
 
 BUNDLED = sorted(path.parent for path in bundled_folder().glob("*/detector.yaml"))
 
@@ -19,27 +17,9 @@ def strange_files(shared):
     return sorted(path for path in (shared / "dicom-variety").rglob("*") if path.is_file())
 
 
-class TestToy(DetectorContract):
-    @pytest.fixture(scope="class")
-    @classmethod
-    def folder(cls, tmp_path_factory):
-        return write_toy(tmp_path_factory.mktemp("models"))
-
-    @pytest.fixture(scope="class")
-    @classmethod
-    def objects(cls):
-        objects = []
-        for k in range(10):
-            values = np.full((8, 8), 1024, np.int16)
-            if k in {4, 5}:
-                values[2:4, 1:3] = 1024 + 200
-            objects.append(part10(ct_plane(values, (0, 0, 5.0 * k), number=k + 1)))
-        return objects
-
-
 @pytest.mark.parametrize("folder", BUNDLED, ids=lambda path: path.name, scope="class")
 class TestBundled(DetectorContract):
-    """Bundled detectors read the first demo phantom that they select."""
+    """Bundled detectors read the first demo phantom that they select, else a quick case of their own."""
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -55,4 +35,6 @@ class TestBundled(DetectorContract):
                 if detector.applicable(study.facts).applicable:
                     chosen = detector.select(study.facts)
                     return [study.files[uid].read_bytes() for uid in chosen.sop_instance_uids]
+        if (folder / "cases.py").is_file():
+            return objects_of(folder)
         return pytest.skip(f"NOT RUN: no phantom for {folder.name}")
