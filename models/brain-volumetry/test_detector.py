@@ -15,7 +15,7 @@ from wetread.detection.evaluation.measure import case_maker, drive, measured_val
 from wetread.detection.registry import companion, load, read_folder
 
 INSTALLED = read_folder(Path(__file__).parent)
-QUICK = companion(INSTALLED, "cases").CONTRACT_OPTIONS
+QUICK = {"fine_mm": 2.4, "pixel_mm": 2.4, "thickness_mm": 2.4, "noise": 0.03}
 ENGINE = OnnxRuntimeClient(())
 
 
