@@ -8,10 +8,20 @@ import pytest
 from wetread.detection.folder import studies_in
 from wetread.detection.registry import bundled_folder, load, read_folder
 from wetread.testing.contracts.detector import DetectorContract
+from wetread.testing.phantoms.coronary import make_phantom
 from wetread.testing.sections import ct_plane, part10
 from wetread.testing.toy_detector import write_toy
 
-BUNDLED = sorted(path.parent for path in bundled_folder().glob("*/detector.yaml"))
+SLOW = {"ffr-ct"}
+"""Seven runs of the whole chain: a minute, so with ``make test-slow``."""
+BUNDLED = [
+    pytest.param(
+        path.parent,
+        id=path.parent.name,
+        marks=[pytest.mark.slow, pytest.mark.timeout(600)] if path.parent.name in SLOW else [],
+    )
+    for path in sorted(bundled_folder().glob("*/detector.yaml"))
+]
 
 
 @pytest.fixture(scope="session")
@@ -37,9 +47,9 @@ class TestToy(DetectorContract):
         return objects
 
 
-@pytest.mark.parametrize("folder", BUNDLED, ids=lambda path: path.name, scope="class")
+@pytest.mark.parametrize("folder", BUNDLED, scope="class")
 class TestBundled(DetectorContract):
-    """Bundled detectors read the first demo phantom that they select."""
+    """Bundled detectors read the first demo phantom that they select; ``ffr-ct`` a short coronary angiogram."""
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -47,8 +57,8 @@ class TestBundled(DetectorContract):
         from wetread.testing.phantoms import demo_studies
 
         if folder.name == "ffr-ct":
-            return pytest.skip("NOT RUN: a coronary phantom takes a minute; tests/e2e/test_ffrct_chain.py is slow")
-
+            slices, _ = make_phantom(20_310, size="short", stenoses=1, severity=(0.45, 0.45), profiles=("cosine",))
+            return [part10(dataset) for dataset in slices]
         detector, scratch = load(read_folder(folder)), tmp_path_factory.mktemp(folder.name)
         for _ in demo_studies(scratch):
             for study in studies_in(scratch):
