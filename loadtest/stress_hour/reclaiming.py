@@ -15,6 +15,9 @@ from typing import Final
 
 _SEGMENT: Final = re.compile(r"(?P<shard>[a-z0-9]+)-(?P<number>[0-9]{8})\.seg")
 
+_CLOCKS_DIFFER: Final = 1.0
+"""Seconds: files are stamped by a coarser clock than studies."""
+
 
 def reclaim(folder: Path, open_since: Iterable[float]) -> int:
     """Empty finished segments below *folder*; *open_since*: first byte of each undeleted study, in Unix seconds.
@@ -22,7 +25,7 @@ def reclaim(folder: Path, open_since: Iterable[float]) -> int:
     Returns the bytes given back. A segment is finished when its shard has a newer one; it holds nothing of a study
     whose first byte came after its last write.
     """
-    oldest = min(open_since, default=float("inf"))
+    oldest = min(open_since, default=float("inf")) - _CLOCKS_DIFFER
     freed = 0
     for path in _finished(folder):
         state = path.stat()

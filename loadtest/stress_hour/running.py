@@ -71,7 +71,6 @@ def drive(server: Supervisor, data: Path, transactions: Sequence[Transaction], i
     roots = [child.process.pid for child in server.children]
     began = time.monotonic()
     with Watch(roots, data) as watch, Follower(server.url, bench.ended) as follower:
-        bench.start()
         senders = Senders(
             port,
             images,
@@ -81,6 +80,7 @@ def drive(server: Supervisor, data: Path, transactions: Sequence[Transaction], i
             announce=terms.announce,
             done=lambda sent: bench.sent(sent, follower),
         )
+        bench.start(senders)
         senders.send(transactions)
         sending = time.monotonic() - began
         follower.wait(terms.patience)
@@ -104,8 +104,10 @@ class _Run:
     _ended: queue.SimpleQueue[str | None] = field(default_factory=queue.SimpleQueue)
     _failures: list[BaseException] = field(default_factory=list)
     _thread: threading.Thread | None = None
+    _senders: Senders | None = None
 
-    def start(self) -> None:
+    def start(self, senders: Senders) -> None:
+        self._senders = senders
         self._thread = threading.Thread(target=self._check_all, daemon=True)
         self._thread.start()
 
@@ -153,6 +155,8 @@ class _Run:
             study.deleted = connection.delete(path).status == 204 and connection.get(path).status in {404, 410}
 
     def _reclaim(self) -> None:
-        open_since = [study.sent.first_byte_at for study in list(self.studies.values()) if not study.deleted]
-        # A study that is being sent is not in the list yet: it began less than a sender's longest time ago.
-        self.reclaimed += reclaim(self.data, [*open_since, time.time() - 60.0])
+        assert self._senders is not None
+        # First what is being sent, then what was: a study that changes from one to the other meanwhile is in both.
+        sending = self._senders.open_since()
+        sent = [study.sent.first_byte_at for study in list(self.studies.values()) if not study.deleted]
+        self.reclaimed += reclaim(self.data, [*sending, *sent, time.time()])

@@ -82,6 +82,7 @@ class Senders:
         self._pending: list[Transaction] = []
         self._failures: list[BaseException] = []
         self._associations = associations
+        self._sending: dict[int, float] = {}
         self.begun_at = 0.0
 
     def send(self, transactions: Sequence[Transaction]) -> None:
@@ -96,13 +97,19 @@ class Senders:
         if self._failures:
             raise self._failures[0]
 
+    def open_since(self) -> list[float]:
+        """Return when the first byte of each study went out that is being sent, in Unix seconds."""
+        with self._lock:
+            return list(self._sending.values())
+
     def _work(self) -> None:
         try:
             while (transaction := self._next()) is not None:
                 due = self.begun_at + transaction.at
                 time.sleep(max(0.0, due - time.time()))
                 sent = Sent(transaction, places(transaction, run=self._run), self._images.of(transaction), due)
-                sent.first_byte_at = time.time()
+                with self._lock:
+                    sent.first_byte_at = self._sending[transaction.number] = time.time()
                 connection = self._study(Connection(self._port), sent)
                 if self._announce and sent.complete:
                     body = json.dumps({"instances": len(sent.places)}).encode()
@@ -111,6 +118,8 @@ class Senders:
                     sent.refusals += [f"manifest {answer.status}"] if answer.status >= 300 else []
                 connection.close()
                 self._done(sent)
+                with self._lock:
+                    del self._sending[transaction.number]
         except BaseException as error:  # noqa: BLE001 - told to the main thread
             self._failures.append(error)
 
