@@ -23,6 +23,7 @@ from dicomweb.connection import Connection
 from dicomweb.instances import Place
 from dicomweb.load import store
 from stress_hour import images, mix
+from stress_hour.running import READY_SECONDS
 from stress_hour.summary import percentile
 from stress_hour.watching import Watch
 
@@ -117,7 +118,7 @@ def main(arguments: Sequence[str]) -> int:
     made = images.build([*heads, RESIDENT_STUDY], phantoms=1)
     with (
         tempfile.TemporaryDirectory(prefix="wetread-isolation-", dir=options.folder) as scratch,
-        local_server(Path(scratch)) as server,
+        local_server(Path(scratch), ready_seconds=READY_SECONDS) as server,
     ):
         found = measure(
             server,

@@ -23,6 +23,7 @@ from dicomweb.servers import start
 
 CELLS = ((1, 1), (10, 4))
 """Instances per request, connections."""
+WARM_UP = 600
 _RECEIVER = """
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 class Handler(BaseHTTPRequestHandler):
@@ -62,8 +63,9 @@ def cpu(endpoint: str, cells: Sequence[tuple[int, int]], instances: int) -> list
     with tempfile.TemporaryDirectory(dir=shared if shared.is_dir() else None) as folder:
         server = start("wetread", Path(folder), Path())
         try:
-            template = Template(512)
-            stow(server, template, groups(999, 1, 1, 100))
+            template = Template.ct(512)
+            # A batch and more of small ones: the first export loads what it needs, once per process.
+            stow(server, Template.ct(24), groups(999, 1, 1, WARM_UP))
             found = []
             for run, (batch, connections) in enumerate(cells, 1):
                 cell = stow(server, template, groups(run, batch, connections, instances))

@@ -30,6 +30,7 @@ from run import machine
 from stress_hour import images, mix
 from stress_hour.checking import retrieve
 from stress_hour.images import body_ct
+from stress_hour.running import READY_SECONDS
 from stress_hour.watching import Watch, descendants
 
 from wetread.client import Client
@@ -96,7 +97,7 @@ def measure(folder: Path, *, heads: int, slices: int, repeat: int = 1) -> Measur
     ]
     with tempfile.TemporaryDirectory(prefix="wetread-costs-", dir=folder) as scratch:
         data = Path(scratch) / "data"
-        with local_server(data) as server:
+        with local_server(data, ready_seconds=READY_SECONDS) as server:
             bench = _Bench(server, data)
             served = bench.served(cells)
             detector = bench.detector(heads, slices, served["per_study"])
@@ -287,7 +288,7 @@ def _database(folder: Path, cells: Sequence[Cell]) -> dict[str, dict[str, float]
         url = database.fresh()
         os.environ["WETREAD_DATABASE_URL"] = url
         try:
-            with local_server(folder) as server:
+            with local_server(folder, ready_seconds=READY_SECONDS) as server:
                 port = int(server.url.rpartition(":")[2])
                 time.sleep(5.0)
                 idle = _work(url, lambda: time.sleep(_IDLE_SECONDS))

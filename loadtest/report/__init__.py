@@ -18,6 +18,7 @@ from pathlib import Path
 import isolation
 import unit_costs
 from stress_hour import images, mix
+from stress_hour.running import READY_SECONDS
 from unit_costs import Measured
 
 from report import mixed, soak, steps
@@ -60,12 +61,13 @@ def _measure(options: argparse.Namespace) -> Report:
     measured = unit_costs.measure(options.folder, heads=options.heads, slices=options.slices)
     predicted = predict(protocol, measured)
     say(f"predicted {predicted.step:.0f} studies/h; steps")
-    found = steps.measure(protocol, measured, options.folder, start=options.start, factor=options.factor)
+    hour = images.build(mix.schedule(slices={"CT": options.slices}))
+    found = steps.measure(protocol, measured, hour, options.folder, start=options.start, factor=options.factor)
     say("isolation")
     made = images.build([mix.Transaction(0.0, 0, "CT", "CT head", 32), isolation.RESIDENT_STUDY], phantoms=1)
     with (
         tempfile.TemporaryDirectory(prefix="wetread-report-", dir=options.folder) as scratch,
-        local_server(Path(scratch)) as server,
+        local_server(Path(scratch), ready_seconds=READY_SECONDS) as server,
     ):
         isolated = isolation.measure(
             server, Path(scratch), made, rounds=options.isolation_rounds, seconds=10, studies=6, slices=32, rate=50
@@ -75,7 +77,7 @@ def _measure(options: argparse.Namespace) -> Report:
     say("soak")
     half = steps.highest(found, options.goal) / steps.PER_HOUR / 2 or options.start / 2
     soaked = soak.measure(
-        options.folder, minutes=options.soak_minutes, scale=half, slices=options.slices, seed=options.seed + 1
+        options.folder, hour, minutes=options.soak_minutes, scale=half, slices=options.slices, seed=options.seed + 1
     )
     return Report(protocol, measured, predicted, found, isolated, mixture, soaked)
 

@@ -14,6 +14,7 @@ from dicomweb.connection import Answer, Connection
 from dicomweb.instances import Place, Template
 from dicomweb.load import STOW_TYPE, multipart
 from stress_hour.images import body_ct
+from stress_hour.running import READY_SECONDS
 from stress_hour.summary import percentile
 
 from wetread.commands.local_server import local_server
@@ -73,7 +74,7 @@ def measure(folder: Path, *, seconds: float) -> Mix:
     resident = [[Place(_RUN, study, 1, number + 1) for number in range(_SLICES)] for study in range(_RESIDENT)]
     with (
         tempfile.TemporaryDirectory(prefix="wetread-report-", dir=folder) as scratch,
-        local_server(Path(scratch)) as server,
+        local_server(Path(scratch), ready_seconds=READY_SECONDS) as server,
     ):
         port = int(server.url.rpartition(":")[2])
         with Connection(port) as connection:

@@ -98,7 +98,8 @@ def page(report: Report) -> list[str]:
         f"**Measured {report.highest:.0f}/h, predicted {predicted.step:.0f}/h: {report.off:+.0%}",
         f"(within {TOLERANCE:.0%}: {verdict}).** Bottleneck: {name}, {share:.0%} busy.",
         "",
-        f"Turnaround: last byte of a head CT to its detector's result. Steps of {protocol.minutes:g} min, open loop.",
+        "Turnaround: last byte of a head CT to its detector's result, plus its wait for a free association.",
+        f"Steps of {protocol.minutes:g} min, open loop.",
         "",
         "| studies/h | head CTs | p50 s | p95 s | predicted p95 s | lost / silent | busiest |",
         "|---|---|---|---|---|---|---|",
@@ -140,7 +141,7 @@ def page(report: Report) -> list[str]:
 
 
 def _row(step: Step) -> str:
-    heads = step.summary.turnaround.get("CT head", [])
+    heads = step.summary.delayed.get("CT head", [])
     name, share = step.summary.bottleneck
     middle = percentile(heads, 0.5)
     return (

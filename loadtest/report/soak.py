@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 from stress_hour import images, mix
-from stress_hour.running import Terms, drive
+from stress_hour.running import READY_SECONDS, Terms, drive
 from stress_hour.summary import Summary, summarize
 
 from wetread.commands.local_server import local_server
@@ -42,13 +42,12 @@ class Soak:
         ]
 
 
-def measure(folder: Path, *, minutes: float, scale: float, slices: int, seed: int) -> Soak:
+def measure(folder: Path, made: images.Images, *, minutes: float, scale: float, slices: int, seed: int) -> Soak:
     """Send the mix of the stress hour at *scale* times its rate for *minutes*."""
     transactions = mix.schedule(minutes=minutes, scale=scale, seed=seed, slices={"CT": slices})
-    made = images.build(transactions)
     with (
         tempfile.TemporaryDirectory(prefix="wetread-report-", dir=folder) as scratch,
-        local_server(Path(scratch)) as server,
+        local_server(Path(scratch), ready_seconds=READY_SECONDS) as server,
     ):
         summary = summarize(drive(server, Path(scratch), transactions, made, Terms(announce=True, delete=True)))
     rss = [sample for sample in summary.usage.rss if sample[0] <= summary.sending_seconds]

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from stress_hour import images, mix
-from stress_hour.running import Terms, drive
+from stress_hour.running import READY_SECONDS, Terms, drive
 from stress_hour.summary import Summary, percentile, summarize
 from unit_costs import Measured
 
@@ -70,20 +70,21 @@ class Step:
         return self.summary.passed and self.p95 <= goal
 
 
-def measure(protocol: Protocol, measured: Measured, folder: Path, *, start: float, factor: float) -> list[Step]:
+def measure(
+    protocol: Protocol, measured: Measured, made: images.Images, folder: Path, *, start: float, factor: float
+) -> list[Step]:
     """Raise the rate from *start* times the published one by *factor* until the goal is missed."""
     steps: list[Step] = []
     scale = start
     while not steps or steps[-1].kept(protocol.goal):
         transactions = protocol.arrivals(scale)
-        made = images.build(transactions)
         with (
             tempfile.TemporaryDirectory(prefix="wetread-report-", dir=folder) as scratch,
-            local_server(Path(scratch)) as server,
+            local_server(Path(scratch), ready_seconds=READY_SECONDS) as server,
         ):
             terms = Terms(associations=protocol.associations, announce=True, delete=True)
             summary = summarize(drive(server, Path(scratch), transactions, made, terms))
-        heads = summary.turnaround.get("CT head", [])
+        heads = summary.delayed.get("CT head", [])
         steps.append(Step(scale * PER_HOUR, percentile(heads, 0.95), predicted95(protocol, measured, scale), summary))
         scale *= factor
     return steps

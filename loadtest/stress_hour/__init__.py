@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from stress_hour import images, mix
-from stress_hour.running import Terms, drive
+from stress_hour.running import READY_SECONDS, Terms, drive
 from stress_hour.summary import lines, summarize
 from wetread.commands.local_server import local_server
 
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str]) -> int:
     )
     with tempfile.TemporaryDirectory(prefix="wetread-stress-", dir=options.folder) as scratch:
         data = Path(scratch) / "data"
-        with local_server(data) as server:
+        with local_server(data, ready_seconds=READY_SECONDS) as server:
             summary = summarize(drive(server, data, transactions, made, terms))
     print("\n".join(lines(summary)))
     print("goal: 0 lost, 0 silent:", "met" if summary.passed else "MISSED")

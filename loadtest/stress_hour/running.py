@@ -21,6 +21,8 @@ from stress_hour.sending import Senders, Sent
 from stress_hour.watching import Usage, Watch
 from wetread.commands.up import Supervisor
 
+READY_SECONDS: Final = 300.0
+"""Longest start of a server under test: machines that run benchmarks may be busy."""
 _RECLAIM_EVERY: Final = 20
 
 

@@ -26,7 +26,8 @@ class Summary:
     ``lost``: instances that the server took and did not give back as they were, or of which it said nothing.
     ``silent``: Study Instance UIDs with what is missing. ``refused``: answers that were no success, by reason.
     ``turned_away``: studies that were refused until the last attempt. ``turnaround``: last byte sent to the last task's
-    end, by kind; 0 where the outcome was known before the last byte.
+    end, by kind; 0 where the outcome was known before the last byte. ``delayed``: the same with the time for which the
+    study had to wait for a free association, so that a server that takes studies slowly does not look fast.
     """
 
     transactions: int
@@ -44,6 +45,7 @@ class Summary:
     turned_away: int
     lateness: list[float]
     turnaround: dict[str, list[float]]
+    delayed: dict[str, list[float]]
     starts: list[float]
     inferred: list[float]
     outcomes: Counter[str]
@@ -73,11 +75,13 @@ def summarize(outcome: Outcome) -> Summary:
     """Count what a run led to."""
     studies = outcome.studies
     turnaround: dict[str, list[float]] = {}
+    delayed: dict[str, list[float]] = {}
     for study in studies:
         if study.course is not None and study.course.ended:
-            turnaround.setdefault(study.sent.transaction.kind, []).append(
-                max(0.0, study.course.ended_at - study.sent.last_byte_at)
-            )
+            sent, kind = study.sent, study.sent.transaction.kind
+            took = max(0.0, study.course.ended_at - sent.last_byte_at)
+            turnaround.setdefault(kind, []).append(took)
+            delayed.setdefault(kind, []).append(took + max(0.0, sent.first_byte_at - sent.due_at))
     courses = [study.course for study in studies if study.course is not None]
     return Summary(
         transactions=len(studies),
@@ -95,6 +99,7 @@ def summarize(outcome: Outcome) -> Summary:
         turned_away=sum(study.sent.gave_up for study in studies),
         lateness=[study.sent.first_byte_at - study.sent.due_at for study in studies],
         turnaround=turnaround,
+        delayed=delayed,
         starts=[seconds for course in courses for seconds in course.starts.values()],
         inferred=[seconds for course in courses for seconds in course.inferred],
         outcomes=Counter(f"{detector}: {state}" for course in courses for detector, state in course.outcomes.items()),
@@ -142,11 +147,7 @@ def lines(summary: Summary) -> list[str]:
     found += [
         "(turnaround: last byte sent to the end of the study's last task)",
         "",
-        (
-            f"event to task start: N={len(summary.starts)}, p50 {percentile(summary.starts, 0.5):.3f} s, "
-            f"p95 {percentile(summary.starts, 0.95):.3f} s (waiting for a free detector included)"
-        ),
-        f"detector runs {summary.detector_runs}, median {percentile(summary.inferred, 0.5):.2f} s",
+        *_runs(summary),
         "outcomes: " + ", ".join(f"{what} {count}" for what, count in sorted(summary.outcomes.items())),
         f"server CPU {usage.server_seconds:.0f} s: "
         + ", ".join(f"{role} {seconds:.1f} s" for role, seconds in usage.cpu.items()),
@@ -161,6 +162,16 @@ def lines(summary: Summary) -> list[str]:
     found.append(f"bottleneck: {name} ({share:.0%} busy)" + ("" if share > 0.7 else "; nothing was near its limit"))
     found += [f"SILENT {uid}: {why}" for uid, why in summary.silent[:20]]
     return found
+
+
+def _runs(summary: Summary) -> list[str]:
+    if not summary.starts:
+        return ["no detector ran"]
+    starts = f"p50 {percentile(summary.starts, 0.5):.3f} s, p95 {percentile(summary.starts, 0.95):.3f} s"
+    return [
+        f"event to task start, waiting for a free detector included: N={len(summary.starts)}, {starts}",
+        f"detector runs {summary.detector_runs}, median {percentile(summary.inferred, 0.5):.2f} s",
+    ]
 
 
 def ingest_ms(summary: Summary) -> float:

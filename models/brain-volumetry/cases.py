@@ -10,7 +10,7 @@ from wetread.detection.evaluation.cases import Case, CaseTruth
 from wetread.testing.phantoms.t1_brain import CLASSES, BrainSpec, make_brain
 
 FACTS = ("sex", "age", "field_t", "noise", "bias", "atrophy", "thickness_mm", "motion", "scale", "lesions")
-CONTRACT_OPTIONS = {"fine_mm": 2.4, "pixel_mm": 2.4, "thickness_mm": 2.4, "noise": 0.03}
+CONTRACT_OPTIONS = {"fine_mm": 3.0, "pixel_mm": 3.4, "thickness_mm": 3.4, "noise": 0.03}
 """A head that is quick to render and to read."""
 
 

@@ -1,15 +1,13 @@
-"""The detector contract for every bundled folder, and for the toy that the runner's tests use."""
+"""The detector contract for every bundled folder."""
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
 from wetread.detection.folder import studies_in
-from wetread.detection.registry import bundled_folder, load, read_folder
+from wetread.detection.registry import bundled_folder, companion, load, read_folder
 from wetread.testing.contracts.detector import DetectorContract
-from wetread.testing.sections import ct_plane, part10
-from wetread.testing.toy_detector import write_toy
+from wetread.testing.contracts.folder_suite import objects_of
 
 BUNDLED = sorted(path.parent for path in bundled_folder().glob("*/detector.yaml"))
 
@@ -34,27 +32,9 @@ def strange_files(shared):
     return sorted(path for path in (shared / "dicom-variety").rglob("*") if path.is_file())
 
 
-class TestToy(DetectorContract):
-    @pytest.fixture(scope="class")
-    @classmethod
-    def folder(cls, tmp_path_factory):
-        return write_toy(tmp_path_factory.mktemp("models"))
-
-    @pytest.fixture(scope="class")
-    @classmethod
-    def objects(cls):
-        objects = []
-        for k in range(10):
-            values = np.full((8, 8), 1024, np.int16)
-            if k in {4, 5}:
-                values[2:4, 1:3] = 1024 + 200
-            objects.append(part10(ct_plane(values, (0, 0, 5.0 * k), number=k + 1)))
-        return objects
-
-
 @pytest.mark.parametrize("folder", BUNDLED, ids=lambda path: path.name, scope="class")
 class TestBundled(DetectorContract):
-    """Bundled detectors read the first demo phantom that they select."""
+    """Bundled detectors read the first demo phantom that they select, or a quick case of their own."""
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -66,8 +46,10 @@ class TestBundled(DetectorContract):
 
         if folder.name in MAKERS:
             return MAKERS[folder.name]()
-
-        detector, scratch = load(read_folder(folder)), tmp_path_factory.mktemp(folder.name)
+        installed = read_folder(folder)
+        if (folder / "cases.py").is_file() and hasattr(companion(installed, "cases"), "CONTRACT_OPTIONS"):
+            return objects_of(folder)
+        detector, scratch = load(installed), tmp_path_factory.mktemp(folder.name)
         for _ in demo_studies(scratch):
             for study in studies_in(scratch):
                 if detector.applicable(study.facts).applicable:

@@ -34,7 +34,8 @@ def summary(*, lost: int = 0, heads: tuple[float, ...] = (4.0, 5.0)) -> Summary:
     return Summary(
         transactions=2, instances=64, gigabytes=0.03, checked=64 - lost, deleted=2, results=2, seconds=60.0,
         sending_seconds=50.0, lost=lost, silent=[], refused=Counter(), retried_in=0, turned_away=0, lateness=[0.0],
-        turnaround={"CT head": list(heads)}, starts=[0.05], inferred=[4.0], outcomes=Counter(),
+        turnaround={"CT head": list(heads)}, delayed={"CT head": list(heads)},
+        starts=[0.05], inferred=[4.0], outcomes=Counter(),
         usage=Usage(seconds=60.0, cpu={"web event loop": 10.0, "detectors": 60.0}, machine_seconds=100.0),
         stored_bytes=1, reclaimed_bytes=0, cores=2,
     )  # fmt: skip

@@ -105,11 +105,14 @@ def test_a_dropped_instance_and_a_changed_bit_are_lost(
     assert found.missing == [places[0].sop_uid]
     assert found.damaged == [places[1].sop_uid, places[4].sop_uid]
     sent = Sent(transaction(), places, templates, accepted={place.sop_uid for place in places})
-    course = Course(0.0, ended_at=1.0, silent="")
+    sent.due_at, sent.first_byte_at, sent.last_byte_at = 10.0, 12.0, 15.0
+    course = Course(0.0, ended_at=21.0, silent="")
     summary = summarize(Outcome([Study(sent, course, found)], Usage(seconds=1.0), 1.0, 1.0, 0, 0))
     assert summary.lost == 3
+    assert (summary.turnaround, summary.delayed) == ({"MR": [6.0]}, {"MR": [8.0]})
     assert not summary.passed
     assert any(line.startswith("LOST 3 ") for line in lines(summary))
+    assert "no detector ran" in lines(summary)
 
 
 def test_an_instance_that_the_answer_does_not_mention_is_lost_and_one_that_was_refused_is_turned_away(

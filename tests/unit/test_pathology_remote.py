@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -11,7 +12,7 @@ import httpx
 import numpy as np
 import pytest
 from tests.gateway_support import running, split_response
-from tests.pathology_world import SMALL, native, written
+from tests.pathology_world import SMALL, bigger, native, written
 
 from wetread.adapters.dicomweb.frames import FRAMES_PER_REQUEST, GatewayTiles, SeriesFrames
 from wetread.bootstrap.slides import SlideLocation, gateway_slide, sources_of
@@ -93,7 +94,8 @@ def test_gateway_refusals_are_typed(stored):
     with pytest.raises(NotFound):
         frames.frames("1.2.3", [1])
     down = SeriesFrames(
-        httpx.Client(transport=httpx.MockTransport(lambda _: httpx.Response(503)), base_url="http://x/")
+        httpx.Client(transport=httpx.MockTransport(lambda _: httpx.Response(503)), base_url="http://x/"),
+        sleep=lambda _: None,
     )
     with pytest.raises(Unavailable):
         down.frames("1.2.3", [1])
@@ -104,6 +106,29 @@ def test_gateway_refusals_are_typed(stored):
     with pytest.raises(SeriesNotSuitable):
         gateway_slide(httpx.Client(transport=nothing, base_url="http://x/"))
     assert GatewayTiles(frames, ["1"], [[-1]]).fetch(0, [0]) == [b""]
+
+
+def test_a_busy_server_is_asked_again_and_a_dead_one_is_given_up():
+    slept: list[float] = []
+    answers = [httpx.Response(503, headers={"Retry-After": "5"}), httpx.ConnectError("refused"), httpx.Response(502)]
+
+    def answer(request):
+        one = answers.pop(0) if answers else httpx.Response(200, json=[])
+        if isinstance(one, Exception):
+            raise one
+        return one
+
+    def frames_of(handler):
+        client = httpx.Client(transport=httpx.MockTransport(handler), base_url="http://x/")
+        return SeriesFrames(client, sleep=slept.append)
+
+    assert frames_of(answer).metadata() == []
+    assert slept == [5.0, 2.0, 8.0]
+    slept.clear()
+    dead = frames_of(lambda _: httpx.Response(500))
+    with pytest.raises(Unavailable, match="500"):
+        dead.metadata()
+    assert (slept, dead.requests) == ([0.5, 2.0, 8.0], 4)
 
 
 def test_locations_are_told_apart(tmp_path):
@@ -188,3 +213,37 @@ def test_slide_in_s3_gives_the_files_pixels_for_little_more_than_its_bytes(tmp_p
     S3Store("slides").put("a.svs", path.read_bytes()[::-1])
     with pytest.raises(Conflict):
         source.read(0, 100)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("s3")
+@pytest.mark.server("moto")
+def test_a_batch_into_s3_keeps_parts_there_and_goes_on_from_them(tmp_path):
+    from obstore.store import S3Store
+    from typer.testing import CliRunner
+
+    from wetread.cli import app
+
+    slide = written(tmp_path, spec=bigger())
+    (tmp_path / "list.txt").write_text(f"{slide}\n")
+    command = ["pathology", "batch", str(tmp_path / "list.txt"), "--out", "s3://slides/results", "--no-dicom"]
+    store = S3Store("slides", prefix="results/slide-00000")
+
+    def result():
+        ran = CliRunner().invoke(app, [*command, "--executor", "inline"])
+        assert ran.exit_code == 0, ran.output
+        return json.loads(bytes(store.get("result.json").bytes()))
+
+    first = result()
+    names = sorted(item["path"] for page in store.list() for item in page)
+    assert {"overlay.png", "plan.json", "result.json", "tiles.parquet"} <= set(names)
+    parts = [name for name in names if name.startswith(f"parts/{first['plan_hash']}/")]
+    assert len(parts) >= 2
+    # A machine that never saw the slide, and a part that was never sent: only that one is computed.
+    lost = sum(int(name.rsplit("-", 1)[1].split(".")[0]) for name in parts[:1])
+    store.delete(parts[:1])
+    again = result()
+    assert again["tiles"]["resumed"] == again["tiles"]["planned"] - lost
+    assert {**again, "tiles": None} == {**first, "tiles": None}
+    refused = CliRunner().invoke(app, [*command[:3], "--out", "s3://none", "--no-dicom", "--executor", "inline"])
+    assert refused.exit_code != 0

@@ -14,6 +14,8 @@ import pytest
 from tests.orchestration_world import World, workflow
 
 from wetread.adapters.telemetry.slides import SlideMetrics
+from wetread.bootstrap.house import installed_detectors, load_rules
+from wetread.bootstrap.runners import ChooserSet, only_once
 from wetread.core.errors import (
     ComputationFailed,
     ConfigurationError,
@@ -29,6 +31,7 @@ from wetread.core.ports.slide_evidence import SlideEvidence, SlideRegion
 from wetread.core.ports.studies import StoredInstance as Located
 from wetread.core.slide_file import pack, unpack
 from wetread.core.states import AiState
+from wetread.core.workflow import pair_name
 from wetread.orchestration.execute import Execution
 from wetread.orchestration.ports import Rules
 from wetread.pathology.errors import SeriesNotSuitable
@@ -37,6 +40,7 @@ from wetread.pathology.slide.dicom import WSM_SOP_CLASS
 from wetread.pathology.study import SlideChooser
 from wetread.pathology.task import plan_options
 from wetread.pathology.tile_model import detector_info, installed_tile_models
+from wetread.settings import Settings
 
 MODELS = installed_tile_models()
 INFO = detector_info(MODELS["he-tile"])
@@ -88,6 +92,26 @@ def test_a_tile_model_is_shown_as_a_detector_of_slides():
     for wrong in ({"mpp": 0.0001}, {"overlap": "much"}, {"tiles": 3}):
         with pytest.raises(ConfigurationError, match="make no plan"):
             plan_options({**INFO.manifest.parameters, **wrong}, MODELS["he-tile"])
+
+
+def test_the_shipped_rules_choose_the_slides_of_a_study_one_by_one():
+    from wetread.detection.chooser import InstalledChooser
+    from wetread.detection.registry import discover
+    from wetread.orchestration.dry_run import dry_run
+
+    settings = Settings()
+    chooser = ChooserSet(InstalledChooser(discover()), SlideChooser({"he-tile": INFO}))
+    assert set(chooser.detectors()) == set(installed_detectors(settings)) >= {"ich", "he-tile"}
+    case = study(("1.1", [level("a")]), ("1.2", [level("b")]), ("1.3", [level("c", kind="LABEL")]))
+    plans = {d.plan.detector: d.plan for d in dry_run(case, load_rules(settings), chooser, at=0.0).detectors}
+    told = {name: (str(plan.verdict), plan.reason) for name, plan in plans.items()}
+    assert told[pair_name("he-tile", "1.1")] == told[pair_name("he-tile", "1.2")] == ("run", "")
+    assert told[pair_name("he-tile", "1.3")] == ("refused", "series_not_suitable")
+    assert told["ich"][0] == "not wanted"
+    with pytest.raises(NotFound):
+        chooser.select("none", case)
+    with pytest.raises(ConfigurationError, match="two detectors"):
+        only_once([{"he-tile": INFO}, {"he-tile": INFO}])
 
 
 def evidence(**changes):

@@ -75,7 +75,7 @@ labels:
 {{/* The active components of the profile, as JSON: name -> what `wetread serve` is given. Pools of `queues` are
      components too, named `detection-` and the pool. */}}
 {{- define "wetread.components" -}}
-{{- $all := dict "gateway" (list "gateway") "worklist" (list "worklist") "ffrct" (list "ffrct") "worker" (list "health" "detection" "triage" "orchestration") "orchestration" (list "health" "triage" "orchestration") "dimse" (list "dimse") -}}
+{{- $all := dict "gateway" (list "gateway") "worklist" (list "worklist" "pathology") "ffrct" (list "ffrct") "worker" (list "health" "detection" "triage" "orchestration") "orchestration" (list "health" "triage" "orchestration") "dimse" (list "dimse") -}}
 {{- $active := dict -}}
 {{- range $name, $serves := $all -}}
 {{- if (index $.Values.services $name).enabled -}}{{- $_ := set $active $name $serves -}}{{- end -}}

@@ -42,7 +42,38 @@ def chunk_worker(arguments: Mapping[str, Any]) -> ChunkWorker:
     client = _client(installed.network)
     model = TileModel(client, installed.network.name, installed.manifest.classes, arguments["embeddings"])
     reading: TileReading = TileReading(**arguments["reading"])
-    return ChunkWorker(reader, reading, model, PartStore(Path(arguments["parts"])))
+    mirror = ResultBucket(arguments["mirror"]) if arguments.get("mirror") else None
+    return ChunkWorker(reader, reading, model, PartStore(Path(arguments["parts"]), mirror))
+
+
+class ResultBucket:
+    """``PartMirror`` below ``s3://bucket/prefix``, where the results of a slide go too. Connects on first use."""
+
+    def __init__(self, url: str) -> None:
+        from wetread.adapters.objectstore.s3_bucket import Bucket, BucketAddress
+
+        address = BucketAddress.of_url(
+            url, endpoint=os.environ.get("AWS_ENDPOINT"), region=os.environ.get("AWS_REGION")
+        )
+        self._bucket = Bucket(address)
+
+    def put(self, name: str, data: bytes) -> None:
+        """Keep a part. Raises StorageFull, Unavailable."""
+        self._bucket.replace(f"parts/{name}", data)
+
+    def get(self, name: str) -> bytes:
+        """Return a part. Raises NotFound, Unavailable."""
+        return self._bucket.get(f"parts/{name}")
+
+    def names(self, folder: str) -> list[str]:
+        """Return the names of the parts kept below *folder*."""
+        return [key.rpartition("/")[2] for key, _ in self._bucket.keys(f"parts/{folder}/")]
+
+    def send(self, folder: Path) -> None:
+        """Send the results that lie in *folder*: tables, pictures, reports; not the slide and not the parts."""
+        for path in sorted([*folder.glob("*.*"), *folder.glob("evidence/*.dcm")]):
+            if path.is_file():
+                self._bucket.replace(str(path.relative_to(folder)), path.read_bytes())
 
 
 def _client(network: NetworkFile) -> InferenceClient:

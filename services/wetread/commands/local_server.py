@@ -22,7 +22,7 @@ class ServerNotReadyError(Exception):
 
 
 @contextmanager
-def local_server(data: Path, *, port: int = 0) -> Iterator[Supervisor]:
+def local_server(data: Path, *, port: int = 0, ready_seconds: float = READY_SECONDS) -> Iterator[Supervisor]:
     """Run web and worker process on loopback until the block ends. Raises ServerNotReadyError."""
     supervisor = Supervisor(Settings(host="127.0.0.1", port=port, data=data))
     stopped = threading.Event()
@@ -35,7 +35,7 @@ def local_server(data: Path, *, port: int = 0) -> Iterator[Supervisor]:
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
     try:
-        wait_ready(supervisor.url)
+        wait_ready(supervisor.url, ready_seconds)
         yield supervisor
     finally:
         stopped.set()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +17,7 @@ from pydicom import Dataset
 from pydicom.config import IGNORE
 from pydicom.config import settings as pydicom_settings
 
-from wetread.bootstrap.pathology import WORKER, Executor, missing_packages, pool_maker
+from wetread.bootstrap.pathology import WORKER, Executor, ResultBucket, missing_packages, pool_maker
 from wetread.bootstrap.slides import SlideLocation
 from wetread.core.errors import WetreadError
 from wetread.core.ruo import RUO_STATEMENT
@@ -137,11 +139,17 @@ def run_slide(
     nuclei: bool,
     embeddings: bool,
     as_json: bool,
+    mirror: str = "",
 ) -> int:
-    """Analyse one slide; the same command again resumes. Returns the exit code."""
+    """Analyse one slide; the same command again resumes. Returns the exit code.
+
+    ``mirror``: ``s3://`` URL that finished parts go to as well.
+    """
 
     def work() -> int:
         job = replace(_job(options, model), fresh=fresh, embeddings=embeddings)
+        if mirror:
+            job = replace(job, mirror=ResultBucket(mirror), mirror_url=mirror)
         out.mkdir(parents=True, exist_ok=True)
         source = slide
         if dicom:
@@ -162,8 +170,12 @@ def run_slide(
     return guarded(work, as_json=as_json)
 
 
-def run_batch(listing: Path, out: Path, analyse: Callable[[str, Path], int]) -> int:
-    """Analyse one slide per line, each into its own folder; one that fails stops no other. Returns the worst code."""
+def run_batch(listing: Path, out: str, analyse: Callable[[str, Path, str], int]) -> int:
+    """Analyse one slide per line, each into its own folder; one that fails stops no other. Returns the worst code.
+
+    ``out``: a folder, or ``s3://bucket/prefix``; then the work lies in a temporary folder, and what was finished before
+    comes from the bucket. *analyse* gets slide, folder and the URL of the slide's results ("" for a folder).
+    """
     try:
         lines = [line.strip() for line in listing.read_text("utf-8").splitlines()]
     except (OSError, UnicodeDecodeError):
@@ -171,10 +183,27 @@ def run_batch(listing: Path, out: Path, analyse: Callable[[str, Path], int]) -> 
         return USAGE
     worst = 0
     for number, slide in enumerate(line for line in lines if line and not line.startswith("#")):
-        code = analyse(slide, out / f"slide-{number:05d}")
+        name = f"slide-{number:05d}"
+        if out.startswith("s3://"):
+            code = _into_bucket(f"{out.rstrip('/')}/{name}", partial(analyse, slide))
+        else:
+            code = analyse(slide, Path(out) / name, "")
         print(json.dumps({"slide": number, "exit_code": code}))
         worst = max(worst, code)
     return worst
+
+
+def _into_bucket(url: str, analyse: Callable[[Path, str], int]) -> int:
+    """Run in a temporary folder and send what it holds, also what a run that stopped left behind."""
+    with tempfile.TemporaryDirectory(prefix="wetread-slide-") as scratch:
+        folder = Path(scratch)
+        code = analyse(folder, url)
+
+        def send() -> int:
+            ResultBucket(url).send(folder)
+            return code
+
+        return max(code, guarded(send, as_json=True))
 
 
 def run_convert(

@@ -107,7 +107,7 @@ def run(
 @app.command()
 def batch(
     listing: Annotated[Path, typer.Argument(metavar="LIST", help="Text file, one slide per line.")],
-    out: Out,
+    out: Annotated[str, typer.Option(help="Folder or s3://bucket/prefix of the results; the same one again resumes.")],
     mpp: Mpp = 0.5,
     tile: Tile = 256,
     overlap: Overlap = 0,
@@ -123,10 +123,10 @@ def batch(
 
     options = _options(mpp, tile, overlap, min_tissue, None, allow_upsample=False)
 
-    def analyse(slide: str, folder: Path) -> int:
+    def analyse(slide: str, folder: Path, mirror: str) -> int:
         return run_slide(
             slide, folder, options, model=model, reader="auto", executor=executor, workers=workers, fresh=False,
-            dicom=not no_dicom, stow=stow, nuclei=False, embeddings=False, as_json=True,
+            dicom=not no_dicom, stow=stow, nuclei=False, embeddings=False, as_json=True, mirror=mirror,
         )  # fmt: skip
 
     raise typer.Exit(run_batch(listing, out, analyse))

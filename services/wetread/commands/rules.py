@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from wetread.bootstrap.house import load_rules, workflow_folder
+from wetread.bootstrap.runners import ChooserSet
 from wetread.core.errors import InvalidInput, WetreadError
 from wetread.core.expression_types import UNKNOWN
 from wetread.core.expressions import Step
@@ -25,6 +26,8 @@ from wetread.orchestration.dry_run import DetectorVerdict, DryRun, RuleVerdict, 
 from wetread.orchestration.plan import Verdict
 from wetread.orchestration.ports import Rules
 from wetread.orchestration.rule_cases import load_cases, run_cases
+from wetread.pathology.study import SlideChooser
+from wetread.pathology.tile_model import detector_info, installed_tile_models
 from wetread.settings import Settings
 
 _LINE: Final = 110
@@ -70,7 +73,8 @@ def _dry_runs(rules: Rules, settings: Settings, dicom: Path, at: float, source: 
     studies = studies_in(dicom)
     if not studies:
         raise InvalidInput(f"no DICOM instances in {dicom.name}")
-    chooser = InstalledChooser(discover(settings.detectors))
+    slides = {name: detector_info(model) for name, model in installed_tile_models().items()}
+    chooser = ChooserSet(InstalledChooser(discover(settings.detectors)), SlideChooser(slides))
     broken = False
     for study in studies:
         outcome = dry_run(replace(study.facts, source=source), rules, chooser, at=at)

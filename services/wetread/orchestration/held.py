@@ -21,7 +21,7 @@ from wetread.core.workqueue import EVALUATE
 
 _log = logging.getLogger(__name__)
 
-HELD_SECONDS: Final = 0.25
+HELD_SECONDS: Final = 0.5
 ABANDONED_SECONDS: Final = 5.0
 """What is held for so long is held by nobody: its process died."""
 _AT_A_TIME: Final = 500

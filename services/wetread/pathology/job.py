@@ -20,7 +20,7 @@ from wetread.pathology.errors import RunStopped
 from wetread.pathology.heatmap import ResultLevel, Stitcher, result_level
 from wetread.pathology.overlay import save_mask, save_overlay
 from wetread.pathology.overview import Overview, make_overview
-from wetread.pathology.parts import FAILED, PartStore
+from wetread.pathology.parts import FAILED, PartMirror, PartStore
 from wetread.pathology.plan import Plan, PlanOptions, base_mpp, make_plan
 from wetread.pathology.slide.index import Pyramid
 from wetread.pathology.slide.open import ChosenReader, slide_digest
@@ -45,6 +45,9 @@ class JobOptions:
     window: int = WINDOW
     embeddings: bool = False
     fresh: bool = False
+    mirror: PartMirror | None = None
+    """Where finished parts go as well; ``mirror_url`` is what workers open it by."""
+    mirror_url: str = ""
 
 
 @dataclass(frozen=True)
@@ -131,6 +134,7 @@ def worker_arguments(prepared: Prepared, location: Sequence[str], options: JobOp
         "model": str(options.model.network.path.parent.parent),
         "embeddings": options.embeddings,
         "parts": str(parts),
+        "mirror": options.mirror_url,
     }
 
 
@@ -148,7 +152,7 @@ def execute(
     """Compute what is missing of the plan. Raises RunStopped (resumable), StorageFull, PlanTooLarge."""
     plan = prepared.plan
     folder = out / "parts" / plan.plan_hash
-    parts = PartStore(folder)
+    parts = PartStore(folder, options.mirror)
     parts.prepare(len(plan), fresh=options.fresh)
     done = parts.finished(len(plan))
     progress = Progress(total=len(plan), resumed=int(done.sum()))

@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -50,11 +50,24 @@ class Rows:
         return len(self.status)
 
 
-class PartStore:
-    """The folder of one plan's parts."""
+class PartMirror(Protocol):
+    """A second place for parts that outlives this machine, such as a bucket. Putting a part twice is harmless."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def put(self, name: str, data: bytes) -> None:
+        """Keep a part durably. Raises StorageFull, Unavailable."""
+
+    def get(self, name: str) -> bytes:
+        """Return a part. Raises NotFound, Unavailable."""
+
+    def names(self, folder: str) -> list[str]:
+        """Return the names of the parts kept below *folder*. Raises Unavailable."""
+
+
+class PartStore:
+    """The folder of one plan's parts, and the mirror that each finished part also goes to."""
+
+    def __init__(self, folder: Path, mirror: PartMirror | None = None) -> None:
+        self._folder, self._mirror = folder, mirror
 
     def prepare(self, tiles: int, *, fresh: bool = False) -> None:
         """Make the folder; *fresh* forgets what is in it. Raises PlanTooLarge when the disk cannot hold the plan."""
@@ -67,6 +80,11 @@ class PartStore:
             raise PlanTooLarge(f"{tiles} tiles need about {needed >> 20} MiB, {free >> 20} MiB are free")
         for stray in self._folder.glob("*.tmp"):
             stray.unlink(missing_ok=True)
+        if self._mirror is not None:
+            for name in self._mirror.names(self._folder.name):
+                path = self._folder / name
+                if _NAME.fullmatch(name) and not path.exists():
+                    path.write_bytes(self._mirror.get(f"{self._folder.name}/{name}"))
 
     def write(self, rows: Rows) -> None:
         """Write a part: temporary file, sync, rename. Raises StorageFull."""
@@ -95,6 +113,8 @@ class PartStore:
         except OSError as error:
             temporary.unlink(missing_ok=True)
             raise StorageFull("a part cannot be written: is the disk full?") from error
+        if self._mirror is not None:
+            self._mirror.put(f"{self._folder.name}/{path.name}", path.read_bytes())
 
     def finished(self, tiles: int) -> npt.NDArray[np.bool_]:
         """Return which of *tiles* tiles have a readable row; a broken or foreign part is deleted."""

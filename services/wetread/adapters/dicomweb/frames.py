@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import httpx
@@ -14,6 +15,10 @@ from wetread.core.dicomweb.multipart import MultipartSplitter, PartBegin, PartDa
 from wetread.core.errors import NotFound, Unavailable, WetreadError
 
 FRAMES_PER_REQUEST: Final = 32
+_PAUSES_SECONDS: Final = (0.5, 2.0, 8.0)
+"""Before the second, third and fourth attempt: a server that restarts does not end a run of hours."""
+_LONGEST_PAUSE_SECONDS: Final = 30.0
+_BUSY: Final = frozenset({429, 500, 502, 503, 504})
 _ACCEPT: Final = (
     'multipart/related; type="image/jpeg"; transfer-syntax=*, multipart/related; type="image/jp2"; transfer-syntax=*, '
     'multipart/related; type="application/octet-stream"; transfer-syntax=*'
@@ -23,8 +28,8 @@ _ACCEPT: Final = (
 class SeriesFrames:
     """Frames by instance and number. ``client``: an httpx client whose base URL is the series' WADO-RS URL."""
 
-    def __init__(self, client: httpx.Client) -> None:
-        self._client = client
+    def __init__(self, client: httpx.Client, *, sleep: Callable[[float], None] = time.sleep) -> None:
+        self._client, self._sleep = client, sleep
         self.requests = 0
         self.bytes_read = 0
 
@@ -57,11 +62,25 @@ class SeriesFrames:
         self._client.close()
 
     def _get(self, path: str, accept: str) -> httpx.Response:
+        for pause in _PAUSES_SECONDS:
+            try:
+                answer = self._ask(path, accept)
+            except Unavailable:
+                self._sleep(pause)
+                continue
+            if answer.status_code not in _BUSY:
+                return self._checked(answer)
+            self._sleep(max(pause, _retry_after(answer)))
+        return self._checked(self._ask(path, accept))
+
+    def _ask(self, path: str, accept: str) -> httpx.Response:
         self.requests += 1
         try:
-            answer = self._client.get(path, headers={"Accept": accept})
+            return self._client.get(path, headers={"Accept": accept})
         except httpx.HTTPError as error:
             raise Unavailable("the DICOMweb server cannot be reached") from error
+
+    def _checked(self, answer: httpx.Response) -> httpx.Response:
         if answer.status_code == httpx.codes.NOT_FOUND:
             raise NotFound("the DICOMweb server has no such series or frame")
         if answer.status_code >= httpx.codes.BAD_REQUEST:
@@ -95,6 +114,12 @@ class GatewayTiles:
     def close(self) -> None:
         """Close the connections."""
         self._frames.close()
+
+
+def _retry_after(answer: httpx.Response) -> float:
+    """Return how many seconds a busy server asks to be left alone, as far as we follow."""
+    text = answer.headers.get("retry-after", "")
+    return min(float(text), _LONGEST_PAUSE_SECONDS) if text.isascii() and text.isdecimal() else 0.0
 
 
 def _value(item: Mapping[str, Any], tag: str) -> str:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from wetread.detection.evaluation.cases import Case
 from wetread.detection.evaluation.measure import case_maker
-from wetread.detection.registry import read_folder
+from wetread.detection.registry import companion, read_folder
 from wetread.testing.contracts.detector import DetectorContract
 from wetread.testing.contracts.strange import strange_files as write_strange_files
 from wetread.testing.phantoms.series import series_of
@@ -20,8 +21,13 @@ FIRST_SEED = 2_000_000
 
 
 def objects_of(folder: Path, seeds: range = range(FIRST_SEED, FIRST_SEED + 20)) -> list[bytes]:
-    """Return the first positive case of a folder's own ``cases.py`` (else the first case) as a DICOM series."""
-    make = case_maker(read_folder(folder))
+    """Return the first positive case of a folder's own ``cases.py`` (else the first case) as a DICOM series.
+
+    ``CONTRACT_OPTIONS`` of ``cases.py`` make cases that are quick to render and to read.
+    """
+    installed = read_folder(folder)
+    options = getattr(companion(installed, "cases"), "CONTRACT_OPTIONS", {})
+    make = partial(case_maker(installed), **options)
     chosen: Case | None = None
     for seed in seeds:
         case = make("s0", seed)

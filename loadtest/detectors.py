@@ -1,0 +1,209 @@
+"""Detectors on a CPU: ONNX Runtime over torch eager per network, peak memory, cores busy in the batch lane.
+
+    make bench BENCH=detectors [ARGS="--rounds 5 --studies 8 --imported FOLDER --weights FOLDER"]
+
+The eager network of ich has random weights: time does not depend on them. Those of hippodeep are built from its state
+dicts in the folder of --weights. Rounds are interleaved, the least time counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import importlib.util
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wetread.adapters.inference.onnxruntime import OnnxRuntimeClient, engine_identity
+from wetread.core.manifest import TensorSpec
+from wetread.core.ports.inference import NetworkFile, RunRequest
+from wetread.core.ports.studies import StoredInstance
+from wetread.detection.evaluation.measure import case_maker, drive
+from wetread.detection.process import WorkerSpec
+from wetread.detection.registry import bundled_folder, discover, load, read_folder
+from wetread.detection.runner import ProcessDetectorRunner
+from wetread.testing.phantoms import HeadSpec, make, to_volume
+from wetread.testing.phantoms.series import series_of
+from wetread.testing.toy_detector import FOLDER_VARIABLE, FolderStore
+
+SEED = 2_900_100
+THREADS = 2
+
+
+def trained(name: str) -> Any:
+    """Return the module ``train.py`` of a model folder."""
+    path = bundled_folder() / name / "train.py"
+    spec = importlib.util.spec_from_file_location(f"bench_{name.replace('-', '_')}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    sys.path.insert(0, str(path.parent))
+    spec.loader.exec_module(module)
+    return module
+
+
+def inputs(specs: tuple[TensorSpec, ...], batch: int) -> dict[str, np.ndarray]:
+    """Return random input."""
+    rng = np.random.default_rng(3)
+    kinds = {"FP32": np.float32, "UINT8": np.uint8}
+    return {
+        s.name: (rng.random([batch if n == -1 else n for n in s.shape]) * (255 if s.dtype == "UINT8" else 1)).astype(
+            kinds[s.dtype]
+        )
+        for s in specs
+    }
+
+
+def best(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, tuple[float, float]]:
+    """Return the least (wall, CPU) seconds of each call over interleaved rounds."""
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in calls}
+    for _ in range(rounds + 1):
+        for name, call in calls.items():
+            gc.collect()
+            wall, cpu = time.perf_counter(), time.process_time()
+            call()
+            times[name].append((time.perf_counter() - wall, time.process_time() - cpu))
+    return {name: (min(w for w, _ in part[1:]), min(c for _, c in part[1:])) for name, part in times.items()}
+
+
+def engines(rounds: int, imported: str, weights: Path | None) -> None:
+    """Print ONNX Runtime and eager for every network that has a torch twin."""
+    import torch
+
+    torch.set_num_threads(THREADS)
+    pairs: list[tuple[NetworkFile, Any, int]] = []
+    installed = discover(imported)
+    ich = trained("ich")
+    pairs.append((installed["ich"].networks[0], ich.Symmetric(ich.Network()).eval(), 8))
+    if weights is not None and "hippodeep" in installed:
+        from wetread.detection.importing.hippodeep_networks import NETWORKS, role_of
+
+        by_role = {"hippodeep": "hippocampus", "hippodeep__head": "head", "hippodeep__affine": "affine"}
+        states = [torch.load(path, map_location="cpu", weights_only=True) for path in weights.glob("*.pt")]
+        eager_by_role = {role_of(state): NETWORKS[str(role_of(state))][0](state).eval() for state in states}
+        pairs.extend((network, eager_by_role[by_role[network.name]], 1) for network in installed["hippodeep"].networks)
+    for network, eager, batch in pairs:
+        feeds = inputs(network.tensors.inputs, batch)
+        client = OnnxRuntimeClient([network], threads=THREADS)
+        tensors = [torch.from_numpy(value) for value in feeds.values()]
+
+        def plain(eager: Any = eager, tensors: list[Any] = tensors) -> object:
+            with torch.no_grad():
+                return eager(*tensors)
+
+        found = best({"onnxruntime": lambda c=client, n=network, f=feeds: c.infer(n.name, f), "eager": plain}, rounds)
+        (ort, ort_cpu), (torch_, torch_cpu) = found["onnxruntime"], found["eager"]
+        print(
+            f"{network.name}: batch {batch}, onnxruntime {ort * 1e3:.0f} ms (CPU {ort_cpu * 1e3:.0f}), torch eager "
+            f"{torch_ * 1e3:.0f} ms (CPU {torch_cpu * 1e3:.0f}), CPU ratio {torch_cpu / ort_cpu:.2f}",
+            flush=True,
+        )
+
+
+def memory(name: str) -> int:
+    """Run one case of a detector in this process and print its peak resident memory."""
+    import resource
+
+    installed = read_folder(bundled_folder() / name)
+    detector, engine = load(installed), OnnxRuntimeClient(installed.networks, threads=THREADS)
+    volume = case_maker(installed)("s0", SEED).volume
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    began = time.perf_counter()
+    drive(detector, engine, volume)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(
+        f"{name}: {volume.voxels.shape[0]} planes, {time.perf_counter() - began:.2f} s, peak {peak / 1024:.0f} MiB "
+        f"(phantom and libraries {before / 1024:.0f}), manifest {detector.manifest.resources.memory_mb} MB",
+        flush=True,
+    )
+    return 0
+
+
+def lane(studies: int) -> float:
+    """Run a batch of head CTs on two worker processes and print the share of both cores that they kept busy."""
+    volume, _ = to_volume(make(SEED, HeadSpec(split="s0", thickness_mm=2.5, step_mm=2.5, regular=True)))
+    objects = series_of(volume, seed=SEED, body_part="HEAD")
+    with tempfile.TemporaryDirectory() as scratch:
+        store = FolderStore(Path(scratch))
+        refs = store.append("default", [(b"", [data]) for data in objects])
+        instances = tuple(
+            StoredInstance(f"1.2.{k}", "1.2.3", ref, f"h{k}", "1.2.840.10008.1.2.1") for k, ref in enumerate(refs)
+        )
+        spec = WorkerSpec(
+            "wetread.testing.toy_detector:folder_ports", environment={FOLDER_VARIABLE: scratch}, threads=1
+        )
+        runner = ProcessDetectorRunner(spec, engine=engine_identity(), encoder_version="1", processes=2)
+        version = runner.detectors()["ich"].version
+        runner.start()
+
+        async def batch(count: int, first: int) -> None:
+            requests = [
+                RunRequest("default", f"1.2.9.{first + k}", "1.2.3", "ich", version, instances, started_at=1.0)
+                for k in range(count)
+            ]
+            await asyncio.gather(*(runner.run(request) for request in requests))
+
+        try:
+            asyncio.run(batch(2, 0))
+            wall, cpu = time.perf_counter(), _children_cpu()
+            asyncio.run(batch(studies, 2))
+            wall, cpu = time.perf_counter() - wall, _children_cpu() - cpu
+        finally:
+            runner.close()
+    share = cpu / wall / 2
+    print(
+        f"batch lane: {studies} studies of {len(objects)} slices on 2 processes: {wall / studies:.2f} s per study, "
+        f"{share:.0%} of two cores busy (the last one ends alone)",
+        flush=True,
+    )
+    return share
+
+
+def _children_cpu() -> float:
+    """CPU seconds of this process's living children."""
+    total = 0
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[1]) == os.getpid():
+            total += int(fields[11]) + int(fields[12])
+    return total / os.sysconf("SC_CLK_TCK")
+
+
+def main(arguments: list[str]) -> int:
+    """Run the parts; exit code 0."""
+    parser = argparse.ArgumentParser(prog="detectors")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--studies", type=int, default=8)
+    parser.add_argument("--imported", default="", help="folder of imported detectors, such as hippodeep")
+    parser.add_argument("--weights", type=Path, help="folder of hippodeep's state dicts")
+    parser.add_argument("--memory", help=argparse.SUPPRESS)
+    given = parser.parse_args(arguments)
+    if given.memory:
+        return memory(given.memory)
+    print(f"seed {SEED}, {given.rounds} rounds, {THREADS} threads")
+    if importlib.util.find_spec("torch") is None:
+        print("NOT RUN: engines against torch eager need the extra torch")
+    else:
+        engines(given.rounds, given.imported, given.weights)
+    for folder in sorted(path.parent for path in bundled_folder().glob("*/cases.py")):
+        if (folder / "detector.yaml").is_file():
+            subprocess.run([sys.executable, __file__, "--memory", folder.name], check=True)
+    lane(given.studies)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
