@@ -8,8 +8,25 @@ from wetread.detection.folder import studies_in
 from wetread.detection.registry import bundled_folder, companion, load, read_folder
 from wetread.testing.contracts.detector import DetectorContract
 from wetread.testing.contracts.folder_suite import objects_of
+from wetread.testing.phantoms.coronary import make_phantom
+from wetread.testing.sections import part10
 
-BUNDLED = sorted(path.parent for path in bundled_folder().glob("*/detector.yaml"))
+SLOW = {"ffr-ct"}
+"""Seven runs of the whole chain: a minute, so with ``make test-slow``."""
+BUNDLED = [
+    pytest.param(
+        path.parent,
+        id=path.parent.name,
+        marks=[pytest.mark.slow, pytest.mark.timeout(600)] if path.parent.name in SLOW else [],
+    )
+    for path in sorted(bundled_folder().glob("*/detector.yaml"))
+]
+
+
+def coronary_objects():
+    """A short coronary angiogram."""
+    slices, _ = make_phantom(20_310, size="short", stenoses=1, severity=(0.45, 0.45), profiles=("cosine",))
+    return [part10(dataset) for dataset in slices]
 
 
 def perfusion_objects():
@@ -23,7 +40,7 @@ def perfusion_objects():
     return [part10(image) for image in perfusion_images(phantom)]
 
 
-MAKERS = {"perfusion": perfusion_objects}
+MAKERS = {"ffr-ct": coronary_objects, "perfusion": perfusion_objects}
 """Detectors that read nothing of the demo: how to make a series for each."""
 
 
@@ -32,7 +49,7 @@ def strange_files(shared):
     return sorted(path for path in (shared / "dicom-variety").rglob("*") if path.is_file())
 
 
-@pytest.mark.parametrize("folder", BUNDLED, ids=lambda path: path.name, scope="class")
+@pytest.mark.parametrize("folder", BUNDLED, scope="class")
 class TestBundled(DetectorContract):
     """Bundled detectors read the first demo phantom that they select, or a quick case of their own."""
 
@@ -40,9 +57,6 @@ class TestBundled(DetectorContract):
     @classmethod
     def objects(cls, folder, tmp_path_factory):
         from wetread.testing.phantoms import demo_studies
-
-        if folder.name == "ffr-ct":
-            return pytest.skip("NOT RUN: a coronary phantom takes a minute; tests/e2e/test_ffrct_chain.py is slow")
 
         if folder.name in MAKERS:
             return MAKERS[folder.name]()

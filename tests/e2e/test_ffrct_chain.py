@@ -53,6 +53,7 @@ def test_a_folder_gives_ffr_near_the_truth_and_every_file(tmp_path: Path) -> Non
         ("motion", {"step_mm": 3.0}),
         ("motion", {"motion_mm": 5.0}),
         ("no_ostia", {"coronaries": False}),
+        ("too_calcified", {"size": "short", "wall_calcium": 0.8}),
         ("missing_slices", {"missing_slices": 6}),
         ("slice_too_thick", {"thickness_mm": 3.0}),
     ],

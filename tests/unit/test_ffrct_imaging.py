@@ -175,6 +175,21 @@ def test_the_start_of_a_branch_lies_in_its_parent_and_is_held_not_measured() -> 
     assert np.sqrt(found.area[-16:] / np.pi) == pytest.approx(1.2, abs=0.1)
 
 
+def test_behind_a_fork_the_lumen_is_that_of_the_wider_artery() -> None:
+    """The longer course goes into the side branch: its origin lies in the wider vessel and is no lesion."""
+    ct, (trunk, branch) = fork(1.0)
+    half = len(trunk.points) // 2
+    bent = np.concatenate([trunk.points[:half], branch.points])
+    radius = np.concatenate([np.full(half, 1.5), np.full(len(branch.points), 1.2)])
+    courses = [Course(bent, radius, -1), Course(trunk.points[half:], np.full(len(trunk.points) - half, 1.5), 0)]
+    sections = sample(ct, bent)
+    found = measure(sections, np.full(len(bent), LUMEN), clearance(courses, 0, sections))
+    behind = slice(half + 1, half + 6)
+    assert (found.free[behind] < LEAST_FREE).all()
+    known = found.free >= LEAST_FREE
+    assert np.sqrt(found.area[known] / np.pi).min() > 1.0
+
+
 def test_a_course_pulled_into_a_fork_goes_back_to_its_own_middle() -> None:
     ct, courses = fork(0.4, 0.35)
     centred = _apart(ct, courses, LUMEN)[0].points

@@ -62,6 +62,19 @@ def test_calcium_lies_in_the_wall_and_never_in_the_lumen() -> None:
     assert float(np.abs(added[full]).max()) < 0.2 * float(added.max())
 
 
+def test_wall_calcium_covers_the_share_of_the_length_that_was_asked_for() -> None:
+    given_spec = {"size": "tiny", "noise_hu": 0.0, "stenoses": 0}
+    half = coronary_phantom(20_006, wall_calcium=0.5, **given_spec)
+    added = half.image - coronary_phantom(20_006, **given_spec).image
+    vessel = half.tree.vessels[0]
+    columns = np.interp(vessel.points[:, 0], half.grid.x, np.arange(len(half.grid.x))).round().astype(int)
+    beside = added.max(axis=(0, 1))[columns] > 50.0
+    assert float(beside[vessel.s < 0.45 * vessel.s[-1]].mean()) > 0.95
+    assert not beside[vessel.s > 0.55 * vessel.s[-1]].any()
+    with pytest.raises(PhantomSpecError):
+        draw_spec(20_006, wall_calcium=1.5)
+
+
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(20_000, 29_999))
 def test_every_tree_obeys_its_own_junctions_and_can_be_solved(seed: int) -> None:

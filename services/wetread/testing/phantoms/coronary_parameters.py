@@ -12,14 +12,14 @@ import numpy as np
 from wetread.testing.phantoms.errors import PhantomSeedError, PhantomSpecError
 
 GENERATOR_VERSION: Final = "1"
-Size = Literal["tiny", "ci", "full"]
+Size = Literal["tiny", "short", "ci", "full"]
 Profile = Literal["cosine", "blunt", "eccentric", "serial", "diffuse"]
 PROFILES: Final[tuple[Profile, ...]] = ("cosine", "blunt", "eccentric", "serial", "diffuse")
 
 SIZES: Final[Mapping[Size, tuple[int, int]]] = MappingProxyType(
-    {"tiny": (96, 96), "ci": (256, 160), "full": (512, 280)}
+    {"tiny": (96, 96), "short": (120, 66), "ci": (256, 160), "full": (512, 280)}
 )
-"""Size -> (rows and columns, slices)."""
+"""Size -> (rows and columns, slices). ``short``: the upper half of the heart, as coarse and as short as is accepted."""
 
 SEEDS: Final[Mapping[str, range]] = MappingProxyType(
     {"tune": range(10_000), "report": range(10_000, 20_000), "test": range(20_000, 30_000)}
@@ -31,7 +31,8 @@ SEEDS: Final[Mapping[str, range]] = MappingProxyType(
 class CoronarySpec:
     """Every choice of one phantom. HU, mm, and fractions; see ``draw_spec`` for the ranges.
 
-    ``stenoses``: how many lesions; ``severity``: the range of their diameter stenosis. Defects are off unless given:
+    ``stenoses``: how many lesions; ``severity``: the range of their diameter stenosis. ``wall_calcium``: share of every
+    artery's length, from its origin, that lies beside an arc of calcium. Defects are off unless given:
     ``motion_mm`` (blur within a slice), ``step_mm`` (shift between slabs), ``missing_slices`` (a run of slices left
     out), ``pericardium`` False leaves the heart and everything else out but soft tissue (another body region).
     """
@@ -47,6 +48,7 @@ class CoronarySpec:
     severity: tuple[float, float] = (0.2, 0.7)
     profiles: tuple[Profile, ...] = PROFILES
     calcium: bool = False
+    wall_calcium: float = 0.0
     lumen_hu: float = 400.0
     gradient: float = 0.05
     fat_hu: float = -80.0
@@ -73,6 +75,7 @@ class CoronarySpec:
 _GRIDS: Final[Mapping[Size, tuple[tuple[float, float], tuple[float, float]]]] = MappingProxyType(
     {
         "tiny": ((0.45, 0.5), (0.45, 0.5)),
+        "short": ((0.85, 0.9), (0.95, 0.98)),
         "ci": ((0.46, 0.5), (0.7, 0.75)),
         "full": ((0.37, 0.43), (0.45, 0.5)),
     }
@@ -129,6 +132,8 @@ def _check(spec: CoronarySpec) -> None:
         raise PhantomSpecError("severity is a range within 0 and 1")
     if not 0 <= spec.missing_slices < spec.shape[0] // 2:
         raise PhantomSpecError("fewer than half of the slices can be missing")
+    if not 0.0 <= spec.wall_calcium <= 1.0:
+        raise PhantomSpecError("the share of calcified wall lies within 0 and 1")
     if min(spec.pixel_mm, spec.spacing_mm, spec.psf_mm) <= 0.0 or spec.noise_hu < 0.0:
         raise PhantomSpecError("sizes are positive and noise is not negative")
     if not spec.profiles or set(spec.profiles) - set(PROFILES):

@@ -19,7 +19,6 @@ from wetread.testing.phantoms.coronary_tree import (
     SEMI_AXES,
     VALVE_PLANE,
     FloatArray,
-    TrueLesion,
     TrueTree,
     TrueVessel,
     frame,
@@ -34,6 +33,7 @@ SUBSAMPLES: Final = 4
 SLEEVE_MM: Final = 1.2
 """Fat around an artery, which keeps it off the chambers."""
 _SLAB: Final = 8
+_MIDDLE_MM: Final = {"tiny": 0.0, "short": 24.0}
 MARGIN_MM: Final = 3.0
 """Added to a solid's box: half a voxel of partial volume, and the distance's error beside the surface."""
 
@@ -53,9 +53,9 @@ class Grid:
 
 
 def grid_of(spec: CoronarySpec) -> Grid:
-    """The image grid: the heart in the middle."""
+    """The image grid: the heart in the middle; in a short scan the origins of its arteries."""
     planes, rows, columns = spec.shape
-    middle = 0.0 if spec.size == "tiny" else 4.0
+    middle = _MIDDLE_MM.get(spec.size, 4.0)
 
     def centred(count: int, step: float) -> FloatArray:
         return np.asarray((np.arange(count) - 0.5 * (count - 1)) * step, dtype=np.float64)
@@ -82,7 +82,15 @@ def render(spec: CoronarySpec, tree: TrueTree) -> Image:
         for lesion in tree.lesions:
             if lesion.calcified:
                 vessel = next(v for v in tree.vessels if v.id == lesion.vessel)
-                _paint_calcium(image, grid, vessel, lesion, np.random.default_rng([spec.seed, 64]))
+                rng = np.random.default_rng([spec.seed, 64])
+                arc = _arc(rng)
+                extent = float(rng.uniform(0.3, 0.8)) * lesion.length_mm
+                _paint_calcium(image, grid, vessel, lesion.centre_mm, extent, arc)
+        if spec.wall_calcium > 0.0:
+            for number, vessel in enumerate(tree.vessels):
+                extent = spec.wall_calcium * float(vessel.s[-1])
+                arc = _arc(np.random.default_rng([spec.seed, 66, number]))
+                _paint_calcium(image, grid, vessel, 0.5 * extent, extent, arc)
     return _acquire(image, grid, spec)
 
 
@@ -306,13 +314,23 @@ def _paint_lumen(image: Image, grid: Grid, vessel: TrueVessel, hu: FloatArray) -
     image[index] += (share * np.maximum(value - image[index], 0.0)).astype(np.float32)
 
 
-def _paint_calcium(image: Image, grid: Grid, vessel: TrueVessel, lesion: TrueLesion, rng: np.random.Generator) -> None:
-    """One arc of calcium in the wall around the lesion, never inside the lumen."""
+@dataclass(frozen=True, slots=True)
+class _Arc:
+    """Calcium in a wall: its HU, thickness in mm, and half of the angle that it covers, in degrees."""
+
+    hu: float
+    thickness: float
+    half_angle: float
+
+
+def _arc(rng: np.random.Generator) -> _Arc:
+    return _Arc(float(rng.uniform(600.0, 1300.0)), float(rng.uniform(0.5, 1.2)), float(rng.uniform(40.0, 110.0)))
+
+
+def _paint_calcium(image: Image, grid: Grid, vessel: TrueVessel, centre_mm: float, extent_mm: float, arc: _Arc) -> None:
+    """One arc of calcium in the wall around a place, never inside the lumen."""
     line = _line(vessel)
-    hu, thickness = float(rng.uniform(600.0, 1300.0)), float(rng.uniform(0.5, 1.2))
-    arc = float(rng.uniform(40.0, 110.0))
-    extent = float(rng.uniform(0.3, 0.8)) * lesion.length_mm
-    voxels = _near(grid, vessel.points, float(vessel.healthy.max()) + thickness)
+    voxels = _near(grid, vessel.points, float(vessel.healthy.max()) + arc.thickness)
     fine_mesh = (np.arange(3) + 0.5) / 3.0 - 0.5
     mesh = np.stack(np.meshgrid(fine_mesh, fine_mesh, fine_mesh, indexing="ij"), axis=-1).reshape(-1, 3)
     fine = (_coordinates(grid, voxels)[:, None, :] + mesh * grid.step[::-1]).reshape(-1, 3)
@@ -320,11 +338,12 @@ def _paint_calcium(image: Image, grid: Grid, vessel: TrueVessel, lesion: TrueLes
     radius = np.interp(s, vessel.s, vessel.radius)
     away = fine - np.stack([np.interp(s, line.s, line.points[:, axis]) for axis in range(3)], axis=1)
     cosine = -(away @ vessel.offset) / np.maximum(distance, 1e-6)
-    shell = (distance > radius) & (distance < radius + thickness) & (cosine > np.cos(np.radians(arc)))
-    inside = shell & (np.abs(s - lesion.centre_mm) < 0.5 * extent)
+    shell = (distance > radius) & (distance < radius + arc.thickness)
+    shell &= cosine > np.cos(np.radians(arc.half_angle))
+    inside = shell & (np.abs(s - centre_mm) < 0.5 * extent_mm)
     share = inside.reshape(len(voxels), -1).mean(axis=1)
     index = tuple(voxels.T)
-    image[index] += (share * (hu - image[index])).astype(np.float32)
+    image[index] += (share * (arc.hu - image[index])).astype(np.float32)
 
 
 # --- acquisition ---------------------------------------------------------------------------------------------------
