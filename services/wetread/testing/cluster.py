@@ -55,7 +55,10 @@ class Cluster:
     processes: Processes = field(default_factory=Processes)
     models_port: int | None = None
     """HTTP port of Triton."""
-    _turn: Iterator[str] = field(default_factory=lambda: itertools.cycle(GATEWAYS))
+    _turn: Iterator[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._turn = itertools.cycle([name for name in GATEWAYS if name in self.ports])
 
     def url(self, name: str) -> str:
         """Return the base URL of one process."""

@@ -29,7 +29,7 @@ from wetread.commands.send import batches, multipart_body
 from wetread.core.states import FINAL, READ
 from wetread.detection.registry import discover
 from wetread.settings import Settings
-from wetread.testing.cluster import Cluster, cluster
+from wetread.testing.cluster import SERVICES, Cluster, cluster
 from wetread.testing.servers.moto import moto
 from wetread.testing.servers.postgres import postgres
 from wetread.testing.small_studies import SmallStudy, write_house
@@ -282,11 +282,12 @@ def cluster_site(
     bundled: bool = True,
     with_triton: bool = True,
     durable: bool = False,
+    names: Sequence[str] = tuple(SERVICES),
 ) -> Iterator[Site]:
     """Start the servers and the processes of a site; *lanes*, *behave*: toy detectors besides the bundled ones.
 
     ``bundled``: with the bundled workflows and their completeness; without, the end of a transfer counts as complete.
-    ``durable``: PostgreSQL syncs its commits, as in production (for figures).
+    ``durable``: PostgreSQL syncs its commits, as in production (for figures). ``names``: only these processes.
     """
     with ExitStack() as stack:
         database, s3 = stack.enter_context(postgres(durable=durable)), stack.enter_context(moto())
@@ -310,7 +311,9 @@ def cluster_site(
             repository = folder / "repository"
             installed = discover(environment["WETREAD_DETECTORS"]).values()
             models = render([network for found in installed for network in found.networks], repository, "python")
-        running = stack.enter_context(cluster(folder / "run", environment, repository=repository, models=models))
+        running = stack.enter_context(
+            cluster(folder / "run", environment, repository=repository, models=models, names=names)
+        )
         yield Site(running, environment)
 
 
