@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+from io import BytesIO
+from xml.etree import ElementTree as ET
 
+import numpy as np
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from wetread.cli import app
+from wetread.detection.evaluation import plots
 from wetread.detection.registry import discover
 from wetread.testing.contracts.detector import DetectorContract
 from wetread.testing.contracts.folder_suite import objects_of
@@ -65,3 +70,53 @@ def test_what_cannot_be_made_is_said(made, arguments, said):
     assert answer.exit_code == 2
     assert said in answer.output
     assert not (made.parent / "other").exists()
+
+
+def test_it_is_measured_and_its_card_follows_from_its_cases(made, tmp_path, monkeypatch):
+    monkeypatch.setenv("WETREAD_DETECTORS", str(made.parent))
+    run = CliRunner()
+    order = ["models", "evaluate", "dense-spots", "--set", "s0", "--set", "s3", "--n", "8", "--out", str(tmp_path)]
+    first = run.invoke(app, order)
+    assert first.exit_code == 0, first.output
+    rows = (tmp_path / "cases.csv").read_text()
+    assert run.invoke(app, order).exit_code == 0
+    assert (tmp_path / "cases.csv").read_text() == rows, "a second run resumes: not even the seconds change"
+    assert rows.count("\n") == 17
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["worst_shift_set"]["set"] == "s3"
+    assert metrics["drift_baseline"]["refusal_rate"] == 0
+    assert "phantom figure" in (tmp_path / "card.md").read_text()
+    for name in ("roc", "froc", "calibration"):
+        drawing = ET.fromstring((tmp_path / f"{name}.svg").read_text())
+        assert "Research use only" in "".join(drawing.itertext())
+    assert run.invoke(app, ["models", "card", "dense-spots", "--check"]).exit_code == 0
+    card = json.loads((made / "model-card.json").read_text())
+    card["metrics"]["s0"]["auc"]["value"] = 0.5
+    boastful = made / "model-card.json"
+    kept = boastful.read_text()
+    boastful.write_text(json.dumps(card))
+    assert run.invoke(app, ["models", "card", "dense-spots", "--check"]).exit_code == 1
+    boastful.write_text(kept)
+    assert run.invoke(app, [*order[:2], "absent", *order[3:]]).exit_code == 2
+    assert run.invoke(app, [*order[:3], "--set", "s9", "--out", str(tmp_path)]).exit_code == 2
+
+
+def test_gates_decide_over_the_exit_code(made, tmp_path, monkeypatch):
+    monkeypatch.setenv("WETREAD_DETECTORS", str(made.parent))
+    gates = made / "gates.yaml"
+    kept = gates.read_text()
+    gates.write_text("schema: wetread.gates/1\nsets:\n  s0: {auc: 1.01}\n")
+    order = ["models", "evaluate", "dense-spots", "--n", "6", "--out", str(tmp_path), "--gate"]
+    answer = CliRunner().invoke(app, order)
+    gates.write_text(kept)
+    assert answer.exit_code == 1
+    assert "s0: auc" in answer.output
+
+
+def test_an_example_picture_shows_both_regions():
+    plane = np.tile(np.arange(32, dtype=np.float32), (32, 1))
+    region = np.zeros((32, 32), dtype=np.uint8)
+    region[8:20, 8:20] = 1
+    picture = np.asarray(Image.open(BytesIO(plots.example_png(plane, region, np.roll(region, 6), "one"))))
+    assert ((picture[..., 0] == 230) & (picture[..., 1] == 60)).any()
+    assert ((picture[..., 1] == 200) & (picture[..., 0] == 60)).any()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from wetread.core.detector import LabelArray, Volume
 from wetread.detection.evaluation.localisation import Lesion
@@ -43,5 +43,5 @@ class Case:
 class CaseMaker(Protocol):
     """The evaluation hook of a detector folder."""
 
-    def __call__(self, split: str, seed: int) -> Case:
+    def __call__(self, split: str, seed: int, **options: Any) -> Case:
         """Make the case of a seed. Raises PhantomSeedError for a seed of another split."""

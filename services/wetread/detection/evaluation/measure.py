@@ -149,11 +149,12 @@ def read_rows(path: Path) -> list[Row]:
 def _parsed(name: str, text: str) -> Any:
     if name in {"set", "state", "reason", "lesion_scores", "false_scores"} or text == "":
         return text
-    try:
-        value = float(text)
-    except ValueError:
-        return text
-    return int(value) if name in {"seed", "truth"} else value
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
 
 
 def _score(seen: Observation, result: Result) -> float:

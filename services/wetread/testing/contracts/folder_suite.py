@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -27,7 +27,7 @@ def objects_of(folder: Path, seeds: range = range(FIRST_SEED, FIRST_SEED + 20)) 
     """
     installed = read_folder(folder)
     options = getattr(companion(installed, "cases"), "CONTRACT_OPTIONS", {})
-    make = partial(case_maker(installed), **options)
+    make: Callable[..., Case] = partial(case_maker(installed), **options)
     chosen: Case | None = None
     for seed in seeds:
         case = make("s0", seed)

@@ -151,8 +151,7 @@ def _anatomy(rng: np.random.Generator, drawn: Mapping[str, float], fine: float) 
     def ellipsoid(rz: float, ry: float, rx: float, cz: float = 0, cy: float = 0, cx: float = 0) -> FloatArray:
         """Signed depth below an ellipsoid's surface, about mm; positive inside."""
         radius = np.sqrt(((z - cz) / rz) ** 2 + ((y - cy) / ry) ** 2 + ((x - cx) / rx) ** 2)
-        depth: FloatArray = ((1 - radius) * min(rz, ry, rx)).astype(np.float32)
-        return depth
+        return np.asarray((1 - radius) * min(rz, ry, rx), dtype=np.float32)
 
     scalp_mm, skull_mm = rng.uniform(4, 8), rng.uniform(4, 7)
     wobble = _smooth(rng, shape, 30 / fine) * 1.5
