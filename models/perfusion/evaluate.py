@@ -30,10 +30,28 @@ HERE = Path(__file__).parent
 ROWS = HERE / "evaluation.csv"
 SETS = ("s0", "s1", "s2", "s3", "s4")
 PLANES = 4
-FIELDS = (
-    "set seed modality residue noise interval_s reason cbf_grey cbf_white cbv mtt_s tmax_s "
-    "late_ml late_true_ml core_ml core_true_ml late_dice core_dice side_right seconds"
-).split()
+FIELDS = [
+    "set",
+    "seed",
+    "modality",
+    "residue",
+    "noise",
+    "interval_s",
+    "reason",
+    "cbf_grey",
+    "cbf_white",
+    "cbv",
+    "mtt_s",
+    "tmax_s",
+    "late_ml",
+    "late_true_ml",
+    "core_ml",
+    "core_true_ml",
+    "late_dice",
+    "core_dice",
+    "side_right",
+    "seconds",
+]
 
 
 def measure(split: str, seed: int) -> dict[str, Any]:
