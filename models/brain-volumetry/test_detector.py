@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,10 @@ import pytest
 from wetread.adapters.inference.onnxruntime import OnnxRuntimeClient
 from wetread.core.errors import NotApplicable, NotProcessable
 from wetread.core.facts import SeriesFacts, StudyFacts
+from wetread.detection.authoring import cards
 from wetread.detection.authoring.golden import differences
-from wetread.detection.evaluation.measure import case_maker, drive, measured_values
+from wetread.detection.evaluation.measure import case_maker, drive, measured_values, read_rows
+from wetread.detection.evaluation.report import readme
 from wetread.detection.registry import companion, load, read_folder
 
 INSTALLED = read_folder(Path(__file__).parent)
@@ -82,3 +85,11 @@ def test_headers_that_name_another_sequence(description, reason):
     if reason:
         with pytest.raises(NotApplicable):
             detector.select(study(description))
+
+
+def test_the_card_follows_from_the_committed_cases():
+    stored = cards.read(INSTALLED.folder)
+    again = cards.measured(INSTALLED.folder, stored, read_rows(INSTALLED.folder / "cases.csv"))
+    assert json.loads(json.dumps(again)) == stored
+    assert (INSTALLED.folder / "README.md").read_text("utf-8") == readme(stored)
+    assert stored["phantom_evidence_id"] == cards.evidence_of(INSTALLED.folder)
