@@ -26,6 +26,8 @@ SMOOTHING_MM: Final = 4.0
 """Full width at half maximum of the filter in plane, within tissue."""
 VESSEL_VOLUME: Final = 9.0
 """Blood volume in mL/100 g above which a voxel is a vessel and no tissue."""
+MOVED_MM: Final = 0.5
+"""With more motion than this, vessels are not sought beside bone."""
 LEAST_FLOW: Final = 1.0
 LONGEST_S: Final = 30.0
 """Transit times are cut off here: with next to no flow (mL/100 g/min) they have no meaning."""
@@ -60,8 +62,10 @@ def analyse(volume: DynamicVolume) -> Perfusion:
     first = np.asarray(series.images[:2].mean(axis=0), dtype=np.float32)
     masks = head_masks(first, series.pixel_mm, series.modality)
     still = register(series.images, series.pixel_mm, masks.head, masks.inside)
-    bolus = tracer_curves(still.images, masks.inside, series.modality)
-    vessels = find_vessels(bolus.curves, masks.inside, series.step_s, series.modality)
+    moved = float(still.displacement_mm[still.used].max())
+    sought = _away_from_bone(masks.inside) if moved > MOVED_MM else masks.inside
+    bolus = tracer_curves(still.images, sought, series.modality)
+    vessels = find_vessels(bolus.curves, sought, series.step_s, series.modality)
     cbf, cbv, tmax, tissue = _maps(bolus.curves, vessels, masks, series)
     midline = _midline(masks.head)
     stroke = find_stroke(cbf, tmax, tissue, midline, series.pixel_mm, series.voxel_ml)
@@ -78,7 +82,7 @@ def analyse(volume: DynamicVolume) -> Perfusion:
         stroke=stroke,
         vessels=vessels,
         midline=midline,
-        moved_mm=float(still.displacement_mm[still.used].max()),
+        moved_mm=moved,
         dropped=int((~still.used).sum()),
     )
 
@@ -99,6 +103,13 @@ def _maps(
     cbv[tissue] = 100.0 * factor * found.volume
     tmax[tissue] = found.tmax_s
     return cbf, cbv, tmax, tissue
+
+
+def _away_from_bone(inside: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Leave out the border: what motion leaves there changes like a vessel."""
+    flat = np.zeros((3, 3, 3), dtype=bool)
+    flat[1] = True
+    return np.asarray(ndimage.binary_erosion(inside, flat, iterations=2), dtype=np.bool_)
 
 
 def _local(values: Floats) -> Floats:
