@@ -15,7 +15,7 @@ from scipy import ndimage
 from wetread.ffrct.imaging import curves
 from wetread.ffrct.imaging.aorta import Aorta, find_aorta
 from wetread.ffrct.imaging.image import Blood, CtImage
-from wetread.ffrct.imaging.lumen import Lumen, _apart, _bridge, _line, _unblurred
+from wetread.ffrct.imaging.lumen import Lumen, _apart, _bridge, _line, _tip, _unblurred
 from wetread.ffrct.imaging.neighbours import Course, clearance
 from wetread.ffrct.imaging.quality import (
     EDGE_PER_SD,
@@ -328,6 +328,17 @@ def test_junctions_are_bridged_in_area() -> None:
     _bridge(s, radius, (s > 8.7) & (s < 11.6))
     assert radius.max() == pytest.approx(2.0)
     assert np.diff(radius).max() < 1e-9
+
+
+def test_the_rounded_end_of_an_artery_is_cut_and_a_taper_is_kept() -> None:
+    taper = np.linspace(1.6, 1.3, 120)
+    assert _tip(taper) == 120
+    rounded = taper.copy()
+    rounded[-6:] *= np.linspace(0.95, 0.4, 6)
+    assert 114 <= _tip(rounded) <= 116
+    gone = np.concatenate([taper, np.full(9, 0.2)])
+    assert _tip(gone) == 120
+    assert _tip(np.full(14, 1.0)) == 14
 
 
 # --- naming --------------------------------------------------------------------------------------------------------

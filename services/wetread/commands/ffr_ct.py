@@ -28,7 +28,7 @@ from wetread.ffrct.series import header_refusal
 from wetread.ffrct.summary import summary_lines
 from wetread.testing.phantoms.coronary import write_phantom
 
-_VERSION = "0.1.0"
+_VERSION = "0.2.0"
 _ASSEMBLY_CODES = {"mixed_orientation": "geometry_inconsistent", "no_geometry": "geometry_inconsistent"}
 
 

@@ -32,7 +32,11 @@ _HEADERS: Final = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
 }
-_STATIC: Final = {"ffr.js": "text/javascript; charset=utf-8", "ffr.css": "text/css; charset=utf-8"}
+_STATIC: Final = {
+    "ffr.js": "text/javascript; charset=utf-8",
+    "ffr.css": "text/css; charset=utf-8",
+    "mark.svg": "image/svg+xml",
+}
 
 
 def study_router(ports: FfrPorts) -> APIRouter:

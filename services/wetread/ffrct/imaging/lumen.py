@@ -33,6 +33,9 @@ NOISE_AREA_MM2: Final = 0.7
 SYSTEMATIC_MM: Final = 0.05
 CALCIUM_MM: Final = 0.3
 INSIDE_PARENT: Final = 0.8
+TIP_MM: Final = 3.0
+BEFORE_TIP_MM: Final = 5.0
+TIP_SHARE: Final = 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,9 +260,7 @@ def _ends(lumens: Sequence[Lumen]) -> tuple[Lumen, ...]:
         radius, s = lumen.radius_mm.copy(), lumen.s
         if lumen.parent < 0:
             _bridge(s, radius, s < min(0.8 * float(np.median(radius[:24])) + 0.4, 0.3 * s[-1]))
-        last = len(radius)
-        while last > 12 and radius[last - 1] < END_RADIUS_MM:
-            last -= 1
+        last = _tip(radius)
         keep = slice(0, last)
         out[number] = replace(
             lumen,
@@ -271,6 +272,24 @@ def _ends(lumens: Sequence[Lumen]) -> tuple[Lumen, ...]:
             hu=lumen.hu[keep],
         )
     return tuple(out)
+
+
+def _tip(radius: FloatArray) -> int:
+    """How many samples count: the far end is cut where the lumen is gone, and where blur rounds it off.
+
+    A section through the rounded end holds too little contrast; read as a narrowing it would cost static pressure.
+    """
+    last = len(radius)
+    tip, before = round(TIP_MM / STEP_MM), round(BEFORE_TIP_MM / STEP_MM)
+    if last > tip + before:
+        full = float(np.median(radius[last - tip - before : last - tip]))
+        rounded = np.flatnonzero(radius[last - tip :] < TIP_SHARE * full)
+        if len(rounded) and rounded[-1] == tip - 1:
+            firm = np.flatnonzero(radius[last - tip :] >= TIP_SHARE * full)
+            last += -tip + (int(firm[-1]) + 1 if len(firm) else 0)
+    while last > 12 and radius[last - 1] < END_RADIUS_MM:
+        last -= 1
+    return last
 
 
 def _bridge(s: FloatArray, radius: FloatArray, gap: Mask) -> None:

@@ -50,8 +50,9 @@ def curved_mpr(image: CtImage, curve: Curve, lesions: list[dict[str, Any]], stat
     draw.text((6, 8), f"{curve.label}: CT-derived FFR, boundary conditions {status}", fill=_INK, font=_font(14))
     top = BAND + picture.height + 8
     _strip(draw, curve, s, at, top)
-    for lesion in lesions:
-        _lesion(draw, lesion, top)
+    taken: list[float] = []
+    for lesion in sorted(lesions, key=lambda each: float(each["start_mm"])):
+        _lesion(draw, lesion, top, taken)
     for number, text in enumerate(statement):
         draw.text((6, tall - 15 * (len(statement) - number) - 2), text, fill=_INK, font=_font(12))
     return png(canvas)
@@ -80,14 +81,19 @@ def _strip(draw: ImageDraw.ImageDraw, curve: Curve, s: Any, at: Any, top: int) -
     for millimetre in range(0, int(at[-1]) + 1, 20):
         mark = MARGIN + ZOOM * millimetre / STEP_MM
         draw.line((mark, top + STRIP - 24, mark, top + STRIP - 18), fill=_INK)
-        draw.text((mark - 8, top + STRIP - 17), f"{millimetre} mm", fill=_INK, font=_font(11))
+        text, font = f"{millimetre} mm", _font(11)
+        last = MARGIN + ZOOM * len(at) + 10 - font.getlength(text)
+        draw.text((min(mark - 8, last), top + STRIP - 17), text, fill=_INK, font=font)
 
 
-def _lesion(draw: ImageDraw.ImageDraw, lesion: dict[str, Any], top: int) -> None:
+def _lesion(draw: ImageDraw.ImageDraw, lesion: dict[str, Any], top: int, taken: list[float]) -> None:
+    """Mark a lesion; *taken*: where the text of every line of text ends, so that neighbours do not overlap."""
     left, throat, right = (MARGIN + ZOOM * lesion[k] / STEP_MM for k in ("start_mm", "throat_mm", "end_mm"))
     draw.line((left, BAND + 4, right, BAND + 4), fill=(250, 220, 90), width=2)
     draw.line((throat, BAND + 4, throat, BAND + 14), fill=(250, 220, 90), width=2)
-    draw.text((left, BAND + 16), lesion["text"], fill=(250, 220, 90), font=_font(12))
+    line = next((n for n, end in enumerate(taken) if end < left), len(taken))
+    taken[line : line + 1] = [left + _font(12).getlength(lesion["text"]) + 6]
+    draw.text((left, BAND + 16 + 15 * line), lesion["text"], fill=(250, 220, 90), font=_font(12))
     draw.line((throat, top, throat, top + STRIP - 24), fill=(120, 110, 60))
 
 
