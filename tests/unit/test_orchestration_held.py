@@ -15,6 +15,7 @@ from tests.orchestration_world import World
 
 from wetread.adapters.index.database import SqlDatabase
 from wetread.adapters.index.held import SqlHeldEvaluations
+from wetread.core import tracing
 from wetread.core.errors import Unavailable
 from wetread.core.ports.orchestration import HeldEvaluation
 from wetread.core.states import AiState
@@ -33,7 +34,7 @@ def database(tmp_path: Path, each_database: str) -> Iterator[SqlDatabase]:
 
 def test_a_study_has_one_held_evaluation_the_newest_and_as_old_as_the_first(database: SqlDatabase) -> None:
     held = SqlHeldEvaluations()
-    later = HeldEvaluation(TENANT, STUDY, 7.0, {"generation": 3})
+    later = HeldEvaluation(TENANT, STUDY, 7.0, {"generation": 3}, trace="00-1-2-01")
     with database.write() as tx:
         held.put(tx, HeldEvaluation(TENANT, STUDY, 5.0, {"generation": 2}), now=10.0)
         held.put(tx, later, now=12.0)
@@ -109,6 +110,23 @@ def test_what_was_released_counts_as_queued_just_now(paced: Paced) -> None:
     paced.held.release()
     paced.world.deliver([3])
     assert paced.queued() == [(1, "commit"), (2, "commit")]
+
+
+def test_a_held_evaluation_goes_on_in_the_trace_of_its_images(paced: Paced, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Listener:
+        def adopt(self, spans: object) -> None: ...
+
+    monkeypatch.setattr(tracing, "_installed", Listener())
+    traces: list[str | None] = []
+    enqueue = paced.world.queue.enqueue
+    monkeypatch.setattr(
+        paced.world.queue, "enqueue", lambda *a, **k: (traces.append(tracing.current()), enqueue(*a, **k))
+    )
+    for number in (1, 2, 3):
+        with tracing.continued(f"00-{number:032x}-{number:016x}-01"):
+            paced.world.deliver([number])
+    paced.held.release()
+    assert traces == [f"00-{number:032x}-{number:016x}-01" for number in (1, 3)]
 
 
 def test_other_studies_do_not_wait(paced: Paced) -> None:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from wetread.core import tracing
 from wetread.core.identifiers import digest
 from wetread.core.ports.database import Clock, Database, Transaction
 from wetread.core.ports.orchestration import HeldEvaluation, HeldEvaluationRepository
@@ -112,14 +113,15 @@ class HeldEvaluations:
     def _enqueue(self, tx: Transaction, evaluation: HeldEvaluation) -> None:
         arguments = evaluation.arguments
         signal = (arguments["generation"], arguments["signal"])
-        self._queue.enqueue(
-            tx,
-            workflow=EVALUATE,
-            workflow_id=digest(EVALUATE, evaluation.tenant, evaluation.study_uid, *signal),
-            queue="control",
-            due=evaluation.due,
-            arguments=arguments,
-        )
+        with tracing.continued(evaluation.trace):
+            self._queue.enqueue(
+                tx,
+                workflow=EVALUATE,
+                workflow_id=digest(EVALUATE, evaluation.tenant, evaluation.study_uid, *signal),
+                queue="control",
+                due=evaluation.due,
+                arguments=arguments,
+            )
 
     def _note(self, key: tuple[str, str], now: float) -> None:
         """Remember when an evaluation of a study was queued last."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from wetread.core import tracing
 from wetread.core.events import EventType
 from wetread.core.identifiers import digest
 from wetread.core.ports.database import Clock, Transaction
@@ -59,7 +60,7 @@ class DurableOutbox:
             "stamps": stamps,
         }
         if self._held is not None and change.new_instances:
-            self._held.submit(tx, HeldEvaluation(change.tenant, change.study_uid, due, arguments))
+            self._held.submit(tx, HeldEvaluation(change.tenant, change.study_uid, due, arguments, tracing.current()))
             return
         self._queue.enqueue(
             tx,

@@ -16,11 +16,13 @@ from wetread.core.ports.orchestration import HeldEvaluation
 
 _ONE: Final = (held.c.tenant == bindparam("of"), held.c.study_uid == bindparam("study"))
 _REPLACE: Final = DriverStatement(
-    update(held).where(*_ONE).values(due=bindparam("at"), arguments_json=bindparam("with_json"))
+    update(held)
+    .where(*_ONE)
+    .values(due=bindparam("at"), arguments_json=bindparam("with_json"), trace=bindparam("in_trace"))
 )
 _INSERT: Final = DriverStatement(insert(held))
 _OLDEST: Final = DriverStatement(
-    select(held.c.tenant, held.c.study_uid, held.c.due, held.c.arguments_json)
+    select(held.c.tenant, held.c.study_uid, held.c.due, held.c.arguments_json, held.c.trace)
     .where(held.c.since <= bindparam("until"))
     .order_by(held.c.since)
     .limit(bindparam("most"))
@@ -35,9 +37,10 @@ class SqlHeldEvaluations:
         """Insert or replace."""
         connection, arguments = connection_of(tx), orjson.dumps(dict(held.arguments)).decode()
         where = {"of": held.tenant, "study": held.study_uid, "at": held.due, "with_json": arguments}
+        where["in_trace"] = held.trace
         if _REPLACE.count(connection, where) == 0:
             row = {"tenant": held.tenant, "study_uid": held.study_uid, "since": now}
-            _INSERT.many(connection, [row | {"due": held.due, "arguments_json": arguments}])
+            _INSERT.many(connection, [row | {"due": held.due, "arguments_json": arguments, "trace": held.trace}])
 
     def take(self, tx: Transaction, *, until: float, limit: int) -> Sequence[HeldEvaluation]:
         """Remove and return."""
@@ -45,4 +48,4 @@ class SqlHeldEvaluations:
         rows = _OLDEST.all(connection, {"until": until, "most": limit})
         for row in rows:
             _DELETE.count(connection, {"of": row[0], "study": row[1]})
-        return [HeldEvaluation(row[0], row[1], row[2], orjson.loads(row[3])) for row in rows]
+        return [HeldEvaluation(row[0], row[1], row[2], orjson.loads(row[3]), row[4]) for row in rows]

@@ -295,6 +295,7 @@ held_evaluations = Table(  # at most one per study: evaluations that wait until 
     Column("since", Float, nullable=False),
     Column("due", Float, nullable=False),
     Column("arguments_json", Text, nullable=False),
+    Column("trace", String),
     PrimaryKeyConstraint("tenant", "study_uid"),
     Index("held_evaluations_since", "since"),
 )

@@ -108,12 +108,16 @@ class QuietWatchRepository(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class HeldEvaluation:
-    """An evaluation that is not in the queue yet. ``due``: its place there. ``arguments``: what it is called with."""
+    """An evaluation that is not in the queue yet. ``due``: its place there. ``arguments``: what it is called with.
+
+    ``trace``: the traceparent that it goes on with.
+    """
 
     tenant: str
     study_uid: str
     due: float
     arguments: Mapping[str, Any]
+    trace: str | None = None
 
 
 class HeldEvaluationRepository(Protocol):
