@@ -24,7 +24,7 @@ from wetread.adapters.index.results import SqlResults
 from wetread.adapters.workqueue.dbos import DbosRunControl, DbosWorkQueue
 from wetread.adapters.workqueue.signals import queue_signal
 from wetread.core.completeness import CompletenessPolicy, Timing
-from wetread.core.ports.inference import RunOutcome, RunRequest
+from wetread.core.ports.inference import Report, RunOutcome, RunRequest
 from wetread.orchestration.lanes import Signals
 from wetread.orchestration.outbox import DurableOutbox
 from wetread.orchestration.ports import Rules
@@ -92,13 +92,15 @@ def scripted(world: World, folder: Path, mode: str) -> None:
     """Make inference note that it started, and then hang, kill the process or answer."""
     answer = world.runner.run
 
-    async def run(request: RunRequest, *, timeout_seconds: float | None = None) -> RunOutcome:
+    async def run(
+        request: RunRequest, *, timeout_seconds: float | None = None, report: Report | None = None
+    ) -> RunOutcome:
         note_start(folder)
         if mode == "poison":
             os.kill(os.getpid(), signal.SIGKILL)
         if mode == "slow":
             await asyncio.sleep(60)
-        return await answer(request, timeout_seconds=timeout_seconds)
+        return await answer(request, timeout_seconds=timeout_seconds, report=report)
 
     world.runner.run = run  # type: ignore[method-assign]
 

@@ -14,13 +14,21 @@ from wetread.core.detector import FrameRef, Volume
 from wetread.core.manifest import InputNeeds
 from wetread.detection.commands import detect
 from wetread.detection.registry import bundled_folder, read_folder
+from wetread.testing.phantoms.perfusion import perfusion_phantom
+from wetread.testing.phantoms.perfusion_dicom import perfusion_images
 from wetread.testing.phantoms.series import series_of
+from wetread.testing.sections import part10
 
 FOLDERS = sorted(path.parent for path in bundled_folder().glob("*/detector.yaml"))
 DOCS = sorted((Path(__file__).parents[2] / "docs").glob("*.md"))
 REASONS = {word for page in DOCS for word in re.findall(r"`(\w+)`", page.read_text("utf-8"))}
 REFUSED = {"not_applicable", "not_processable"}
-ELSEWHERE = {"BodyPartExamined": "FOOT", "StudyDescription": "FOOT", "SeriesDescription": "FOOT"}
+ELSEWHERE = {
+    "BodyPartExamined": "FOOT",
+    "ProtocolName": "FOOT",
+    "StudyDescription": "FOOT",
+    "SeriesDescription": "FOOT",
+}
 CASES = {
     "wrong_contrast": None,
     "wrong_body_part": ELSEWHERE,
@@ -34,7 +42,6 @@ CASES = {
 }
 EXACT = {
     "wrong_body_part": "body_part",
-    "too_few_slices": "missing_slices",
     "truncated_pixels": "decode_error",
     "no_position": "no_geometry",
     "other_modality": "modality",
@@ -62,6 +69,32 @@ def stack(needs: InputNeeds, count: int, *, pixel=(4.0, 4.0), noise=False) -> Vo
     )
 
 
+def dynamic(case: str, body_part: str, attributes: dict) -> list[bytes]:
+    """A coarse contrast passage with the same faults; *motion*: the head nods all the time."""
+    phantom = perfusion_phantom(
+        2_900_002,
+        matrix=32,
+        planes=3 if case == "too_few_slices" else 6,
+        step_mm=8.0,
+        interval_s=2.0,
+        duration_s=20.0 if case == "too_few_slices" else 50.0,
+    )
+    objects = []
+    for image in perfusion_images(phantom):
+        image.BodyPartExamined = body_part
+        if case == "motion":
+            image.PixelData = np.random.default_rng(image.InstanceNumber).bytes(len(image.PixelData))
+        if case == "non_square_pixels":
+            image.PixelSpacing = [image.PixelSpacing[0], image.PixelSpacing[1] * 0.6]
+        for name, value in attributes.items():
+            if value is None:
+                image.pop(name, None)
+            else:
+                setattr(image, name, value)
+        objects.append(part10(image))
+    return objects
+
+
 def outcome(folder: Path, case: str, scratch: Path) -> tuple[str, str | None]:
     needs = read_folder(folder).info.manifest.input
     agent = "Iohexol" if needs.contrast == "present" else None
@@ -74,8 +107,12 @@ def outcome(folder: Path, case: str, scratch: Path) -> tuple[str, str | None]:
     pixel = (4.0, 2.5) if case == "non_square_pixels" else (4.0, 4.0)
     volume = stack(needs, count, pixel=pixel, noise=case == "motion")
     part = needs.body_part.any[0] if needs.body_part else ""
-    objects = series_of(
-        volume, seed=1, modality=needs.modality[0], body_part=part, description=f"{part} T1", attributes=attributes
+    objects = (
+        dynamic(case, part, attributes)
+        if needs.time
+        else series_of(
+            volume, seed=1, modality=needs.modality[0], body_part=part, description=f"{part} T1", attributes=attributes
+        )
     )
     for number, data in enumerate(objects):
         (scratch / f"{number:03d}.dcm").write_bytes(data)
@@ -103,6 +140,8 @@ def test_bad_input_has_a_typed_reason(folder, case, tmp_path):
         assert reason == "contrast"
     if case == "missing_rescale" and "CT" in modality:
         assert reason == "rescale_missing"
+    if case == "too_few_slices":
+        assert reason == ("too_few_time_points" if read_folder(folder).info.manifest.input.time else "missing_slices")
     if case in EXACT:
         assert reason == EXACT[case]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,10 +85,11 @@ def new_detector(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def wetread(tmp_path_factory: pytest.TempPathFactory, new_detector: Path) -> Iterator[Wetread]:
     """One server for all tests that do not kill anything."""
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("WETREAD_DETECTORS", str(new_detector.parent))
-        with local_server(tmp_path_factory.mktemp("server")) as supervisor:
-            yield Wetread(supervisor)
+    with contextlib.ExitStack() as server:
+        with pytest.MonkeyPatch.context() as environment:  # of the server, not of the tests after this one
+            environment.setenv("WETREAD_DETECTORS", str(new_detector.parent))
+            supervisor = server.enter_context(local_server(tmp_path_factory.mktemp("server")))
+        yield Wetread(supervisor)
 
 
 @dataclass(frozen=True)

@@ -39,8 +39,8 @@ def chunk_worker(arguments: Mapping[str, Any]) -> ChunkWorker:
         reader = OpenSlideReader(path)
     folder = Path(arguments["model"])
     installed = load_tile_model(folder.name, folder.parent)
-    client = _client(installed.network)
-    model = TileModel(client, installed.network.name, installed.manifest.classes, arguments["embeddings"])
+    client, release = _client(installed.network)
+    model = TileModel(client, installed.network.name, installed.manifest.classes, arguments["embeddings"], release)
     reading: TileReading = TileReading(**arguments["reading"])
     mirror = ResultBucket(arguments["mirror"]) if arguments.get("mirror") else None
     return ChunkWorker(reader, reading, model, PartStore(Path(arguments["parts"]), mirror))
@@ -76,12 +76,13 @@ class ResultBucket:
                 self._bucket.replace(str(path.relative_to(folder)), path.read_bytes())
 
 
-def _client(network: NetworkFile) -> InferenceClient:
-    """Return the engine of a worker: the configured server, or ONNX Runtime with the one thread that it owns."""
+def _client(network: NetworkFile) -> tuple[InferenceClient, Callable[[], None]]:
+    """Return the engine of a worker and what closes it: the server, or ONNX Runtime with the one thread it owns."""
     settings = Settings()
     if settings.inference_url is None:
-        return OnnxRuntimeClient([network], threads=1)
-    return inference_client(settings, [network])
+        return OnnxRuntimeClient([network], threads=1), lambda: None
+    client = inference_client(settings, [network])
+    return client, getattr(client, "close", lambda: None)
 
 
 def pool_maker(executor: Executor, workers: int | None = None) -> Callable[[WorkerSetup], TaskPool]:

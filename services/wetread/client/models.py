@@ -382,6 +382,7 @@ class Event(_Answer):
     subject: str
     time: datetime
     cursor: int
+    traceparent: str | None = None
     data: dict[str, Any]
 
 

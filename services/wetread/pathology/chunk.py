@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -58,6 +58,8 @@ class TileModel:
     classes: tuple[str, ...]
     embeddings: bool = False
     """Keep the 64 numbers before the last layer."""
+    release: Callable[[], None] = lambda: None
+    """Gives up what the client holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +110,10 @@ class ChunkWorker:
         )
 
     def close(self) -> None:
-        """Close the slide."""
+        """Close the slide and give up what the network's client holds."""
         self._reader.close()
+        if self._model is not None:
+            self._model.release()
 
     def _read(self, chunk: Chunk) -> list[str]:
         reading, count = self._reading, chunk.count

@@ -29,7 +29,7 @@ def router(ports: WorklistPorts, tail: EventTail) -> APIRouter:
     """Return the routes, without their ``/api/v1`` prefix."""
     api = APIRouter(tags=["events"])
 
-    @api.get("/events")
+    @api.get("/events", response_model_exclude_unset=True)  # an extension that is not there is left out
     def events(
         request: Request,
         *,

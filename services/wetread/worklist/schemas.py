@@ -302,7 +302,7 @@ class FindingsOut(BaseModel):
 
 
 class EventOut(BaseModel):
-    """A CloudEvents 1.0 event; ``cursor`` is its place in the stream."""
+    """A CloudEvents 1.0 event; ``cursor`` is its place in the stream, ``traceparent`` its trace, if it has one."""
 
     specversion: str
     id: str
@@ -312,6 +312,7 @@ class EventOut(BaseModel):
     time: str
     datacontenttype: str
     cursor: int
+    traceparent: str | None = None
     data: dict[str, Any]
 
 
