@@ -39,6 +39,7 @@ def run_case(group: str, seed: int, size: str) -> dict[str, Any]:
     from wetread.core.dicom.volume import assemble
     from wetread.ffrct.angiogram import tree_document
     from wetread.ffrct.endtoend import compare, geometry
+    from wetread.ffrct.errors import FfrUnprocessable
     from wetread.ffrct.imaging.chain import extract
     from wetread.ffrct.imaging.quality import Refusal
     from wetread.ffrct.series import image_of
@@ -68,11 +69,11 @@ def run_case(group: str, seed: int, size: str) -> dict[str, Any]:
     }
     document = tree_document(extraction.arteries, patient=tree["patient"], bc=tree["bc"])
     quick = {"tier": "auto", "uq_draws": 0}
-    answers = [
-        solve_request({"tree": {**tree, "options": quick}}),
-        solve_request({"tree": {**lumen, "options": quick}}),
-        solve_request({"tree": document}),
-    ]
+    answers = [solve_request({"tree": {**shape, "options": quick}}) for shape in (tree, lumen)]
+    try:
+        answers.append(solve_request({"tree": document}))
+    except FfrUnprocessable as refusal:
+        return {**case, "refused": refusal.code, "readings": []}
     return {
         **case,
         "readings": compare(truth, answers[0], answers[1], document, answers[2]),

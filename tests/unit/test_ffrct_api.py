@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -14,6 +15,8 @@ from starlette.testclient import TestClient
 from wetread.core.errors import WetreadError
 from wetread.core.ruo import RUO_STATEMENT
 from wetread.ffrct import endpoints
+from wetread.ffrct.errors import FfrDocumentInvalid, FfrUnprocessable
+from wetread.ffrct.science.problems import Problem
 from wetread.ffrct.service import build
 from wetread.testing.phantoms.vessel_trees import vessel_tree
 
@@ -246,3 +249,11 @@ def test_schema_and_constants_are_served(client: TestClient) -> None:
     assert constants["constants"]["flow.mbf_hyp"]["status"] == "unconfirmed"
     document = client.get("/openapi.json").json()
     assert "requestBody" in document["paths"]["/api/v1/ffr"]["post"]
+
+
+@pytest.mark.parametrize("kind", [FfrUnprocessable, FfrDocumentInvalid])
+def test_a_refusal_comes_through_the_border_of_a_process(kind: type[FfrUnprocessable | FfrDocumentInvalid]) -> None:
+    error = kind((Problem("tree_cyclic", "/tree", "break the loop"), Problem("no_inlet", "/tree/inlet", "name it")))
+    copy = pickle.loads(pickle.dumps(error))
+    assert type(copy) is kind
+    assert copy.problem("/x") == error.problem("/x")

@@ -22,6 +22,10 @@ class FfrUnprocessable(Unprocessable):
         super().__init__(first.code, first.advice)
         self.problems = problems
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Come through the border of a process whole."""
+        return type(self), (self.problems,)
+
     def problem(self, instance: str | None = None) -> dict[str, Any]:
         """RFC 9457 object with ``code`` and ``errors[]`` (code, pointer, advice)."""
         return {**super().problem(instance), "errors": _errors(self.problems)}
@@ -36,6 +40,10 @@ class FfrDocumentInvalid(InvalidInput):
         super().__init__(problems[0].advice)
         self.code = problems[0].code
         self.problems = problems
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Come through the border of a process whole."""
+        return type(self), (self.problems,)
 
     def problem(self, instance: str | None = None) -> dict[str, Any]:
         """RFC 9457 object with ``code`` and ``errors[]``."""
