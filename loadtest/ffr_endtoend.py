@@ -124,7 +124,7 @@ def report(cases: list[dict[str, Any]]) -> None:
     """Print the tables."""
     print(f"{'group':26s} {'cases':>5s} {'refused':>7s} {'places':>6s} {'missed':>6s} {'MAE':>6s} {'agree':>6s} "
           f"{'max':>6s} "
-          f"{'solver MAE':>10s} {'imaging MAE':>11s} {'p5-p95':>6s}")  # fmt: skip
+          f"{'solver MAE':>10s} {'imaging MAE':>11s} {'p5-p95':>6s}  95 % intervals")  # fmt: skip
     for group in GROUPS:
         own = [case for case in cases if case["group"] == group]
         if own:
@@ -154,8 +154,22 @@ def _row(name: str, cases: list[dict[str, Any]], wanted: Any) -> None:
         f"{name:26s} {len(cases):5d} {refused:7d} {len(readings):6d} {len(readings) - len(seen):6d} "
         f"{np.abs(found - true).mean():6.3f} {np.mean((found <= 0.8) == (true <= 0.8)):6.1%} "
         f"{np.abs(found - true).max():6.3f} {np.abs(lumen - true).mean():10.3f} "
-        f"{np.abs(found - lumen).mean():11.3f} {within:6.1%}"
+        f"{np.abs(found - lumen).mean():11.3f} {within:6.1%}  {_intervals(cases, wanted)}"
     )
+
+
+def _intervals(cases: list[dict[str, Any]], wanted: Any, draws: int = 2000) -> str:
+    """Return the 95 % bootstrap intervals of MAE and agreement; whole cases are drawn, for places of one are alike."""
+    sums = []
+    for case in cases:
+        seen = [r for r in case["readings"] if wanted(r) and r["found"] is not None]
+        alike = sum((r["found"] <= 0.8) == (r["true"] <= 0.8) for r in seen)
+        sums.append((sum(abs(r["found"] - r["true"]) for r in seen), alike, len(seen)))
+    table = np.array(sums, dtype=float)
+    drawn = table[np.random.default_rng(1).integers(len(table), size=(draws, len(table)))].sum(axis=1)
+    drawn = drawn[drawn[:, 2] > 0]
+    error, agreement = (np.quantile(drawn[:, k] / drawn[:, 2], (0.025, 0.975)) for k in (0, 1))
+    return f"MAE {error[0]:.3f}-{error[1]:.3f}, agree {agreement[0]:.1%}-{agreement[1]:.1%}"
 
 
 if __name__ == "__main__":
