@@ -27,6 +27,7 @@ from wetread.adapters.index.database import SqlDatabase
 from wetread.adapters.telemetry.metrics import Metrics
 from wetread.bootstrap.house import House
 from wetread.bootstrap.shell import Guards, Shell
+from wetread.bootstrap.web import error_response
 from wetread.core.ports.access import Authenticator
 from wetread.core.tenants import TenantFile, TenantPolicy, Tenants
 from wetread.registry import WEB
@@ -126,7 +127,13 @@ def main(arguments: Sequence[str]) -> int:
             measured["bare application"].append(cpu_per_request(nothing, (), requests, idle, per_study=100))
             for kind, (authenticator, secret, tenants, audited) in kinds.items():
                 journal = AccessJournal(database, SqlAccessTrail())
-                shell = Shell(nothing, routes, Guards(authenticator, journal if audited else None, tenants), metrics)
+                shell = Shell(
+                    nothing,
+                    routes,
+                    Guards(authenticator, journal if audited else None, tenants),
+                    metrics,
+                    error_response,
+                )
                 headers = ((b"authorization", f"Bearer {secret}".encode()),) if secret else ()
                 per_study = 1 if "each request a study" in kind else 100
                 measured[kind].append(cpu_per_request(shell, headers, requests, journal, per_study=per_study))

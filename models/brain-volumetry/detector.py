@@ -27,9 +27,8 @@ from wetread.core.detector import (
     Tensors,
     Volume,
 )
-from wetread.core.dicom import selection
-from wetread.core.dicom.sequences import t1_candidates
-from wetread.core.errors import NotApplicable, NotProcessable
+from wetread.core.dicom.sequences import t1_applicable, t1_select
+from wetread.core.errors import NotProcessable
 from wetread.core.facts import StudyFacts
 from wetread.detection.recipes.index_space import evenly, of_volume
 
@@ -67,17 +66,11 @@ class Detector(BaseDetector):
 
     def applicable(self, study: StudyFacts) -> Applicability:
         """Want a T1 series of the head without contrast agent; headers only."""
-        candidates = t1_candidates(study)
-        if study.series and not candidates.series:
-            return Applicability(applicable=False, reason="sequence", detail="no T1 series without contrast agent")
-        return selection.applicable(self.manifest.input, candidates)
+        return t1_applicable(self.manifest.input, study)
 
     def select(self, study: StudyFacts) -> InputSet:
         """Take the thinnest regular stack among them."""
-        answer = self.applicable(study)
-        if not answer.applicable:
-            raise NotApplicable(answer.reason or "no_suitable_series", answer.detail)
-        return selection.select(self.manifest.input, t1_candidates(study))
+        return t1_select(self.manifest.input, study)
 
     def steps(self, volume: Volume, context: Context) -> Generator[Request, Tensors, Result]:  # noqa: ARG002 - the contract names it
         """Compute in one go: there is no network to ask."""

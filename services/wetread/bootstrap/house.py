@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from wetread.adapters.telemetry.otlp import Otlp
     from wetread.bootstrap.runners import RunnerSet
     from wetread.core.tenants import Tenants
+    from wetread.detection.registry import InstalledDetector
     from wetread.gateway.ingest import GroupIngest
     from wetread.orchestration.held import HeldEvaluations
     from wetread.orchestration.ports import Rules
@@ -72,12 +73,17 @@ class SystemClock:
 
 def installed_detectors(settings: Settings) -> Mapping[str, DetectorInfo]:
     """Return the installed detectors by name. Raises ConfigurationError."""
-    from wetread.bootstrap.runners import only_once
     from wetread.detection.registry import discover
+
+    return _with_slides(discover(settings.detectors))
+
+
+def _with_slides(volumes: Mapping[str, InstalledDetector]) -> Mapping[str, DetectorInfo]:
+    from wetread.bootstrap.runners import only_once
     from wetread.pathology.tile_model import detector_info, installed_tile_models
 
     slides = {name: detector_info(model) for name, model in installed_tile_models().items()}
-    return only_once([{name: found.info for name, found in discover(settings.detectors).items()}, slides])
+    return only_once([{name: found.info for name, found in volumes.items()}, slides])
 
 
 def workflow_folder(settings: Settings) -> Path:
@@ -89,16 +95,6 @@ def workflow_folder(settings: Settings) -> Path:
     return shared if shared.is_dir() else package.parent.parent / "workflows"
 
 
-def detector_workflows(settings: Settings) -> list[Path]:
-    """Return the workflow files that come with detector folders; none where WETREAD_WORKFLOWS names the active ones."""
-    from wetread.detection.registry import discover
-
-    if settings.workflows is not None:
-        return []
-    files = [found.folder / "workflow.yaml" for found in discover(settings.detectors).values()]
-    return [file for file in files if file.is_file()]
-
-
 def installed_workflows(settings: Settings) -> list[str]:
     """Return the active workflows as ``name@version``. Raises ConfigurationError with file and line."""
     return [f"{workflow.model.workflow}@{workflow.model.version}" for workflow in load_rules(settings).workflows]
@@ -107,12 +103,15 @@ def installed_workflows(settings: Settings) -> list[str]:
 def load_rules(settings: Settings) -> Rules:
     """Return workflows and completeness policy. Raises ConfigurationError with file and line."""
     from wetread.core.completeness import CompletenessPolicy
+    from wetread.detection.registry import discover
     from wetread.orchestration.load import load_folder
     from wetread.orchestration.ports import Rules
 
-    workflows, policy = load_folder(
-        workflow_folder(settings), installed_detectors(settings), extra=detector_workflows(settings)
-    )
+    volumes = discover(settings.detectors)
+    # A detector's own workflow is active unless the configuration names the active ones.
+    own = [found.folder / "workflow.yaml" for found in volumes.values()] if settings.workflows is None else []
+    extra = [file for file in own if file.is_file()]
+    workflows, policy = load_folder(workflow_folder(settings), _with_slides(volumes), extra=extra)
     if policy is None:
         policy = CompletenessPolicy.model_validate(
             {
@@ -254,12 +253,13 @@ class House:
         )
 
     @cached_property
-    def _detectors(self) -> Mapping[str, DetectorInfo]:
+    def detectors(self) -> Mapping[str, DetectorInfo]:
+        """The installed detectors by name."""
         return installed_detectors(self.settings)
 
     def _predicted_share(self, detector: str) -> float | None:
         """Return the share of studies that a detector flags at most by its card; None: its card does not say."""
-        info = self._detectors.get(detector)
+        info = self.detectors.get(detector)
         point = None if info is None else info.card.operating_point()
         return None if point is None else predicted_share(point.sensitivity, point.specificity)
 

@@ -98,7 +98,7 @@ def worklist(house: House, build: Build) -> Service:
     from wetread.adapters.index.decisions import SqlDecisions, SqlRuleSets
     from wetread.adapters.index.reports import SqlReports
     from wetread.adapters.index.worklist import SqlWorklist
-    from wetread.bootstrap.house import installed_detectors, load_rules
+    from wetread.bootstrap.house import load_rules
     from wetread.orchestration.endpoints import router as operations
     from wetread.orchestration.explain import Explainer
     from wetread.orchestration.foreign_outputs import OfferedTasks
@@ -109,7 +109,7 @@ def worklist(house: House, build: Build) -> Service:
     from wetread.worklist.ups_endpoints import build_router
     from wetread.worklist.ups_upkeep import upkeep
 
-    detectors = installed_detectors(house.settings)
+    detectors = house.detectors
     active = cache(lambda: load_rules(house.settings))
     offers = OfferedTasks(house.archive, house.workitems, lambda: active().external)
     requests = Requests(house.database, house.tasks, house.events, house.queue, house.clock, offers)
@@ -149,11 +149,13 @@ def worklist(house: House, build: Build) -> Service:
     if "ffrct" not in house.names:
         from wetread.ffrct import study_endpoints
 
-        also += [study_endpoints.study_router(_ffr_ports(house)), study_endpoints.pages(_ffr_ports(house))]
+        trees = _ffr_ports(house)
+        also += [study_endpoints.study_router(trees), study_endpoints.pages(trees)]
     if "pathology" not in house.names:
         from wetread.pathology import endpoints, page
 
-        also += [endpoints.router(_slide_ports(house)), page.pages(_slide_ports(house))]
+        slides = _slide_ports(house)
+        also += [endpoints.router(slides), page.pages(slides)]
     service = build(ports, also=also)
 
     @asynccontextmanager

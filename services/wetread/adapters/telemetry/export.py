@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Callable, Sequence
+from enum import Enum
+from functools import partial
+from typing import Final, TypeVar
 
 from opentelemetry.sdk._logs import ReadableLogRecord
 from opentelemetry.sdk._logs.export import LogRecordExporter, LogRecordExportResult
@@ -15,6 +17,7 @@ from prometheus_client import Counter
 
 _log = logging.getLogger("wetread.telemetry")
 _TIMEOUT_MILLIS: Final = 10_000.0
+Outcome = TypeVar("Outcome", bound=Enum)
 
 
 class ExportMeter:
@@ -36,6 +39,15 @@ class ExportMeter:
         """Count what is to be exported."""
         self.items.labels(signal, "offered").inc(count)
 
+    def counted(self, signal: str, count: int, export: Callable[[], Outcome], outcomes: type[Outcome]) -> Outcome:
+        """Export that many items; never raises: *outcomes* has SUCCESS and FAILURE."""
+        try:
+            result = export()
+        except Exception:  # noqa: BLE001 - telemetry is never a reason to fail
+            result = outcomes["FAILURE"]
+        self.done(signal, count, success=result is outcomes["SUCCESS"])
+        return result
+
     def done(self, signal: str, count: int, *, success: bool) -> None:
         """Count an attempt to export that many items."""
         self.items.labels(signal, "exported" if success else "failed").inc(count)
@@ -55,12 +67,7 @@ class CountedSpanExporter(SpanExporter):
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Export a batch; never raises."""
-        try:
-            result = self._exporter.export(spans)
-        except Exception:  # noqa: BLE001 - telemetry is never a reason to fail
-            result = SpanExportResult.FAILURE
-        self._meter.done("traces", len(spans), success=result is SpanExportResult.SUCCESS)
-        return result
+        return self._meter.counted("traces", len(spans), partial(self._exporter.export, spans), SpanExportResult)
 
     def shutdown(self) -> None:
         """End the exporter."""
@@ -75,12 +82,7 @@ class CountedLogExporter(LogRecordExporter):
 
     def export(self, batch: Sequence[ReadableLogRecord]) -> LogRecordExportResult:
         """Export a batch; never raises."""
-        try:
-            result = self._exporter.export(batch)
-        except Exception:  # noqa: BLE001 - telemetry is never a reason to fail
-            result = LogRecordExportResult.FAILURE
-        self._meter.done("logs", len(batch), success=result is LogRecordExportResult.SUCCESS)
-        return result
+        return self._meter.counted("logs", len(batch), partial(self._exporter.export, batch), LogRecordExportResult)
 
     def shutdown(self) -> None:
         """End the exporter."""
@@ -109,12 +111,8 @@ class CountedMetricExporter(MetricExporter):
             for metric in of_scope.metrics
         )
         self._meter.offered("metrics", count)
-        try:
-            result = self._exporter.export(metrics_data, timeout_millis, **kwargs)
-        except Exception:  # noqa: BLE001 - telemetry is never a reason to fail
-            result = MetricExportResult.FAILURE
-        self._meter.done("metrics", count, success=result is MetricExportResult.SUCCESS)
-        return result
+        export = partial(self._exporter.export, metrics_data, timeout_millis, **kwargs)
+        return self._meter.counted("metrics", count, export, MetricExportResult)
 
     def force_flush(self, timeout_millis: float = _TIMEOUT_MILLIS) -> bool:
         """Nothing is held back here."""
