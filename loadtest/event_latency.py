@@ -1,8 +1,9 @@
 """Event to task start on an idle system, for every lane of detectors, over real HTTP between two processes.
 
-Small studies (8 slices of 8 x 8, toy detector) are stored one at a time with random pauses; the stamps of the events
-say when the transaction of the images was committed and when the task began, on one clock. Also: how long a raised
-class takes to show in the worklist and in a UPS query, and what the processes cost when nothing happens.
+Small studies (8 slices of 8 x 8, toy detector) are stored one at a time with random pauses, each once the report of the
+last one is filed: the system is idle. The stamps of the events say when the transaction of the images was committed
+and when the task began, on one clock. Also: how long a raised class takes to show in the worklist and in a UPS query,
+and what the processes cost when nothing happens.
 
 ``--database sqlite``: the embedded profile, two processes. ``postgres``: the same two on a real PostgreSQL with durable
 commits. ``cluster``: PostgreSQL and S3 (moto), each service a process of its own, two gateways, a pool for STAT work.
@@ -19,6 +20,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -91,6 +93,7 @@ def _run(processes: Processes, client: httpx.Client, options: argparse.Namespace
         if number >= len(names):  # the first of each lane warms it up
             spans[name].append((stamps["started"] - stamps["committed"]) * 1000)
             control.append((stamps["evaluated"] - stamps["committed"]) * 1000)
+        _wait_filed(client, study.study_uid)
         time.sleep(pause.uniform(0.0, 0.3))
     _print("commit -> evaluated (control)", control)
     for name in names:
@@ -117,9 +120,23 @@ def _store(client: httpx.Client, study: SmallStudy) -> None:
     client.post("/dicom-web/studies", content=study.body(), headers=STOW_HEADERS).raise_for_status()
 
 
+def _events(client: httpx.Client, study_uid: str) -> list[dict[str, Any]]:
+    answer = client.get(f"/api/v1/studies/{study_uid}/timeline").raise_for_status()
+    found: list[dict[str, Any]] = answer.json()["events"]
+    return found
+
+
+def _wait_filed(client: httpx.Client, study_uid: str) -> None:
+    """Wait until the report is stored."""
+    deadline = time.monotonic() + 30
+    while not any(event["type"] == "result.ready" for event in _events(client, study_uid)):
+        if time.monotonic() > deadline:
+            raise RuntimeError("no report within 30 s")
+        time.sleep(0.05)
+
+
 def _started(client: httpx.Client, study_uid: str) -> dict[str, float]:
-    events = client.get(f"/api/v1/studies/{study_uid}/timeline").raise_for_status().json()["events"]
-    stamps = next(e["stamps"] for e in events if e["type"] == "task.started")
+    stamps = next(e["stamps"] for e in _events(client, study_uid) if e["type"] == "task.started")
     return {stage: datetime.fromisoformat(at).timestamp() for stage, at in stamps.items()}
 
 

@@ -24,6 +24,7 @@ from wetread.detection.artifact import mask_bytes, mask_key, read_mask
 from wetread.detection.process import WorkerProcess, WorkerSpec
 from wetread.detection.runner import ProcessDetectorRunner
 from wetread.detection.service import build
+from wetread.detection.worker import NICENESS
 from wetread.testing.sections import ct_plane, instance_facts, part10, series_facts, study_facts
 from wetread.testing.toy_detector import FOLDER_VARIABLE, FolderStore, write_toy
 
@@ -185,6 +186,15 @@ def test_cancelling_the_call_kills_the_run(runner, request_for):
     asyncio.run(cancelled())
     assert go(runner, request_for()).state is AiState.POSITIVE
     assert runner.worker_pids() != (before,)
+
+
+def test_workers_leave_the_processor_to_everything_else(runner, request_for):
+    go(runner, request_for())
+    (pid,) = runner.worker_pids()
+    mine = os.getpriority(os.PRIO_PROCESS, 0)
+    assert os.getpriority(os.PRIO_PROCESS, pid) == min(19, mine + NICENESS)
+    threads = [int(path.name) for path in Path(f"/proc/{pid}/task").iterdir()]
+    assert {os.getpriority(os.PRIO_PROCESS, thread) for thread in threads} == {min(19, mine + NICENESS)}
 
 
 def test_a_worker_killed_from_outside_is_replaced(runner, request_for):

@@ -27,7 +27,7 @@ from wetread.ffrct.imaging.quality import (
     slab_shift,
 )
 from wetread.ffrct.imaging.resample import blood_pool, cubic
-from wetread.ffrct.imaging.sections import LEAST_FREE, _circle, measure, sample
+from wetread.ffrct.imaging.sections import LEAST_FREE, SPILL_MM, WIDEST_MM, _circle, measure, sample
 from wetread.ffrct.imaging.tree import name_arteries
 from wetread.ffrct.imaging.vesselness import _threads, eigenvalues
 
@@ -87,6 +87,21 @@ def test_calcium_beside_the_lumen_is_seen_and_not_counted() -> None:
     assert found.calcium.any()
     assert not found.calcium.all()
     assert float(2.0 * np.sqrt(found.area.max() / np.pi)) < 2.4 + 0.2
+
+
+@pytest.mark.parametrize("free", [0, 1, 3, LEAST_FREE, 24])
+@pytest.mark.parametrize("around", [FAT, LUMEN - 5.0, LUMEN, LUMEN + 200.0])
+def test_no_section_is_larger_than_what_was_looked_at(around: float, free: int) -> None:
+    """Inside a chamber full of contrast, or with hardly a wall of its own: a bound, never a quotient by next to nothing."""
+    ct, line = blurred_tube(1.2, 0.3, 20.0)
+    hu = np.where(ct.hu > 0.5 * (FAT + LUMEN), ct.hu, around + 0.1 * (ct.hu - FAT)).astype(np.float32)
+    sections = sample(replace(ct, hu=hu), line)
+    clear = np.where(np.arange(24) < free, np.inf, 0.3)[None, :].repeat(len(line), axis=0)
+    found = measure(sections, np.full(len(line), LUMEN), clear)
+    widest = WIDEST_MM + SPILL_MM
+    assert np.isfinite(found.area).all()
+    assert (found.area <= np.pi * widest**2).all()
+    assert (found.half_radius <= WIDEST_MM).all()
 
 
 def test_shift_leads_back_to_the_middle() -> None:

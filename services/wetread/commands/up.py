@@ -23,6 +23,9 @@ from wetread.core.ruo import RUO_SHORT
 from wetread.registry import DIMSE, WEB, WORKER
 from wetread.settings import Settings
 
+WORKER_NICENESS = 5
+"""What a person or a modality waits for at the socket goes before what runs behind it (ADR 0804)."""
+
 
 def settings_of(**overrides: Any) -> Settings:
     """Return the settings of the environment with the command line's values on top."""
@@ -78,9 +81,13 @@ class Supervisor:
             environment["WETREAD_PORT"] = str(self.settings.dimse_http_port)
 
         def start() -> subprocess.Popen[bytes]:
-            return subprocess.Popen(  # noqa: S603 - our own interpreter and our own arguments
+            process = subprocess.Popen(  # noqa: S603 - our own interpreter and our own arguments
                 command, env=environment, pass_fds=inherited, stdin=subprocess.DEVNULL
             )
+            if names == WORKER:
+                # Before it has threads: those inherit it, and so do the detectors' processes.
+                os.setpriority(os.PRIO_PROCESS, process.pid, os.getpriority(os.PRIO_PROCESS, 0) + WORKER_NICENESS)
+            return process
 
         return start
 

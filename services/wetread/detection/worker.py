@@ -38,6 +38,11 @@ from wetread.detection.worker_ports import WorkerPorts
 logger = logging.getLogger("wetread.detection.worker")
 
 _PR_SET_PDEATHSIG: Final = 1
+NICENESS: Final = 5
+"""Below everything else that the deployment runs: images are retrieved and stored first, detectors take what is left.
+
+``make bench BENCH=isolation`` measures what a saturated worker pool costs a reader.
+"""
 _ADDRESS_SPACE_SLACK: Final = 1 << 30
 """Reserved but untouched memory (thread stacks, allocator arenas) counts as data too."""
 
@@ -195,6 +200,15 @@ def _die_with_parent(lifeline: int) -> None:
     threading.Thread(target=watch, name="lifeline", daemon=True).start()
 
 
+def _yield_processor() -> None:
+    """Lower the priority of this process: on Linux of each thread, those that imports have started included."""
+    os.nice(NICENESS)
+    level = os.getpriority(os.PRIO_PROCESS, 0)
+    with suppress(OSError):
+        for thread in os.listdir("/proc/self/task"):  # noqa: PTH208 - names are enough
+            os.setpriority(os.PRIO_PROCESS, int(thread), level)
+
+
 def _ports(factory: str) -> WorkerPorts:
     module, _, name = factory.partition(":")
     try:
@@ -216,6 +230,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--bundled", type=Path, default=None)
     given = parser.parse_args(arguments)
     _die_with_parent(given.lifeline)
+    _yield_processor()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     pipe = Connection(given.pipe)
     try:

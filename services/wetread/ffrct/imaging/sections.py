@@ -22,6 +22,7 @@ BACKGROUND_MM: Final = 0.45
 BACKGROUND_SAMPLES: Final = 4.0
 """Fat and muscle beside an artery change over millimetres: averaging along it takes their noise out of the area."""
 CALCIUM_HU: Final = 150.0
+LEAST_CONTRAST_HU: Final = 20.0
 LEAST_FREE: Final = 10
 """Free rays from which a section beside another artery can be measured: 150 degrees of its wall."""
 
@@ -105,7 +106,9 @@ def measure(sections: Sections, lumen_hu: FloatArray, clear: FloatArray | None =
     disc = np.maximum(0.5 * (edge + half[:, None]) + SPILL_MM, LEAST_DISC_MM)
     background = _background(hu, rho, disc, free)
     middle = np.median(background, axis=1)
-    contrast = np.maximum(lumen_hu[:, None] - background, 0.3 * (lumen_hu - middle)[:, None])
+    contrast = np.maximum(
+        lumen_hu[:, None] - background, np.maximum(0.3 * (lumen_hu - middle), LEAST_CONTRAST_HU)[:, None]
+    )
     inside = np.clip((disc[:, :, None] - rho[None, None, :]) / RING_MM + 0.5, 0.0, 1.0)
     excess = (hu - background[:, :, None]) / contrast[:, :, None]
     hard = np.asarray(calcium.any(axis=2))
@@ -116,13 +119,16 @@ def measure(sections: Sections, lumen_hu: FloatArray, clear: FloatArray | None =
     sector = np.sum(excess * weight, axis=2)
     own, squares = np.sum(sector * free, axis=1), np.sum(edge**2 * free, axis=1)
     area = own + np.sum(edge**2 * ~free, axis=1) * own / np.maximum(squares, 1e-9)
+    # Where next to no wall is its own, or the surroundings are as bright as the lumen, the quotients say nothing: a
+    # lumen does not exceed the disc that it was summed over.
+    area = np.clip(area, 0.0, np.pi * np.mean(disc**2, axis=1))
     angle = 2.0 * np.pi * np.arange(RAYS) / RAYS
     cubes = edge**3 * 2.0 / 3.0
     total = np.maximum(np.sum(edge**2, axis=1), 1e-9)
     x, y = np.sum(cubes * np.cos(angle), axis=1) / total, np.sum(cubes * np.sin(angle), axis=1) / total
     marked = calcium & (rho[None, None, :] < (half + 1.5)[:, None, None])
     return Measured(
-        area=np.maximum(area, 0.0),
+        area=area,
         half_radius=half,
         centre_hu=centre,
         background=middle,
@@ -164,7 +170,8 @@ def _outline(edge: FloatArray, clear: FloatArray) -> tuple[FloatArray, Mask]:
     if not free.all():
         edge = np.where(free, edge, _circle(edge, free))
     edge = ndimage.median_filter(edge, size=(1, 5), mode="wrap")
-    return np.minimum(edge, 1.5 * np.median(edge, axis=1)[:, None] + 0.1), free
+    # A circle through a short arc may be of any size: no artery is wider than what a ray of its own may measure.
+    return np.minimum(edge, np.minimum(1.5 * np.median(edge, axis=1)[:, None] + 0.1, WIDEST_MM)), free
 
 
 def _median(values: FloatArray) -> FloatArray:
