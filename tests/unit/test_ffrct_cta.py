@@ -6,16 +6,19 @@ import copy
 import json
 import struct
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 from pydicom import dcmread
+from ruamel.yaml import YAML
 from tests.ffrct_case import case, phantom, result_of
 
 from wetread.adapters.codecs.decoder import PydicomFrameDecoder
 from wetread.adapters.evidence.encoder import Encoder
+from wetread.commands.ffr_ct import VERSION
 from wetread.core.dicom.volume import assemble
 from wetread.core.errors import ComputationFailed, NotApplicable, NotProcessable
 from wetread.core.ports import EvidenceInput
@@ -27,6 +30,13 @@ from wetread.ffrct.outputs.colours import GREY, colours
 from wetread.ffrct.outputs.curves import curves_of, from_ostium
 from wetread.ffrct.series import header_refusal, image_of
 from wetread.testing.phantoms.coronary import make_phantom
+
+
+def test_the_command_writes_the_version_of_the_bundled_detector() -> None:
+    model = Path(__file__).resolve().parents[2] / "models" / "ffr-ct"
+    manifest = YAML(typ="safe").load((model / "detector.yaml").read_text(encoding="utf-8"))
+    card = json.loads((model / "model-card.json").read_text(encoding="utf-8"))
+    assert manifest["version"] == card["version"] == VERSION
 
 
 def test_findings_hold_the_numbers_of_the_result_with_their_method() -> None:

@@ -28,7 +28,7 @@ from wetread.ffrct.series import header_refusal
 from wetread.ffrct.summary import summary_lines
 from wetread.testing.phantoms.coronary import write_phantom
 
-_VERSION = "0.2.0"
+VERSION = "0.2.1"
 _ASSEMBLY_CODES = {"mixed_orientation": "geometry_inconsistent", "no_geometry": "geometry_inconsistent"}
 
 
@@ -109,7 +109,7 @@ def _run(header: Dataset, result: dict[str, Any], request: dict[str, Any]) -> Ru
         study_uid=uids[0],
         series_uid=uids[1],
         detector="ffr-ct",
-        version=_VERSION,
+        version=VERSION,
         title="CT-derived FFR",
         model_digest=model,
         params_digest=parameters,
