@@ -92,7 +92,7 @@ def test_calcium_beside_the_lumen_is_seen_and_not_counted() -> None:
 @pytest.mark.parametrize("free", [0, 1, 3, LEAST_FREE, 24])
 @pytest.mark.parametrize("around", [FAT, LUMEN - 5.0, LUMEN, LUMEN + 200.0])
 def test_no_section_is_larger_than_what_was_looked_at(around: float, free: int) -> None:
-    """Inside a chamber full of contrast, or with hardly a wall of its own: a bound, never a quotient by next to nothing."""
+    """Inside a chamber full of contrast, or with hardly a wall of its own: never a quotient by next to nothing."""
     ct, line = blurred_tube(1.2, 0.3, 20.0)
     hu = np.where(ct.hu > 0.5 * (FAT + LUMEN), ct.hu, around + 0.1 * (ct.hu - FAT)).astype(np.float32)
     sections = sample(replace(ct, hu=hu), line)
