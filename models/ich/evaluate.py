@@ -560,6 +560,7 @@ def explained(block: Mapping[str, Any]) -> list[str]:
         f"- its middle lies in blood: {share('maximum_centre_in_lesion')}",
         f"- painting over the strongest tenth of the brain's cells lowers the score more than a random one: {deleted}",
         f"- correlation with the map of shuffled weights, mean of absolute values: {shuffled}; aim under 0.3",
+        f"- aims missed: {', '.join(block['aims_missed']) or 'none'}",
     ]
 
 

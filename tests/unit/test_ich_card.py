@@ -86,6 +86,11 @@ def test_the_figures_of_the_explanation_follow_from_its_cases(card, evaluate):
         r for r in evaluate.read_rows(MODEL / "evaluation.csv") if r["truth"] and r["score"] >= point["threshold"]
     ]
     assert {(r["set"], r["tier"], int(r["seed"])) for r in rows} == {(r["set"], r["tier"], r["seed"]) for r in detected}
+    gates, figures = YAML(typ="safe").load(MODEL / "gates.yaml")["explanation"], card["explanation"]["figures"]
+    for name in ("maximum_in_lesion", "deleting_top_tenth_lowers_more"):
+        assert figures[name]["value"] >= gates[name]
+    largest = figures["correlation_with_shuffled_weights"]["largest_absolute"]
+    assert largest < gates["largest_correlation_shuffled"]
     scores = {(r["set"], r["tier"], r["seed"]): r["score"] for r in detected}
     assert all(scores[r["set"], r["tier"], int(r["seed"])] == pytest.approx(float(r["score"]), abs=2e-3) for r in rows)
 
