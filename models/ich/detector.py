@@ -19,6 +19,7 @@ from scipy import ndimage
 from wetread.core.detector import (
     Applicability,
     Context,
+    Explanation,
     FloatArray,
     InputSet,
     LabelArray,
@@ -40,6 +41,7 @@ GRID = 256
 WINDOWS_HU = ((0.0, 80.0), (-40.0, 180.0), (-300.0, 1200.0))
 MIN_BLEED_ML = 0.2
 MIN_AGE_YEARS = 2.0
+LEAST_ACTIVATION = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,10 @@ class Slabs:
     flip_rows: bool
     flip_columns: bool
     flip_planes: bool
+    origin_mm: npt.NDArray[np.float64]
+    """Patient position of grid pixel (0, 0, 0), LPS mm; `across` and `down` are the directions of columns and rows."""
+    across: npt.NDArray[np.float64]
+    down: npt.NDArray[np.float64]
 
 
 class Detector(SingleNetworkDetector):
@@ -110,7 +116,6 @@ class Detector(SingleNetworkDetector):
         labels, kept = find_bleeds(outputs["prob"], slabs.hu, settings)
         score = case_score(outputs, labels, settings)
         positive = score >= point.threshold
-        heatmap = _heatmap(outputs["cam"], slabs, volume) if "cam" in outputs else None
         mask = to_planes(labels, slabs, volume)
         if not positive:
             labels = np.zeros_like(labels)
@@ -155,7 +160,7 @@ class Detector(SingleNetworkDetector):
             score=score,
             threshold=point.threshold,
             mask=(mask > 0).astype(np.uint8),
-            heatmap=heatmap,
+            explanation=explain(outputs["cam"], slabs) if positive else None,
             flags=volume.flags,
         )
 
@@ -231,6 +236,9 @@ def make_slabs(volume: Volume) -> Slabs:
         flip_rows=flip_rows,
         flip_columns=flip_columns,
         flip_planes=flip_planes,
+        origin_mm=grid_left * across + grid_top * down + centres[0] * normal,
+        across=across,
+        down=down,
     )
 
 
@@ -362,26 +370,23 @@ def to_planes(labels: LabelArray, slabs: Slabs, volume: Volume) -> LabelArray:
     return out
 
 
-def _heatmap(cam: FloatArray, slabs: Slabs, volume: Volume) -> FloatArray:
-    """Activation 0..1 on the source planes, 64 x 64 per plane."""
-    size = 64
+def explain(cam: FloatArray, slabs: Slabs) -> Explanation:
+    """Where the slab logits came from: each is pooled from its own activation map, whose cells are 8 mm wide.
+
+    A cell's value is the logistic of its activation; under 0.05 it gave the logit nothing that counts.
+    """
     level = 1.0 / (1.0 + np.exp(-np.clip(cam.astype(np.float32), -30, 30)))
-    level = np.where(level < 0.05, 0.0, level)
-    nearest = np.abs(slabs.plane_heights_mm[:, None] - slabs.heights_mm[None, :]).argmin(axis=1)
-    shape = volume.voxels.shape[1:][::-1] if slabs.transpose else volume.voxels.shape[1:]
-    out = np.zeros((len(nearest), size, size), dtype=np.float32)
-    scale = cam.shape[1] / GRID
-    for plane, slab in enumerate(nearest):
-        source_rows = (np.arange(size) + 0.5) * shape[0] / size - 0.5
-        source_columns = (np.arange(size) + 0.5) * shape[1] / size - 0.5
-        rows = ((source_rows - slabs.row0[plane]) / slabs.row_step + 0.5) * scale - 0.5
-        columns = ((source_columns - slabs.column0[plane]) / slabs.column_step + 0.5) * scale - 0.5
-        image = ndimage.map_coordinates(
-            level[slab], np.meshgrid(rows, columns, indexing="ij"), order=1, mode="constant"
-        )
-        image = image[:: -1 if slabs.flip_rows else 1, :: -1 if slabs.flip_columns else 1]
-        out[plane] = image.T if slabs.transpose else image
-    return out
+    cell = GRID / cam.shape[1]
+    middle = (cell - 1) / 2
+    return Explanation(
+        method="cam",
+        values=np.where(level < LEAST_ACTIVATION, np.float32(0), level).astype(np.float32),
+        origin_mm=slabs.origin_mm + middle * (slabs.across + slabs.down),
+        row_direction=slabs.across,
+        column_direction=slabs.down,
+        spacing_mm=(SLAB_MM, cell, cell),
+        note="The score takes the three slabs with the strongest activation, and the volume inside the outline.",
+    )
 
 
 def _laterality(labels: LabelArray) -> Literal["", "left", "right", "bilateral"]:

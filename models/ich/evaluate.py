@@ -529,10 +529,39 @@ def readme(content: Mapping[str, Any]) -> str:
         f"Design gates missed: {missed}. Preview gates missed: {preview}.",
         f"Shadow: {'yes' if content['shadow'] else 'no'}. Preview gates were set after the first evaluation: ADR 0803.",
     ]
+    lines += ["", *explained(content["explanation"])]
     lines += ["", "## Known failure modes", ""]
     lines += [f"- {text}" for text in content["known_failure_modes"]]
     lines += ["", "Generated from model-card.json by `python models/ich/evaluate.py card`.", ""]
     return "\n".join(lines)
+
+
+def explained(block: Mapping[str, Any]) -> list[str]:
+    """The lines of README.md on where the score comes from; figures by explain.py."""
+    figures = block["figures"]
+    related = figures["correlation_with_shuffled_weights"]
+
+    def share(name: str) -> str:
+        item = figures[name]
+        return f"{item['value']:.3f} ({item['ci95'][0]:.3f}-{item['ci95'][1]:.3f})"
+
+    deleted = (
+        f"{share('deleting_top_tenth_lowers_more')} of cases; mean fall {figures['mean_fall_top_tenth']:.3f} against "
+        f"{figures['mean_fall_random_tenth']:.3f}"
+    )
+    shuffled = f"{related['mean_absolute']:.3f}, largest {related['largest_absolute']:.3f}"
+    return [
+        "## Where the score came from",
+        "",
+        f"{block['method']}. {block['shown']}. It says {block['says']}.",
+        f"Phantom figures over {figures['n']} detected bleeds (explanation.csv):",
+        "",
+        f"- the strongest cell (8 mm, 5 mm slab) holds blood: {share('maximum_in_lesion')}; aim 0.90",
+        f"- its middle lies in blood: {share('maximum_centre_in_lesion')}",
+        f"- painting over the strongest tenth of the brain's cells lowers the score more than a random one: {deleted}",
+        f"- correlation with the map of shuffled weights, mean of absolute values: {shuffled}; aim under 0.3",
+        f"- aims missed: {', '.join(block['aims_missed']) or 'none'}",
+    ]
 
 
 def main() -> None:

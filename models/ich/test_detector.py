@@ -22,7 +22,7 @@ HERE = Path(__file__).parent
 SETTINGS = {"pixel_threshold": 0.5, "peak_threshold": 0.6, "offset": -2.0, "logit_weight": 1.0, "volume_weight": 1.0}
 CARD = {
     "name": "ich",
-    "version": "0.1.0",
+    "version": "0.1.1",
     "case_model": SETTINGS,
     "operating_points": [{"name": "sens90", "threshold": 0.5, "set": "tune", "sensitivity": 0.9, "specificity": 0.9}],
     "default_operating_point": "sens90",
@@ -189,6 +189,28 @@ def answers(slabs, box=None, kind=3, logit=-4.0):
     return {"prob": prob, "case_logit": logits, "cam": cam}
 
 
+def explanation_place(explanation, k, i, j):
+    """Where a cell lies in the patient, by the documented formula."""
+    normal = np.cross(explanation.row_direction, explanation.column_direction)
+    planes, rows, columns = explanation.spacing_mm
+    return (
+        explanation.origin_mm
+        + k * planes * normal
+        + i * rows * explanation.column_direction
+        + j * columns * explanation.row_direction
+    )
+
+
+def test_a_positive_by_volume_alone_has_an_empty_map_and_a_negative_none(detector):
+    slabs = MODULE.make_slabs(HEAD)
+    box = (slice(18, 22), slice(100, 130), slice(100, 130))
+    silent = answers(slabs, box) | {"cam": np.full((len(slabs.hu), 32, 32), -6.0, dtype=np.float32)}
+    positive = detector.postprocess(silent, Context(HEAD))
+    assert positive.state == "positive"
+    assert not positive.explanation.values.any()
+    assert detector.postprocess(answers(slabs), Context(HEAD)).explanation is None
+
+
 @pytest.mark.parametrize("turn", [None, *TURNS])
 def test_findings_come_back_on_the_source_planes(detector, turn):
     volume = HEAD if turn is None else TURNS[turn](HEAD)
@@ -208,8 +230,18 @@ def test_findings_come_back_on_the_source_planes(detector, turn):
     assert truth[observation.key_plane].any()
     assert measures["volume"] == pytest.approx(float(truth.sum(axis=(1, 2)) @ volume.voxel_volumes_ml), rel=0.1)
     assert 60 < measures["max_attenuation"] < 90
-    assert result.heatmap.shape[0] == len(volume.voxels)
-    assert result.heatmap[observation.key_plane].max() > 0.8
+    explanation = result.explanation
+    k, i, j = np.unravel_index(explanation.values.argmax(), explanation.values.shape)
+    place = explanation_place(explanation, k, i, j)
+    lit = np.argwhere(truth)
+    points = volume.origins[lit[:, 0]] + (
+        lit[:, 2:] * volume.pixel_spacing[1] * volume.row_direction
+        + lit[:, 1:2] * volume.pixel_spacing[0] * volume.column_direction
+    )
+    assert explanation.values.max() > 0.9
+    # the marked cells are 4 slabs by 4 x 3 cells that begin up to a cell before the block
+    assert np.linalg.norm(points - place, axis=1).min() < 12
+    assert np.round(explanation.cells(place[None]), 6).tolist() == [[k, i, j]]
 
 
 def test_nothing_found_is_negative_with_an_empty_mask(detector):
@@ -254,7 +286,7 @@ def test_what_is_no_axial_head_is_refused(detector):
 
 
 def test_a_card_without_thresholds_is_a_configuration_error():
-    bare = MODULE.Detector(MANIFEST, Card(name="ich", version="0.1.0"))
+    bare = MODULE.Detector(MANIFEST, Card(name="ich", version="0.1.1"))
     with pytest.raises(ConfigurationError):
         bare.postprocess(answers(MODULE.make_slabs(HEAD)), Context(HEAD))
 
@@ -354,15 +386,15 @@ def test_golden_case(golden):
 
 
 def test_the_activation_of_the_golden_case_lies_on_its_blood(golden):
-    _, _, truth, outputs, result, _ = golden
-    plane = result.observations[0].key_plane
-    heat = result.heatmap[plane]
-    row, column = np.unravel_index(heat.argmax(), heat.shape)
-    blood = truth[plane] > 0
-    scale = blood.shape[0] / heat.shape[0]
-    rows, columns = np.nonzero(blood)
-    distance = np.hypot(rows - (row + 0.5) * scale, columns - (column + 0.5) * scale)
-    assert distance.min() < 10
+    """Strictly: the middle of the strongest cell is a bloody voxel of the phantom."""
+    _, volume, truth, outputs, result, _ = golden
+    explanation = result.explanation
+    place = explanation_place(explanation, *np.unravel_index(explanation.values.argmax(), explanation.values.shape))
+    plane = int(np.abs(volume.positions_mm - place @ volume.normal).argmin())
+    within = place - volume.origins[plane]
+    row = round(float(within @ volume.column_direction) / volume.pixel_spacing[0])
+    column = round(float(within @ volume.row_direction) / volume.pixel_spacing[1])
+    assert truth[plane, row, column] > 0
     assert outputs["cam"].shape[1:] == (32, 32)
 
 

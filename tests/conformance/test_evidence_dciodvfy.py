@@ -6,6 +6,7 @@ import re
 import subprocess
 import tarfile
 from collections.abc import Callable
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from pydicom import Dataset, dcmread
 from tests.evidence_cases import evidence, headers, positive, refusal, without
 
 from wetread.adapters.evidence.encoder import Encoder
-from wetread.core.detector import Observation
+from wetread.core.detector import Explanation, Observation
 from wetread.core.ports import EncodedObject, EvidenceInput
 from wetread.core.states import AiState
 
@@ -32,7 +33,7 @@ KNOWN_WARNINGS = (
 )
 
 
-IODS = {"sr": "Comprehensive3DSR", "seg": "Segmentation", "sc": "SCImage"}
+IODS = {"sr": "Comprehensive3DSR", "seg": "Segmentation", "explanation": "Segmentation", "sc": "SCImage"}
 
 
 def dciodvfy(data: bytes, path: Path) -> list[str]:
@@ -119,6 +120,16 @@ SYNTHETIC = {
 @pytest.mark.parametrize("name", sorted(SYNTHETIC))
 def test_positive_result_on_odd_headers_is_valid(name: str, tmp_path: Path) -> None:
     check(evidence(SYNTHETIC[name]), tmp_path, {"sr", "seg", "sc"})
+
+
+@pytest.mark.parametrize("name", ["complete", "tilted", "irregular", "bare"])
+def test_where_the_score_came_from_is_valid(name: str, tmp_path: Path) -> None:
+    values = np.zeros((12, 8, 8), np.float32)
+    values[3:7, 2:5, 1:4] = 0.75
+    axes = np.array([1.0, 0, 0]), np.array([0, 1.0, 0])
+    explanation = Explanation("cam", values, np.array([-18.0, -14.0, 0.0]), *axes, (5.0, 5.0, 5.0))
+    given = replace(evidence(SYNTHETIC[name]), explanation=explanation)
+    check(given, tmp_path, {"sr", "seg", "explanation", "sc"})
 
 
 @pytest.mark.parametrize(

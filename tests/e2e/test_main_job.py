@@ -84,6 +84,18 @@ def test_results_are_found_by_qido_as_sr_seg_sc(wetread: Wetread, bleed: FileStu
 
 
 @pytest.mark.usefixtures("read_bleed")
+def test_the_study_says_where_the_score_came_from(wetread: Wetread, bleed: FileStudy) -> None:
+    client = DICOMwebClient(f"{wetread.url}/dicom-web")
+    found = client.search_for_series(study_instance_uid=bleed.study_uid, search_filters={"SeriesNumber": "9005"})
+    uids = [str(Dataset.from_json(item).SeriesInstanceUID) for item in found]
+    (made,) = [image for uid in uids for image in client.retrieve_series(bleed.study_uid, uid)]
+    assert (made.SegmentationType, made.SegmentSequence[0].SegmentLabel) == ("FRACTIONAL", "Where the score came from")
+    assert 1 <= made.NumberOfFrames <= 6
+    assert len(made.PixelData) < 100_000
+    assert made.pixel_array.max() > 128
+
+
+@pytest.mark.usefixtures("read_bleed")
 @pytest.mark.server("dicom3tools")
 def test_every_result_object_passes_dciodvfy(wetread: Wetread, bleed: FileStudy, tmp_path: Path) -> None:
     client = DICOMwebClient(f"{wetread.url}/dicom-web")

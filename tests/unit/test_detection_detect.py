@@ -63,6 +63,14 @@ def test_each_study_of_the_folder_has_one_result(run, tmp_path):
     json.dumps([dark, bright])
 
 
+def test_where_the_score_came_from_is_written_too(run, tmp_path):
+    write_study(tmp_path / "dicom")
+    run(out=tmp_path / "out", parameters={"behave": "explain"})
+    (path,) = (tmp_path / "out").glob("*/*")
+    with np.load(path) as archive:
+        assert (path.name, float(archive["values"].max())) == ("explanation.npz", 0.5)
+
+
 def test_masks_are_written_where_asked(run, tmp_path):
     write_study(tmp_path / "dicom")
     run(out=tmp_path / "out")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import signal
 import subprocess
@@ -20,7 +21,7 @@ from wetread.core.ports.objects import ObjectRef
 from wetread.core.ports.studies import StoredInstance
 from wetread.core.run_identity import input_digest
 from wetread.core.states import AiState
-from wetread.detection.artifact import mask_bytes, mask_key, read_mask
+from wetread.detection.artifact import explanation_key, mask_bytes, mask_key, read_mask
 from wetread.detection.process import WorkerProcess, WorkerSpec
 from wetread.detection.runner import ProcessDetectorRunner
 from wetread.detection.service import build
@@ -93,6 +94,21 @@ def failure(runner, request, **options):
     with pytest.raises(ComputationFailed) as caught:
         go(runner, request, **options)
     return caught.value.reason
+
+
+def test_where_a_score_came_from_is_stored_beside_the_mask(runner, request_for, store):
+    result = go(runner, request_for("explain"))
+    stored = result.explanation
+    assert (stored.method, stored.note) == ("occlusion", "Toys only.")
+    assert stored.key == explanation_key(result.run.result_key)
+    with np.load(io.BytesIO(store.get("default", stored.key)), allow_pickle=False) as archive:
+        assert archive["values"].shape == (2, 3, 4)
+        assert archive["grid"].tolist() == [[1, 2, 3], [1, 0, 0], [0, 1, 0], [5, 2, 1]]
+
+
+def test_an_empty_map_is_none_and_a_wrong_one_a_contradiction(runner, request_for):
+    assert go(runner, request_for("explain nothing")).explanation is None
+    assert failure(runner, request_for("explain too much")) == "crashed"
 
 
 def test_a_run_ends_in_a_result_set_with_its_mask_stored(runner, request_for, instances, store):

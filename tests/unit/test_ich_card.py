@@ -74,6 +74,27 @@ def test_cases_lie_in_the_seed_range_of_their_set(evaluate):
         assert len(set(keys)) == len(keys)
 
 
+def test_the_figures_of_the_explanation_follow_from_its_cases(card, evaluate):
+    found = importlib.util.spec_from_file_location("wetread_model_ich_explain", MODEL / "explain.py")
+    explain = importlib.util.module_from_spec(found)
+    sys.modules[found.name] = explain
+    found.loader.exec_module(explain)
+    rows = explain.stored()
+    assert explain.block(rows) == card["explanation"]
+    point = next(p for p in card["operating_points"] if p["name"] == card["default_operating_point"])
+    detected = [
+        r for r in evaluate.read_rows(MODEL / "evaluation.csv") if r["truth"] and r["score"] >= point["threshold"]
+    ]
+    assert {(r["set"], r["tier"], int(r["seed"])) for r in rows} == {(r["set"], r["tier"], r["seed"]) for r in detected}
+    gates, figures = YAML(typ="safe").load(MODEL / "gates.yaml")["explanation"], card["explanation"]["figures"]
+    for name in ("maximum_in_lesion", "deleting_top_tenth_lowers_more"):
+        assert figures[name]["value"] >= gates[name]
+    largest = figures["correlation_with_shuffled_weights"]["largest_absolute"]
+    assert largest < gates["largest_correlation_shuffled"]
+    scores = {(r["set"], r["tier"], r["seed"]): r["score"] for r in detected}
+    assert all(scores[r["set"], r["tier"], int(r["seed"])] == pytest.approx(float(r["score"]), abs=2e-3) for r in rows)
+
+
 def test_the_readme_is_rendered_from_the_card(card, evaluate):
     assert (MODEL / "README.md").read_text() == evaluate.readme(card)
 

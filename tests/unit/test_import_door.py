@@ -21,8 +21,9 @@ from wetread.adapters.inference.onnxruntime import OnnxRuntimeClient
 from wetread.cli import app
 from wetread.core.ports.inference import NetworkFile
 from wetread.detection.importing import onnx_graph, pickles
-from wetread.detection.importing.door import Accepted, bring_in, bundle_shape, look
+from wetread.detection.importing.door import Accepted, bring_in, look
 from wetread.detection.importing.errors import REASONS, ImportRefused
+from wetread.detection.importing.formats import bundle_shape
 from wetread.detection.importing.quarantine import quarantine
 from wetread.detection.registry import read_network
 from wetread.testing.onnx_bytes import _bytes, _integer, elementwise_model

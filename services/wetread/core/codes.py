@@ -78,6 +78,7 @@ CONCEPTS: Final[Mapping[str, Concept]] = {
     "white_matter": _own_anatomy("white-matter", "White matter of brain"),
     "cerebrospinal_fluid": _own_anatomy("csf", "Cerebrospinal fluid space"),
     "intracranial_structure": _anatomy("128319008", "Intracranial structure"),
+    "imported_region": _own_anatomy("imported-region", "Region named by an imported model"),
     # Sub-types of intracranial haemorrhage
     "EDH": _own("ich-edh", "Epidural hemorrhage"),
     "SDH": _own("ich-sdh", "Subdural hemorrhage"),
@@ -154,6 +155,12 @@ CONCEPTS: Final[Mapping[str, Concept]] = {
     "finding_site": _sct("363698007", "Finding Site"),
     "morphologically_abnormal_structure": _sct("49755003", "Morphologically Abnormal Structure"),
     "anatomical_structure": _sct("91723000", "Anatomical Structure"),
+    "spatial_concept": _sct("309825002", "Spatial and Relational Concept"),
+    "score_origin": Concept(
+        Code(value="score-origin", scheme=PRIVATE_SCHEME, meaning="Where the score came from"),
+        OURS,
+        category="spatial_concept",
+    ),
     "artificial_intelligence": _dcm("123110", "Artificial Intelligence"),
     # Whole slides
     "tissue": Concept(Code(value="85756007", scheme="SCT", meaning="Tissue"), PS316, category="anatomical_structure"),

@@ -179,6 +179,34 @@ class ParameterMap:
 
 
 @dataclass(frozen=True, slots=True)
+class Explanation:
+    """Where a score came from: a coarse map on a grid of the detector's own. Never a reason why something is disease.
+
+    The centre of cell (k, i, j) in LPS mm is ``origin_mm + k * spacing_mm[0] * normal + i * spacing_mm[1] *
+    column_direction + j * spacing_mm[2] * row_direction``, with the normal row x column.
+    """
+
+    method: Literal["cam", "occlusion"]
+    values: FloatArray
+    """[plane, row, column] of that grid, 0 (gave nothing to the score) to 1."""
+    origin_mm: npt.NDArray[np.float64]
+    row_direction: npt.NDArray[np.float64]
+    """Unit vector along increasing column index."""
+    column_direction: npt.NDArray[np.float64]
+    """Unit vector along increasing row index."""
+    spacing_mm: tuple[float, float, float]
+    """mm between planes, rows and columns."""
+    note: str = ""
+    """What made the score beside the map, in words for a reader."""
+
+    def cells(self, points_mm: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Return the place of points [..., (x, y, z)], LPS mm, as fractions of cells [..., (plane, row, column)]."""
+        normal = np.cross(self.row_direction, self.column_direction)
+        axes = np.stack([normal, self.column_direction, self.row_direction], axis=1) / np.asarray(self.spacing_mm)
+        return np.asarray((points_mm - self.origin_mm) @ axes, dtype=np.float64)
+
+
+@dataclass(frozen=True, slots=True)
 class Result:
     """What a detector says about one volume."""
 
@@ -188,8 +216,8 @@ class Result:
     threshold: float | None = None
     mask: LabelArray | None = None
     """[plane, row, column] on the planes of the source volume; 0 is background."""
-    heatmap: FloatArray | None = None
-    """[plane, row, column] 0..1, where the score came from; may be coarse in plane."""
+    explanation: Explanation | None = None
+    """Where the score of a positive came from; a map of zeros is none."""
     flags: tuple[str, ...] = ()
     attachments: tuple[Attachment, ...] = ()
     maps: tuple[ParameterMap, ...] = ()

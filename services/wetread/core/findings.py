@@ -120,6 +120,16 @@ class StoredMap(_Value):
     key: str
 
 
+class StoredExplanation(_Value):
+    """The map of where a score came from: how it was made, what it leaves out, and the artifact that holds it."""
+
+    method: Literal["cam", "occlusion"]
+    note: str = ""
+    key: str
+    """Artifact key (.npz): ``values`` [plane, row, column] and ``grid``, rows of LPS mm: origin, row direction, column
+    direction, spacing between planes, rows and columns."""
+
+
 class ResultSet(_Value):
     """The outcome of one run, whatever it was: a study is never left without an answer."""
 
@@ -137,6 +147,7 @@ class ResultSet(_Value):
     """Artifact key of the label mask (.npz, array ``mask`` [plane, row, column] uint8)."""
     attachments: tuple[StoredAttachment, ...] = ()
     maps: tuple[StoredMap, ...] = ()
+    explanation: StoredExplanation | None = None
     timings: dict[str, float] = Field(default_factory=dict)
     """Seconds per stage."""
 

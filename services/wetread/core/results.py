@@ -13,7 +13,17 @@ import numpy as np
 from wetread.core.codes import concept, unit_code
 from wetread.core.detector import FrameRef, LabelArray, Measure, Observation, Result
 from wetread.core.errors import ComputationFailed
-from wetread.core.findings import Finding, KeyImage, Measurement, ResultSet, Run, Score, StoredAttachment, StoredMap
+from wetread.core.findings import (
+    Finding,
+    KeyImage,
+    Measurement,
+    ResultSet,
+    Run,
+    Score,
+    StoredAttachment,
+    StoredExplanation,
+    StoredMap,
+)
 from wetread.core.identifiers import derived_uid, digest
 from wetread.core.states import AiState
 
@@ -69,6 +79,7 @@ def result_set(
     mask_key: str | None = None,
     attachments: tuple[StoredAttachment, ...] = (),
     maps: tuple[StoredMap, ...] = (),
+    explanation: StoredExplanation | None = None,
     timings: Mapping[str, float] | None = None,
 ) -> ResultSet:
     """Return the outcome of a run that computed something. An early positive is ``preliminary_positive``.
@@ -96,6 +107,7 @@ def result_set(
         mask_key=mask_key,
         attachments=attachments,
         maps=maps,
+        explanation=explanation,
         timings=dict(timings or {}),
     )
 

@@ -1,6 +1,7 @@
 """Arrays of a result as artifacts: ``.npz`` files, byte-identical for the same arrays.
 
-The label mask is one array ``mask``; the parameter maps of a run are one file with an array per quantity.
+The label mask is one array ``mask``; the parameter maps of a run are one file with an array per quantity; the map of
+where a score came from is ``values`` with its ``grid`` (``core.findings.StoredExplanation``).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Final
 
 import numpy as np
 
-from wetread.core.detector import Array, LabelArray, ParameterMap
+from wetread.core.detector import Array, Explanation, LabelArray, ParameterMap
 from wetread.core.errors import CorruptRecord
 
 _EPOCH: Final = (1980, 1, 1, 0, 0, 0)
@@ -28,6 +29,11 @@ def maps_key(result_key: str) -> str:
     return f"maps/{result_key}.npz"
 
 
+def explanation_key(result_key: str) -> str:
+    """Return the artifact key of where a run's score came from."""
+    return f"explanation/{result_key}.npz"
+
+
 def mask_bytes(mask: LabelArray) -> bytes:
     """Return the artifact of *mask* [plane, row, column]."""
     return _archive({"mask": mask})
@@ -36,6 +42,12 @@ def mask_bytes(mask: LabelArray) -> bytes:
 def maps_bytes(maps: Sequence[ParameterMap]) -> bytes:
     """Return the artifact of *maps*, each [plane, row, column] under its name."""
     return _archive({item.name: item.values for item in maps})
+
+
+def explanation_bytes(explanation: Explanation) -> bytes:
+    """Return the artifact of *explanation*."""
+    grid = [explanation.origin_mm, explanation.row_direction, explanation.column_direction, explanation.spacing_mm]
+    return _archive({"values": explanation.values, "grid": np.asarray(grid, dtype=np.float64)})
 
 
 def _archive(arrays: Mapping[str, Array]) -> bytes:

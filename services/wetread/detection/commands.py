@@ -16,7 +16,7 @@ from wetread.core.ports.pixels import FrameDecoder
 from wetread.core.ports.studies import StoredInstance
 from wetread.core.run_identity import run_record
 from wetread.detection import registry
-from wetread.detection.artifact import maps_bytes, mask_bytes
+from wetread.detection.artifact import explanation_bytes, maps_bytes, mask_bytes
 from wetread.detection.execution import Engines, Execution, execute, merged_parameters, refused
 from wetread.detection.folder import FolderStudy, studies_in
 from wetread.detection.worker_ports import WarmInferenceClient
@@ -39,7 +39,8 @@ def detect(
 ) -> list[dict[str, Any]]:
     """Run detector *name* on every study below *folder* and return one result per study, as the findings API shows it.
 
-    *out* receives the label masks as ``<result key>.npz``, and beside them a folder with attachments and maps.
+    *out* receives the label masks as ``<result key>.npz``, and beside them a folder with attachments, maps and
+    ``explanation.npz``, where the score came from.
     Raises NotFound (no such detector, no DICOM in the folder), ConfigurationError, ComputationFailed.
     """
     installed = registry.discover(detectors, bundled=bundled).get(name)
@@ -58,6 +59,8 @@ def detect(
             _write(out / f"{run.result_key}.npz", mask_bytes(execution.mask))
         if out is not None and execution.maps:
             _write(out / run.result_key / "maps.npz", maps_bytes(execution.maps))
+        if out is not None and execution.explanation is not None:
+            _write(out / run.result_key / "explanation.npz", explanation_bytes(execution.explanation))
         if out is not None:
             for item in execution.attachments:
                 _write(out / run.result_key / item.name, item.data)

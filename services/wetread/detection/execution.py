@@ -13,17 +13,26 @@ from typing import Any
 import numpy as np
 
 from wetread.core import tracing
-from wetread.core.detector import Attachment, BaseDetector, Context, LabelArray, ParameterMap, Result, Volume
+from wetread.core.detector import (
+    Attachment,
+    BaseDetector,
+    Context,
+    Explanation,
+    LabelArray,
+    ParameterMap,
+    Result,
+    Volume,
+)
 from wetread.core.dicom.dynamic import assemble_input
 from wetread.core.errors import ComputationFailed, ConfigurationError, NotApplicable, NotProcessable
-from wetread.core.findings import ResultSet, Run, StoredAttachment, StoredMap
+from wetread.core.findings import ResultSet, Run, StoredAttachment, StoredExplanation, StoredMap
 from wetread.core.manifest import Manifest
 from wetread.core.ports.inference import InferenceClient
 from wetread.core.ports.pixels import FrameDecoder
 from wetread.core.results import result_set
 from wetread.core.run_identity import attachment_key
 from wetread.core.states import AiState
-from wetread.detection.artifact import maps_key
+from wetread.detection.artifact import explanation_key, maps_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +52,7 @@ class Execution:
     mask: LabelArray | None
     attachments: tuple[Attachment, ...] = ()
     maps: tuple[ParameterMap, ...] = ()
+    explanation: Explanation | None = None
 
 
 def merged_parameters(manifest: Manifest, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -80,6 +90,7 @@ def execute(
         result = _with_volume_flags(result, volume)
         _check(manifest, result, volume)
         mask = result.mask if result.mask is not None and result.mask.any() else None
+        explained = result.explanation if result.explanation and result.explanation.values.any() else None
         finished = result_set(
             run,
             result,
@@ -97,6 +108,11 @@ def execute(
                 for item in result.attachments
             ),
             maps=tuple(StoredMap(name=item.name, unit=item.unit, key=maps_key(run.result_key)) for item in result.maps),
+            explanation=StoredExplanation(
+                method=explained.method, note=explained.note, key=explanation_key(run.result_key)
+            )
+            if explained
+            else None,
             timings=clock.seconds,
         )
     except (NotApplicable, NotProcessable) as refusal:
@@ -107,7 +123,7 @@ def execute(
         raise
     except Exception as error:
         raise ComputationFailed("crashed", f"the detector failed with {type(error).__name__}") from error
-    return Execution(finished, mask, result.attachments, result.maps)
+    return Execution(finished, mask, result.attachments, result.maps, explained)
 
 
 def refused(
@@ -160,6 +176,11 @@ def _check(manifest: Manifest, result: Result, volume: Volume) -> None:
     for item in result.maps:
         if item.values.shape != volume.voxels.shape or item.values.dtype != np.float32:
             raise ComputationFailed("crashed", "a parameter map does not lie on the planes of the volume")
+    explained = result.explanation.values if result.explanation else None
+    if explained is not None and not (
+        explained.ndim == 3 and explained.dtype == np.float32 and ((explained >= 0) & (explained <= 1)).all()
+    ):
+        raise ComputationFailed("crashed", "where the score came from is no map of numbers from 0 to 1")
     promised = {name for spec in manifest.findings for name in spec.types}
     said = {name for seen in result.observations for name in seen.types}
     if not said <= promised:

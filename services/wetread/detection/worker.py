@@ -30,7 +30,7 @@ from wetread.core.errors import ComputationFailed, ConfigurationError, WetreadEr
 from wetread.core.findings import Run
 from wetread.core.ports.objects import ObjectRef
 from wetread.detection import registry
-from wetread.detection.artifact import maps_bytes, maps_key, mask_bytes, mask_key
+from wetread.detection.artifact import explanation_bytes, maps_bytes, maps_key, mask_bytes, mask_key
 from wetread.detection.execution import Engines, execute
 from wetread.detection.spans import SpanRecorder
 from wetread.detection.worker_ports import WorkerPorts
@@ -89,6 +89,9 @@ class Worker:
                 self._ports.artifacts.put(run.tenant, key, mask_bytes(execution.mask))
             if execution.maps:
                 self._ports.artifacts.put(run.tenant, maps_key(run.result_key), maps_bytes(execution.maps))
+            if execution.explanation is not None and execution.result.explanation is not None:
+                key = execution.result.explanation.key
+                self._ports.artifacts.put(run.tenant, key, explanation_bytes(execution.explanation))
             for item, stored in zip(execution.attachments, execution.result.attachments, strict=True):
                 self._ports.artifacts.put(run.tenant, stored.key, item.data)
         timings = {"read": round(read, 6), **execution.result.timings}

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from wetread.core.detector import FloatArray, LabelArray, ParameterMap
+from wetread.core.detector import Explanation, FloatArray, LabelArray, ParameterMap
 from wetread.core.errors import ComputationFailed, NotFound, Unavailable
 from wetread.core.events import EventType
 from wetread.core.facts import Source
@@ -125,6 +125,7 @@ class Composition:
                 None,
             ),
             maps=self._maps(result),
+            explanation=self._explanation(result),
         )
 
     def _maps(self, result: ResultSet) -> list[ParameterMap]:
@@ -136,6 +137,19 @@ class Composition:
                 with np.load(io.BytesIO(data), allow_pickle=False) as archive:
                     archives[item.key] = {name: np.asarray(archive[name], dtype=np.float32) for name in archive.files}
         return [ParameterMap(item.name, archives[item.key][item.name], item.unit) for item in result.maps]
+
+    def _explanation(self, result: ResultSet) -> Explanation | None:
+        stored = result.explanation
+        if stored is None:
+            return None
+        data = self._ports.artifacts.get(result.run.tenant, stored.key)
+        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+            values, grid = (
+                np.asarray(archive["values"], dtype=np.float32),
+                np.asarray(archive["grid"], dtype=np.float64),
+            )
+        planes, rows, columns = (float(v) for v in grid[3])
+        return Explanation(stored.method, values, grid[0], grid[1], grid[2], (planes, rows, columns), stored.note)
 
     def _mask(self, result: ResultSet) -> LabelArray | None:
         if result.mask_key is None:

@@ -32,9 +32,11 @@ import time
 
 import numpy as np
 
-from wetread.core.detector import BaseDetector, Measure, Observation, Request, Result
+from wetread.core.detector import BaseDetector, Explanation, Measure, Observation, Request, Result
 from wetread.core.dicom import selection
 from wetread.core.errors import NotProcessable
+
+LEVELS = {"explain": 0.5, "explain nothing": 0.0, "explain too much": 1.5}
 
 
 class Detector(BaseDetector):
@@ -73,7 +75,13 @@ class Detector(BaseDetector):
             measures=(Measure("volume", bright, "mL"),),
             label=1 if bright > 0 else None,
         )
-        return Result(state, (seen,), score=float(outputs["p"].max()), threshold=0.5, mask=mask, flags=("toy",))
+        explanation = None
+        if behave in LEVELS:
+            cells = np.full((2, 3, 4), LEVELS[behave], np.float32)
+            corner, across, down = np.array([1.0, 2.0, 3.0]), np.array([1.0, 0, 0]), np.array([0, 1.0, 0])
+            explanation = Explanation("occlusion", cells, corner, across, down, (5.0, 2.0, 1.0), "Toys only.")
+        score = float(outputs["p"].max())
+        return Result(state, (seen,), score, 0.5, mask, explanation, flags=("toy",))
 '''
 
 

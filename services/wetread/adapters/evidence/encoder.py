@@ -14,7 +14,7 @@ from wetread.core.errors import ComputationFailed, InvalidInput
 from wetread.core.findings import ResultSet
 from wetread.core.ports import EncodedObject, EvidenceInput
 
-ENCODER_VERSION: Final = "2"
+ENCODER_VERSION: Final = "3"
 """Raised when the same result would give other bytes: it is part of every result key."""
 
 
@@ -27,7 +27,7 @@ class Encoder:
         return ENCODER_VERSION
 
     def encode(self, evidence: EvidenceInput) -> list[EncodedObject]:
-        """Return the SR (always), the SEG (a region exists), maps, and the SC images (flagged findings), in that order.
+        """Return SR (always), SEG (a region exists), score origin (SEG FRACTIONAL), maps, SC (flagged), in that order.
 
         Raises InvalidInput when headers, mask and result do not belong together, ConfigurationError for a word or unit
         outside ``core.codes``, ComputationFailed (``crashed``) when the libraries refuse what they were given.
@@ -40,8 +40,9 @@ class Encoder:
             raise ComputationFailed("crashed", msg) from broken
 
     def _encode(self, evidence: EvidenceInput) -> list[EncodedObject]:
+        from wetread.adapters.evidence.explanation import explanation_map
         from wetread.adapters.evidence.parametric_map import parametric_maps
-        from wetread.adapters.evidence.sc import picture_captures, secondary_captures
+        from wetread.adapters.evidence.sc import key_slices, picture_captures, secondary_captures
         from wetread.adapters.evidence.seg import segmentation
         from wetread.adapters.evidence.sr import measurement_report
 
@@ -52,12 +53,22 @@ class Encoder:
         seg = segmented.dataset if segmented else None
         outlines = _outlines(result, view, mask)
         flags = ("segmentation_omitted",) if seg is None and _has_region(result, mask) else ()
-        report = measurement_report(result, view, outlines, seg, segmented.segments if segmented else {}, flags)
-        captures = secondary_captures(result, view, mask, evidence.read_plane)
+        planes = len(view.images) if mask is None else len(mask)
+        slices = key_slices(result, mask, planes)
+        explained = None
+        if evidence.explanation is not None:
+            shown = sorted({key.plane for key in slices})
+            explained = explanation_map(result, view, evidence.explanation, shown)
+        report = measurement_report(
+            result, view, outlines, seg, segmented.segments if segmented else {}, flags, explained
+        )
+        captures = secondary_captures(result, view, slices, planes, evidence.read_plane, evidence.explanation)
         captures += picture_captures(result, view, evidence.captures, first=len(captures) + 1)
         objects: list[tuple[str, Dataset]] = [("sr", report)]
         if seg is not None:
             objects.append(("seg", seg))
+        if explained is not None:
+            objects.append(("explanation", explained))
         objects += [("pm", item) for item in parametric_maps(result, view, evidence.maps)]
         objects += [("sc", capture) for capture in captures]
         return [encoded(dataset, role) for role, dataset in objects]

@@ -7,6 +7,7 @@ research-use statement are burned in.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from io import BytesIO
 
 import numpy as np
@@ -15,12 +16,13 @@ from PIL import Image
 from pydicom import Dataset
 from pydicom.uid import SecondaryCaptureImageStorage
 
+from wetread.adapters.evidence.explanation import can_be_placed, sampled
 from wetread.adapters.evidence.orientation import directions
 from wetread.adapters.evidence.overlay import Caption, RgbArray, overlay_image
 from wetread.adapters.evidence.reference_header import ReferenceView
 from wetread.adapters.evidence.stamp import SERIES_NUMBERS, instance_uid, local_start, series_uid, stamp
 from wetread.core.codes import concept_of
-from wetread.core.detector import FloatArray, LabelArray
+from wetread.core.detector import Explanation, FloatArray, LabelArray
 from wetread.core.findings import Finding, ResultSet
 from wetread.core.ruo import RUO_STATEMENT
 
@@ -33,21 +35,46 @@ BoolArray = npt.NDArray[np.bool_]
 _FLAGGED = frozenset({"positive", "indeterminate"})
 
 
-def secondary_captures(
-    result: ResultSet, view: ReferenceView, mask: LabelArray | None, read_plane: Callable[[int], FloatArray] | None
-) -> list[Dataset]:
-    """Draw the flagged findings' slices; an empty list when nothing is flagged or there is nothing to draw on."""
-    if read_plane is None:
-        return []
-    datasets: list[Dataset] = []
-    planes = len(view.images) if mask is None else len(mask)
+@dataclass(frozen=True, slots=True)
+class KeySlice:
+    """A plane to show of a flagged finding, with the finding's region on all planes."""
+
+    finding: Finding
+    plane: int
+    region: BoolArray | None
+
+
+def key_slices(result: ResultSet, mask: LabelArray | None, planes: int) -> list[KeySlice]:
+    """Return the slices of the flagged findings, finding by finding; an empty list when nothing is flagged."""
     flagged = [finding for finding in result.findings if finding.state in _FLAGGED]
+    slices: list[KeySlice] = []
     for finding in flagged:
         region = mask == finding.label if mask is not None and finding.label else None
-        for plane in key_planes(finding, region, planes, max(1, MAX_SLICES // len(flagged))):
-            pixels = _draw(result, finding, view, (plane, planes), region, read_plane(plane))
-            datasets.append(_capture(result, view, plane, pixels, len(datasets) + 1))
-    return datasets
+        most = max(1, MAX_SLICES // len(flagged))
+        slices += [KeySlice(finding, plane, region) for plane in key_planes(finding, region, planes, most)]
+    return slices
+
+
+def secondary_captures(
+    result: ResultSet,
+    view: ReferenceView,
+    slices: Sequence[KeySlice],
+    planes: int,
+    read_plane: Callable[[int], FloatArray] | None,
+    explanation: Explanation | None = None,
+) -> list[Dataset]:
+    """Draw *slices* of a volume of *planes*; an empty list when there is nothing to draw on.
+
+    Where the score came from is laid over them as a tint.
+    """
+    if read_plane is None:
+        return []
+    return [
+        _capture(
+            result, view, shown.plane, _draw(result, shown, view, planes, read_plane(shown.plane), explanation), number
+        )
+        for number, shown in enumerate(slices, start=1)
+    ]
 
 
 def picture_captures(result: ResultSet, view: ReferenceView, pictures: Sequence[bytes], *, first: int) -> list[Dataset]:
@@ -85,14 +112,15 @@ def display_window(finding: Finding, view: ReferenceView, plane: FloatArray) -> 
 
 def _draw(
     result: ResultSet,
-    finding: Finding,
+    shown: KeySlice,
     view: ReferenceView,
-    place: tuple[int, int],
-    region: BoolArray | None,
+    planes: int,
     pixels: FloatArray,
+    explanation: Explanation | None,
 ) -> RgbArray:
-    plane, planes = place
+    finding, plane, region = shown.finding, shown.plane, shown.region
     source = view.of_plane(plane)
+    tint = sampled(explanation, source) if explanation is not None and can_be_placed(view) else None
     run = result.run
     window = display_window(finding, view, pixels)
     kinds = f" ({', '.join(finding.types)})" if finding.types else ""
@@ -116,6 +144,7 @@ def _draw(
         ", ".join(numbers),
         f"slice {plane + 1} of {planes}, window {window[0]:.0f}/{window[1]:.0f}"
         + (", line: region found by the detector" if outlined else ""),
+        *(("blue: where the score came from, not why",) if tint is not None and tint.any() else ()),
     )
     spacing = source.get("PixelSpacing")
     return overlay_image(
@@ -125,6 +154,7 @@ def _draw(
         Caption(above, (RUO_STATEMENT,), directions(source)),
         width=pixels.shape[1] * max(1, -(-_WIDTH // pixels.shape[1])),
         pixel_aspect=float(spacing[0]) / float(spacing[1]) if spacing else 1.0,
+        tint=tint,
     )
 
 

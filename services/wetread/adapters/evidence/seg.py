@@ -17,7 +17,7 @@ from wetread.adapters.evidence.stamp import MANUFACTURER, NONE, SERIES_NUMBERS, 
 from wetread.core.codes import concept_of
 from wetread.core.detector import LabelArray
 from wetread.core.errors import InvalidInput
-from wetread.core.findings import Finding, ResultSet
+from wetread.core.findings import Finding, ResultSet, Run
 from wetread.core.ruo import RUO_SHORT, RUO_STATEMENT
 
 _RED_RGB = (230, 40, 40)
@@ -88,6 +88,17 @@ def segmentation(result: ResultSet, view: ReferenceView, mask: LabelArray) -> Se
     return Segmented(dataset, segments)
 
 
+def algorithm(run: Run) -> hd.AlgorithmIdentificationSequence:
+    """Return who made a segment: detector, version, and model and input by their hashes."""
+    return hd.AlgorithmIdentificationSequence(
+        name=lo(run.detector),
+        family=concept_code("artificial_intelligence"),
+        version=lo(run.version),
+        source=MANUFACTURER,
+        parameters={"model_sha256": run.model_digest or NONE, "input_sha256": run.input_digest or NONE},
+    )
+
+
 def _description(finding: Finding, number: int, result: ResultSet) -> hd.seg.SegmentDescription:
     known = concept_of(finding.code)
     run = result.run
@@ -99,13 +110,7 @@ def _description(finding: Finding, number: int, result: ResultSet) -> hd.seg.Seg
             concept_code(known.property_type) if known.property_type else to_concept(finding.code)
         ),
         algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
-        algorithm_identification=hd.AlgorithmIdentificationSequence(
-            name=lo(run.detector),
-            family=concept_code("artificial_intelligence"),
-            version=lo(run.version),
-            source=MANUFACTURER,
-            parameters={"model_sha256": run.model_digest or NONE, "input_sha256": run.input_digest or NONE},
-        ),
+        algorithm_identification=algorithm(run),
         tracking_uid=finding.tracking_uid,
         tracking_id=f"{run.detector} finding {number}"[:64],
         display_color=hd.color.CIELabColor.from_rgb(*_RED_RGB),

@@ -58,12 +58,13 @@ def measurement_report(
     segmentation: Dataset | None,
     segments: Mapping[str, int],
     flags: tuple[str, ...],
+    explained: Dataset | None = None,
 ) -> Dataset:
     """Build the report: what ran, on what, with which outcome and reason, and each finding.
 
-    ``outlines`` and ``segments`` by finding id; ``flags`` say what the encoders had to do without. The report stays
-    PRELIMINARY and UNVERIFIED: no person has looked at it. Every selected instance and the segmentation are listed as
-    evidence (PS3.3 C.17.2).
+    ``outlines`` and ``segments`` by finding id; ``flags`` say what the encoders had to do without; ``explained`` is
+    the map of where the score came from. The report stays PRELIMINARY and UNVERIFIED: no person has looked at it.
+    Every selected instance and both segmentations are listed as evidence (PS3.3 C.17.2).
     """
     run = result.run
     groups: list[Group] = []
@@ -80,12 +81,16 @@ def measurement_report(
         procedure_reported=concept_code(_EXAMINATIONS.get(view.images[0].Modality, "imaging_examination")),
         imaging_measurements=groups,
     )
-    for text in (RUO_STATEMENT, summary(result)):
+    texts = [RUO_STATEMENT, summary(result)]
+    if explained is not None:
+        number = SERIES_NUMBERS["explanation"]
+        texts.append(f"{explained.SegmentSequence[0].SegmentDescription} See series {number}, key slices only.")
+    for text in texts:
         report[0].ContentSequence.append(
             TextContentItem(name=concept_code("comment"), value=text, relationship_type=RelationshipTypeValues.CONTAINS)
         )
     dataset = _Report(
-        evidence=[*view.images, *([segmentation] if segmentation is not None else [])],
+        evidence=[*view.images, *(item for item in (segmentation, explained) if item is not None)],
         content=report[0],
         series_instance_uid=series_uid(run, "sr"),
         series_number=SERIES_NUMBERS["sr"],

@@ -21,7 +21,7 @@ from wetread.core.ports import EncodedObject
 from wetread.core.ruo import RUO_SHORT
 
 MANUFACTURER: Final = "wetread"
-SERIES_NUMBERS: Final = {"sr": 9001, "seg": 9002, "sc": 9003, "pm": 9004}
+SERIES_NUMBERS: Final = {"sr": 9001, "seg": 9002, "sc": 9003, "pm": 9004, "explanation": 9005}
 _IMPLEMENTATION_CLASS_UID: Final = derived_uid("implementation-class", "wetread")
 _IMPLEMENTATION_VERSION: Final = "WETREAD"
 NONE: Final = "none"
@@ -39,13 +39,17 @@ def instance_uid(run: Run, role: str, index: int) -> str:
     return derived_uid(run.result_key, role, index)
 
 
-def series_description(run: Run) -> str:
-    """Return detector, version and the research-use statement in 64 characters (LO); the statement is never cut."""
-    label = f"{run.detector} {run.version}"
+def series_description(run: Run, content: str = "") -> str:
+    """Return detector, version, *content* and the research-use statement in 64 characters (LO).
+
+    The statement is never cut: it becomes its first sentence, and the detector's name gives way.
+    """
+    version = f"{run.version} {content}".strip()
+    label = f"{run.detector} {version}"
     first_sentence = RUO_SHORT.split(". ")[0] + "."
     ruo = RUO_SHORT if len(label) + 1 + len(RUO_SHORT) <= _LO else first_sentence
     if len(label) + 1 + len(ruo) > _LO:
-        label = f"{run.detector[: _LO - len(ruo) - len(run.version) - 2]} {run.version}"
+        label = f"{run.detector[: _LO - len(ruo) - len(version) - 2]} {version}"
     return f"{label} {ruo}"
 
 

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from pydicom import Dataset
 
-from wetread.core.detector import FloatArray, LabelArray, ParameterMap
+from wetread.core.detector import Explanation, FloatArray, LabelArray, ParameterMap
 from wetread.core.findings import ResultSet
 
 
@@ -30,11 +30,13 @@ class EvidenceInput:
     """Of a whole slide's result: its map and marks (``core.slide_file``); ``headers`` are those of its levels."""
     maps: Sequence[ParameterMap] = ()
     """Parameter maps [plane, row, column] on the planes of ``headers``."""
+    explanation: Explanation | None = None
+    """Where the score came from, on a grid of its own."""
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedObject:
-    """One PS3.10 object, ready for ``Ingest``. ``role``: sr, seg, pm or sc."""
+    """One PS3.10 object, ready for ``Ingest``. ``role``: sr, seg, explanation, pm or sc."""
 
     role: str
     modality: str

@@ -14,6 +14,7 @@ from wetread.core.detector import BaseDetector, Context, Observation, Result, Vo
 from wetread.core.errors import ConfigurationError, CorruptRecord, NotApplicable, NotProcessable
 from wetread.core.ports.inference import InferenceClient
 from wetread.detection.evaluation.cases import Case, CaseMaker
+from wetread.detection.evaluation.explanation import points_at
 from wetread.detection.evaluation.localisation import Mark, match
 from wetread.detection.evaluation.overlap import dice
 from wetread.detection.registry import InstalledDetector, companion, load
@@ -22,6 +23,8 @@ Row = dict[str, Any]
 LEADING: Final = ("set", "seed", "truth", "state", "reason", "score", "seconds", "lesion_scores", "false_scores")
 TRUE, FOUND, FACT, DICE = "true:", "found:", "fact:", "dice:"
 """Column prefixes: true and found measures, facts of the case, Dice by label."""
+EXPLAINED: Final = "explained"
+"""1: the strongest cell of where the score came from holds the lesion; empty: not a detected lesion, or no map."""
 
 
 def case_maker(installed: InstalledDetector) -> CaseMaker:
@@ -66,6 +69,8 @@ def measure(detector: BaseDetector, engine: InferenceClient, case: Case) -> Row:
         found = np.zeros_like(truth.mask) if result.mask is None else result.mask
         labels = sorted({int(v) for v in np.unique(truth.mask)} | {int(v) for v in np.unique(found)} - {0})
         row |= {f"{DICE}{k}": _number(dice(found == k, truth.mask == k)) for k in labels if k}
+    if truth.positive and truth.mask is not None and result.state == "positive" and result.explanation is not None:
+        row[EXPLAINED] = int(points_at(result.explanation, case.volume, truth.mask > 0))
     if truth.positive is not None and result.mask is not None:
         marks = match(truth.lesions, marks_of(result, case.volume))
         row["lesion_scores"] = ";".join(f"{s:.5g}" for s in marks.lesion_scores)

@@ -83,6 +83,9 @@ def _measurements(measured: Mapping[str, Any]) -> list[str]:
             continue
         for label, item in part.get("dice", {}).items():
             rows.append(f"| {name} | Dice of {label} | {cell(item)} | {item['n']} |")
+        if explained := part.get("explanation"):
+            figure = cell(explained["maximum_in_lesion"])
+            rows.append(f"| {name} | where the score came from: maximum in the lesion | {figure} | {explained['n']} |")
         for what, item in part.get("measurements", {}).items():
             if item["n"]:
                 low, high = item["limits_of_agreement"]

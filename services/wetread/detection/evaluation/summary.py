@@ -15,7 +15,7 @@ from wetread.core.errors import ConfigurationError
 from wetread.detection.evaluation import classification as cls
 from wetread.detection.evaluation.drift import baseline
 from wetread.detection.evaluation.localisation import CaseMarks, froc_entry
-from wetread.detection.evaluation.measure import DICE, FACT, FOUND, TRUE, Row
+from wetread.detection.evaluation.measure import DICE, EXPLAINED, FACT, FOUND, TRUE, Row
 from wetread.detection.evaluation.overlap import agreement, mean_interval
 from wetread.detection.evaluation.subgroups import by_facts, table
 
@@ -54,6 +54,9 @@ def summarise(rows: Sequence[Row], threshold: float | None) -> dict[str, Any]:
     measured = sorted({name.removeprefix(TRUE) for r in rows for name in r if name.startswith(TRUE)})
     if measured:
         out["measurements"] = {name: agreement(*_pairs(rows, name)) for name in measured}
+    pointed = [int(r[EXPLAINED]) for r in rows if r.get(EXPLAINED, "") != ""]
+    if pointed:
+        out["explanation"] = {"maximum_in_lesion": cls.proportion(sum(pointed), len(pointed)), "n": len(pointed)}
     seconds = [float(r["seconds"]) for r in rows if r.get("seconds", "") != ""]
     out["seconds_median"] = cls.rounded(float(np.median(seconds))) if seconds else None
     return out

@@ -25,6 +25,7 @@ _TYPES: Final = {
     "tensor(int64)": ("INT64", np.int64),
     "tensor(uint8)": ("UINT8", np.uint8),
 }
+MOST_OUTPUTS: Final = 16
 Arrays = dict[str, np.ndarray]
 
 
@@ -95,23 +96,21 @@ def _exported(network: Any, role: str, item: list[int], target: Path) -> dict[st
 
     example = torch.from_numpy(np.random.default_rng(5).standard_normal((2, *item)).astype(np.float32))
     with torch.no_grad():
-        original = network(example)
-        if not isinstance(original, torch.Tensor):
-            raise ImportRefused("unknown_architecture", "a network with more than one output")
+        names = list(_tensors(network(example)))
         torch.onnx.export(
             network,
             (example,),
             str(target),
             input_names=["x"],
-            output_names=["y"],
-            dynamic_axes={"x": {0: "n"}, "y": {0: "n"}},
+            output_names=names,
+            dynamic_axes={name: {0: "n"} for name in ("x", *names)},
             opset_version=OPSET,
             dynamo=False,
         )
         worst = 0.0
-        session = _session(target)
+        session = _session(target, "conversion_failed")
         for batch in (example, example[:1]):
-            expected = {"y": network(batch).numpy()}
+            expected = {name: value.numpy() for name, value in _tensors(network(batch)).items()}
             worst = max(worst, _difference(expected, _run(session, {"x": batch.numpy()})))
     if worst > TOLERANCE:
         raise ImportRefused("not_equivalent", f"relative difference {worst:.2g}")
@@ -119,7 +118,19 @@ def _exported(network: Any, role: str, item: list[int], target: Path) -> dict[st
     return _answer(role, inputs, session, _run(session, {"x": example.numpy()}), worst)
 
 
-def _session(path: Path) -> Any:
+def _tensors(answer: Any) -> dict[str, Any]:
+    """Name what a network answers: ``y``, or ``y0``, ``y1``, ... for several. Raises ImportRefused."""
+    import torch
+
+    if isinstance(answer, torch.Tensor):
+        return {"y": answer}
+    several = isinstance(answer, tuple | list) and 0 < len(answer) <= MOST_OUTPUTS
+    if not several or not all(isinstance(value, torch.Tensor) for value in answer):
+        raise ImportRefused("unknown_architecture", "a network that answers with something else than tensors")
+    return {f"y{number}": value for number, value in enumerate(answer)}
+
+
+def _session(path: Path, reason: str = "weights_damaged") -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -128,7 +139,7 @@ def _session(path: Path) -> Any:
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:
-        raise ImportRefused("weights_damaged", "the engine cannot open the network") from error
+        raise ImportRefused(reason, "the engine cannot open the network") from error
 
 
 def _spec(tensor: Any, item: list[int] | None) -> tuple[str, str, np.dtype[Any], list[int]]:

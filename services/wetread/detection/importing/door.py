@@ -12,13 +12,16 @@ from typing import Any, Final
 
 from ruamel.yaml import YAML
 
+from wetread.core.codes import PRIVATE_SCHEME
 from wetread.core.manifest import Manifest
 from wetread.core.ruo import RUO_STATEMENT
 from wetread.detection.authoring import cards
 from wetread.detection.authoring.scaffold import pin_code
 from wetread.detection.importing import formats, sandbox
+from wetread.detection.importing.bundle_steps import BundleSteps
 from wetread.detection.importing.errors import ImportRefused
 from wetread.detection.importing.quarantine import Held, copy_out, quarantine
+from wetread.detection.recipes.segmentation import Steps
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,62}")
 _HIPPODEEP: Final = frozenset({"head", "affine", "hippocampus"})
@@ -79,26 +82,34 @@ def bring_in(
             "root": str(held.root),
             "out": str(out),
             "weights": [asdict(weight) for weight in found.weights],
-            "shape": list(shape or bundle_shape(found.facts)) or None,
+            "shape": list(shape or found.shape) or None,
         }
         answer = sandbox.convert(job, limits)
+        _check_names(found, answer["networks"])
         entry = _Entry(into, name, accepted, held, found, answer["isolation"])
         roles = {network["role"] for network in answer["networks"]}
         if roles == _HIPPODEEP and len(answer["networks"]) == len(_HIPPODEEP):
             return entry.hippodeep(out, answer["networks"])
+        if found.steps and len(answer["networks"]) == 1 and _fits(answer["networks"][0], found.steps.steps):
+            return entry.segmentation(out, answer["networks"][0], found.steps)
         return entry.networks(out, answer["networks"])
 
 
-def bundle_shape(facts: Mapping[str, Any]) -> tuple[int, ...]:
-    """Sizes of one input item by a bundle's ``network_data_format``: channels, then numbers as they stand.
+def _check_names(found: formats.Source, networks: list[dict[str, Any]]) -> None:
+    """Refuse a repository whose configuration is of another network than its ONNX file."""
+    if found.form != "triton" or found.weights[0].kind != "onnx":
+        return
+    for side in ("inputs", "outputs"):
+        said, has = ({str(n) for n, _ in found.facts[side]}, {t["name"] for t in networks[0][side]})
+        if said and not said <= has:
+            raise ImportRefused("unknown_format", f"config.pbtxt names {side} that the network does not have")
 
-    A rule such as ``8*n`` or ``*`` leaves the size open; then it has to be said. Empty: unknown.
-    """
-    inputs = facts.get("data_format", {})
-    inputs = inputs.get("inputs", {}) if isinstance(inputs, dict) else {}
-    image = inputs.get("image", {}) if isinstance(inputs, dict) else {}
-    sizes = [image.get("num_channels"), *(image.get("spatial_shape") or [])] if isinstance(image, dict) else []
-    return tuple(sizes) if len(sizes) > 1 and all(isinstance(s, int) and 0 < s <= 4096 for s in sizes) else ()
+
+def _fits(network: Mapping[str, Any], steps: Steps) -> bool:
+    """Whether a network reads and answers windows as the steps around it have them."""
+    wanted = ([-1, 1, *steps.window], [-1, len(steps.channels), *steps.window])
+    tensors = (network["inputs"], network["outputs"])
+    return all(len(found) == 1 and found[0]["shape"] == shape for found, shape in zip(tensors, wanted, strict=True))
 
 
 def _look(held: Held, found: formats.Source) -> Look:
@@ -151,6 +162,34 @@ class _Entry:
         pin_code(folder)
         return [folder, *folders]
 
+    def segmentation(self, out: Path, network: Mapping[str, Any], bundle: BundleSteps) -> list[Path]:
+        """Write a bundle whose steps are known here as a detector that measures the regions it names."""
+        self._free([self._name])
+        folder = self._into / self._name
+        content = self._content(out, folder, network) | {
+            "title": f"Regions of an imported bundle ({self._name}), never measured here",
+            "intended_use": "Research on an imported model. Research use only.",
+            "not_for": ["diagnosis", "patient care"],
+            "input": {
+                "modality": [bundle.modality],
+                "series": {"min_slices": 3, "max_step_ratio": 1.5},
+                "lossy": {"allowed": True, "max_ratio": 10},
+                "select": "thinnest_soft",
+            },
+            "findings": [
+                {"code": [PRIVATE_SCHEME, "imported-region"], "measurements": ["volume"], "regions": ["mask"]}
+            ],
+            "resources": {"cpu": 2, "memory_mb": 6000, "timeout_s": 600},
+        }
+        _dump(folder / "detector.yaml", content)
+        (folder / "detector.py").write_text(_SEGMENTATION.replace("STEPS_READ", repr(bundle.steps)), "utf-8")
+        modes = ["Nothing of it was measured here; what its authors state is theirs.", "Sampling at borders is ours."]
+        cards.write(
+            folder, cards.draft(Manifest.model_validate(content), failure_modes=modes) | self._origin([network])
+        )
+        pin_code(folder)
+        return [folder]
+
     def _free(self, names: list[str]) -> None:
         if any((self._into / name).exists() for name in names):
             raise ImportRefused("name_taken")
@@ -192,10 +231,7 @@ class _Entry:
         }
 
     def _manifest(self, out: Path, folder: Path, main: Mapping[str, Any], further: list[str]) -> dict[str, Any]:
-        content: dict[str, Any] = {
-            "schema": "wetread.detector/1",
-            "name": self._name,
-            "version": "1.0.0",
+        content = self._content(out, folder, main) | {
             "title": "Hippocampal volumes on T1 MR (imported: hippodeep)",
             "intended_use": "Research on hippocampal volume. Research use only.",
             "not_for": ["diagnosis", "patient care", "normative comparison", "images after contrast agent"],
@@ -207,15 +243,23 @@ class _Entry:
                 "lossy": {"allowed": True, "max_ratio": 10},
                 "select": "thinnest_soft",
             },
-            "tensors": {"inputs": main["inputs"], "outputs": main["outputs"]},
-            "model": self._weights(out, folder, main),
             "networks": further,
             "findings": [{"code": ["SCT", "5366008"], "measurements": ["volume"], "regions": ["mask"]}],
             "resources": {"cpu": 2, "memory_mb": 2000, "timeout_s": 120, "target_s": 10},
-            "licence": self._licence(),
         }
         _dump(folder / "detector.yaml", content)
         return content
+
+    def _content(self, out: Path, folder: Path, network: Mapping[str, Any]) -> dict[str, Any]:
+        """What every imported detector's manifest says."""
+        return {
+            "schema": "wetread.detector/1",
+            "name": self._name,
+            "version": "1.0.0",
+            "tensors": {"inputs": network["inputs"], "outputs": network["outputs"]},
+            "model": self._weights(out, folder, network),
+            "licence": self._licence(),
+        }
 
     def _licence(self) -> dict[str, str]:
         return {"code": "Apache-2.0", "weights": self._accepted.licence, "training_data": "unknown: imported"}
@@ -248,6 +292,20 @@ from __future__ import annotations
 from wetread.detection.recipes.hippodeep import Detector
 
 __all__ = ["Detector"]
+'''
+_SEGMENTATION: Final = '''"""Segmentation by an imported network; its steps were read from a bundle, as data."""
+
+from __future__ import annotations
+
+from wetread.detection.recipes.segmentation import Normalise, Orient, Scale, Segmentation, Spacing, Steps
+
+__all__ = ["Detector", "Normalise", "Orient", "Scale", "Spacing"]
+
+
+class Detector(Segmentation):
+    """The bundle's steps around its network."""
+
+    STEPS = STEPS_READ
 '''
 _WORKFLOW: Final = """# Which studies NAME reads. In shadow: its results are stored, but raise and notify nothing.
 workflow: NAME

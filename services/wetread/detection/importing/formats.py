@@ -7,10 +7,11 @@ import re
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Final, Literal
 
-from wetread.detection.importing import onnx_graph, pickles
+from wetread.detection.importing import onnx_graph, pickles, triton_config
+from wetread.detection.importing.bundle_steps import BundleSteps, Unknowable, steps_of
 from wetread.detection.importing.errors import ImportRefused
 from wetread.detection.importing.quarantine import Held
 
@@ -70,7 +71,11 @@ class Source:
     licence_text: str
     """First lines of the licence file, shown to the operator."""
     facts: Mapping[str, Any] = field(default_factory=dict)
-    """Tensor format and transforms of a bundle."""
+    """Tensor format and transforms of a bundle; what a Triton configuration says."""
+    steps: BundleSteps | None = None
+    """The steps around a bundle's network, where they could be read."""
+    shape: tuple[int, ...] = ()
+    """Sizes of one input item by the source's own configuration; empty: it does not say."""
 
 
 def recognise(held: Held) -> Source:
@@ -79,15 +84,49 @@ def recognise(held: Held) -> Source:
     licence, text = _licence(held)
     if any(p.endswith("configs/metadata.json") for p in paths):
         weights = _bundle_weights(held)
-        return Source("monai", weights, licence, text, _bundle_facts(held))
+        facts, steps = _bundle_facts(held)
+        shape = (1, *steps.steps.window) if steps else bundle_shape(facts)
+        return Source("monai", weights, licence, text, facts, steps, shape)
+    if any(Path(p).name == "config.pbtxt" for p in paths):
+        return _triton(held, paths, licence, text)
     weights = tuple(_weight(held.root, p) for p in paths if p.endswith(_WEIGHTS))
     if not weights:
         raise ImportRefused("unknown_format")
-    if any(Path(p).name == "config.pbtxt" for p in paths):
-        if any(w.kind == "state_dict" for w in weights):
-            raise ImportRefused("unknown_architecture", "a Triton repository with bare weights")
-        return Source("triton", weights, licence, text)
     return Source("files", weights, licence, text)
+
+
+def bundle_shape(facts: Mapping[str, Any]) -> tuple[int, ...]:
+    """Sizes of one input item by a bundle's ``network_data_format``: channels, then numbers as they stand.
+
+    A rule such as ``8*n`` or ``*`` leaves the size open; then it has to be said. Empty: unknown.
+    """
+    inputs = facts.get("data_format", {})
+    inputs = inputs.get("inputs", {}) if isinstance(inputs, dict) else {}
+    image = inputs.get("image", {}) if isinstance(inputs, dict) else {}
+    sizes = [image.get("num_channels"), *(image.get("spatial_shape") or [])] if isinstance(image, dict) else []
+    return tuple(sizes) if len(sizes) > 1 and all(isinstance(s, int) and 0 < s <= 4096 for s in sizes) else ()
+
+
+def _triton(held: Held, paths: list[str], licence: str, text: str) -> Source:
+    """Read one model of a repository: its configuration as data, the weights of its highest version."""
+    configurations = [p for p in paths if Path(p).name == "config.pbtxt"]
+    if len(configurations) > 1:
+        raise ImportRefused("unknown_format", "a repository of several models: bring one model's folder")
+    model = PurePosixPath(configurations[0]).parent
+    said = triton_config.read((held.root / configurations[0]).read_bytes())
+    suffix = ".onnx" if said.kind == "onnx" else ".pt"
+    versions = [PurePosixPath(p) for p in paths if p.endswith(suffix) and PurePosixPath(p).parent.parent == model]
+    numbered = [p for p in versions if p.parent.name.isdecimal()]
+    if not numbered:
+        raise ImportRefused(
+            "unknown_format", "the repository holds no weights of the kind that its configuration names"
+        )
+    weight = _weight(held.root, str(max(numbered, key=lambda p: int(p.parent.name))))
+    if weight.kind != said.kind:
+        raise ImportRefused("unknown_architecture", "a Triton repository with bare weights")
+    facts = {"backend": said.backend, "inputs": said.inputs, "outputs": said.outputs}
+    shape = said.inputs[0][1] if len(said.inputs) == 1 and -1 not in said.inputs[0][1] else ()
+    return Source("triton", (weight,), licence, text, facts, shape=tuple(shape))
 
 
 def _weight(root: Path, path: str) -> WeightFile:
@@ -116,7 +155,7 @@ def _bundle_weights(held: Held) -> tuple[WeightFile, ...]:
     raise ImportRefused("unknown_architecture", "the bundle has neither model.ts nor model.onnx")
 
 
-def _bundle_facts(held: Held) -> dict[str, Any]:
+def _bundle_facts(held: Held) -> tuple[dict[str, Any], BundleSteps | None]:
     """Read the bundle's configuration as data: nothing that begins with ``$`` is ever evaluated."""
     contents: dict[str, Any] = {}
     for name in ("metadata", "inference"):
@@ -135,13 +174,18 @@ def _bundle_facts(held: Held) -> dict[str, Any]:
     for target in sorted(_targets(inference)):
         if target.rpartition(".")[2] not in _TRANSFORMS and not target.startswith("monai.networks."):
             raise ImportRefused("unknown_transform", f"{target[:80]} has no counterpart here")
-    steps = inference.get("preprocessing", {}) if isinstance(inference, dict) else {}
-    return {
+    listed = inference.get("preprocessing", {}) if isinstance(inference, dict) else {}
+    facts = {
         "version": str(metadata.get("version", "")),
         "task": str(metadata.get("task", ""))[:200],
         "data_format": metadata.get("network_data_format", {}),
-        "preprocessing": steps.get("transforms", []) if isinstance(steps, dict) else [],
+        "preprocessing": listed.get("transforms", []) if isinstance(listed, dict) else [],
     }
+    try:
+        steps = steps_of(inference if isinstance(inference, dict) else {}, metadata)
+    except Unknowable as reason:
+        return facts | {"steps": f"not mapped: {reason}"}, None
+    return facts | {"steps": "mapped"}, steps
 
 
 def _targets(node: Any, depth: int = 0) -> set[str]:

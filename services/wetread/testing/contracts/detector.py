@@ -230,14 +230,15 @@ def run_folder(folder: Path, files: Path) -> list[dict[str, object]]:
 
 def assert_same(one: Result, other: Result) -> None:
     """Assert that two results are equal, masks and maps bit by bit."""
-    for name in ("mask", "heatmap"):
+    for name in ("mask", "explanation"):
         left, right = getattr(one, name), getattr(other, name)
         assert (left is None) == (right is None)
+        left, right = (getattr(found, "values", found) for found in (left, right))
         assert left is None or np.array_equal(left, right)
     assert [(m.name, m.unit) for m in one.maps] == [(m.name, m.unit) for m in other.maps]
     for this, that in zip(one.maps, other.maps, strict=True):
         assert np.array_equal(this.values, that.values, equal_nan=True)
-    left, right = (replace(result, mask=None, heatmap=None, maps=()) for result in (one, other))
+    left, right = (replace(result, mask=None, explanation=None, maps=()) for result in (one, other))
     assert left == right
 
 
