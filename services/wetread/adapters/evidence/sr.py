@@ -8,7 +8,7 @@ from typing import Any, Final
 import highdicom as hd
 from highdicom.coding_schemes import CodingSchemeIdentificationItem
 from highdicom.sr import RelationshipTypeValues, TextContentItem
-from pydicom import Dataset
+from pydicom import Dataset, Sequence
 
 from wetread.adapters.evidence.coding import concept_code
 from wetread.adapters.evidence.outline import Outline
@@ -38,9 +38,10 @@ class _Report(hd.sr.Comprehensive3DSR):
     evidence, which ``measurement_report`` sees to: a third of the time that the objects of a result take.
     """
 
-    def __init__(self, *, content: hd.sr.ContainerContentItem, **keywords: Any) -> None:
-        root = hd.sr.ContainerContentItem(name=content.name, template_id=MEASUREMENT_REPORT)
-        root.ContentSequence = []
+    def __init__(self, *, content: Dataset, **keywords: Any) -> None:
+        name = hd.sr.CodedConcept.from_dataset(content.ConceptNameCodeSequence[0])
+        root = hd.sr.ContainerContentItem(name=name, template_id=MEASUREMENT_REPORT)
+        root.ContentSequence = Sequence([])
         super().__init__(content=root, **keywords)
         self.update(content)
 
