@@ -1,6 +1,7 @@
 """Slides: decoding against OpenSlide and the codec's floor, pools, bytes over ranges, memory, accuracy.
 
     make bench BENCH=pathology ARGS='--only decode pools ranges memory accuracy'
+    make bench BENCH=pathology ARGS='--only peer --peer ENVIRONMENT/bin/python'
 
 CPU per tile is the figure. Sides of a ratio run in interleaved rounds of one process; medians are printed.
 """
@@ -32,6 +33,9 @@ from wetread.testing.phantoms.slide_files import TiffOptions, write_slide_tiff
 from wetread.testing.phantoms.tissue_texture import DENSE, Stain
 
 PARTS = ("decode", "pools", "ranges", "memory", "accuracy")
+PEER = "peer"
+_PEER_WORK = (("aligned", 256, 1.0), ("aligned, half a core per read", 256, 0.5), ("half stride", 128, 0.5))
+"""Label, stride, cores that ratiopath asks for per reading task (1 is its documentation's)."""
 
 
 def slide_of(folder: Path, size: int, *, share: bool) -> Path:
@@ -167,6 +171,73 @@ def pools(folder: Path, rounds: int) -> dict[str, Any]:
     return out
 
 
+def peer(folder: Path, rounds: int, python: Path) -> dict[str, Any]:
+    """ratiopath's pipeline against two Ray actors of ours: same tiles and embedding, Parquet out, start included.
+
+    Both sides have Ray running already. *python*: the interpreter of an environment with ratiopath.
+    """
+    import ray
+
+    path = slide_of(folder, 16_384, share=False)
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [os.fspath(python), os.fspath(Path(__file__).with_name("pathology_peer.py"))]
+    theirs = subprocess.Popen(command, env=clean, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert theirs.stdin is not None
+    assert theirs.stdout is not None
+    out: dict[str, Any] = json.loads(theirs.stdout.readline())
+    try:
+        for label, stride, num_cpus in (
+            ("aligned", 256, 1.0),
+            ("aligned, read half a core", 256, 0.5),
+            ("half stride", 128, 0.5),
+        ):
+            side = (16_384 - 256) // stride + 1
+            corners = np.array([(k % side * stride, k // side * stride) for k in range(side * side)], np.int32)
+            rates: dict[str, list[float]] = {"ratiopath": [], "wetread": []}
+            for number in range(rounds):
+                parts = [folder / f"{stride}-{num_cpus:g}-{number}-{name}" for name in rates]
+                job = {"slide": str(path), "tile": 256, "stride": stride, "num_cpus": num_cpus, "out": str(parts[0])}
+                theirs.stdin.write(json.dumps(job) + "\n")
+                theirs.stdin.flush()
+                rates["ratiopath"].append(len(corners) / json.loads(theirs.stdout.readline())["seconds"])
+                rates["wetread"].append(len(corners) / _actors(path, corners, parts[1]))
+            assert [_rows(part) for part in parts] == [len(corners)] * 2, "a side lost tiles"
+            median = {name: statistics.median(values) for name, values in rates.items()}
+            out[label] = {
+                "tiles": len(corners),
+                "tiles_per_s": {name: round(value) for name, value in median.items()},
+                "wetread_over_ratiopath": round(median["wetread"] / median["ratiopath"], 2),
+            }
+    finally:
+        theirs.stdin.close()
+        theirs.wait(60)
+        ray.shutdown()
+    return out
+
+
+def _actors(path: Path, corners: Any, out: Path) -> float:
+    """Return the seconds that two actors take from their start to the last Parquet part."""
+    from wetread.adapters.taskpool.ray import RayPool
+
+    out.mkdir()
+    began = time.perf_counter()
+    pool = RayPool(WorkerSetup("pathology_work:build", {"slide": str(path), "tile": 256, "out": str(out)}), 2)
+    try:
+        pool.start()
+        _drain(pool, chunks_of(corners, range(len(corners)), 32), 3)
+        return time.perf_counter() - began
+    finally:
+        pool.close()
+
+
+def _rows(folder: Path) -> int:
+    import pyarrow.parquet as pq
+
+    return sum(pq.read_metadata(part).num_rows for part in folder.glob("*.parquet"))
+
+
 def ranges(folder: Path, rounds: int) -> dict[str, Any]:  # noqa: ARG001 - one signature for all parts
     """Bytes that range reads fetch over the bytes that a scattered tissue plan needs (no network: counted)."""
     slide = open_native(local_sources(slide_of(folder, 16_384, share=False)))
@@ -298,15 +369,21 @@ def _auc(slides: Sequence[tuple[Any, Any]]) -> float:
 def main(arguments: Sequence[str]) -> int:
     """Run the named parts and print one JSON line each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="*", choices=PARTS, default=PARTS)
+    parser.add_argument("--only", nargs="*", choices=(*PARTS, PEER), default=PARTS)
+    parser.add_argument(
+        "--peer", type=Path, help="interpreter of an environment with ratiopath, for the part of that name"
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--folder", type=Path, help="keep slides here (default: a temporary folder)")
     given = parser.parse_args(arguments)
+    if PEER in given.only and given.peer is None:
+        parser.error("the part peer needs --peer PYTHON")
     with tempfile.TemporaryDirectory() as scratch:
         folder = given.folder or Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)
         for part in given.only:
-            found = globals()[part](folder, given.rounds)
+            more = {"python": given.peer} if part == PEER else {}
+            found = globals()[part](folder, given.rounds, **more)
             print(json.dumps({"part": part, "seed": 3, **found, "load": round(os.getloadavg()[0], 1)}), flush=True)
     return 0
 
