@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from wetread.core.detector import Volume
+from wetread.core.detector import FrameRef, Volume
 from wetread.detection.evaluation.cases import Case, CaseTruth
 from wetread.detection.evaluation.localisation import Lesion
 from wetread.testing.phantoms import SPLITS, BleedType, HeadSpec, make, to_volume
+from wetread.testing.phantoms.series import series_of
 
 HERE = Path(__file__).parent
 FACTS = ("thickness_mm", "noise_hu", "kernel", "kvp", "tilt_deg")
@@ -52,6 +53,23 @@ def case(split: str, seed: int, **options: Any) -> Case:
     facts: dict[str, str | float | int | bool] = {name: phantom.tags[name] for name in FACTS if name in phantom.tags}
     facts |= {"sex": "FM"[seed % 2], "age": 91 - seed % 60}
     return Case(split, seed, volume, truth, facts, modality="CT", body_part="HEAD")
+
+
+def good_objects() -> list[bytes]:
+    """Return a skull around brain, without anything in it: what the table of bad input breaks. Needs no rendering."""
+    axis = (np.arange(128) - 63.5) * 1.6
+    radius = np.hypot(axis[None, :] / 70, axis[:, None] / 88)
+    slab = np.where(radius < 1, 30.0, np.where(radius < 1.1, 1000.0, -1000.0)).astype(np.float32)
+    head = Volume(
+        voxels=np.repeat(slab[None], 30, axis=0),
+        origins=np.column_stack([np.full((30, 2), axis[0]), 5.0 * np.arange(30)]),
+        row_direction=np.array([1.0, 0.0, 0.0]),
+        column_direction=np.array([0.0, 1.0, 0.0]),
+        pixel_spacing=(1.6, 1.6),
+        weights_mm=np.full(30, 5.0),
+        frames=tuple(FrameRef(f"1.2.{k}") for k in range(30)),
+    )
+    return series_of(head, seed=1, modality="CT", body_part="HEAD")
 
 
 def slab_labels(volume: Volume, mask: npt.NDArray[np.uint8], slabs: Any, slab_mm: float) -> npt.NDArray[np.uint8]:

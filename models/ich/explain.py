@@ -17,6 +17,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -80,52 +81,68 @@ def random_cells(brain: Cells, share: float, rng: np.random.Generator) -> Cells:
     return out
 
 
+class Engines:
+    """The network, the same with shuffled weights, and what turns their answers into a score."""
+
+    def __init__(self, module: ModuleType) -> None:
+        import onnxruntime as ort
+
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = 1
+        weights = (HERE / "1" / "model.onnx").read_bytes()
+        self._module = module
+        self._settings = json.loads((HERE / "model-card.json").read_text())["case_model"]
+        self.network = ort.InferenceSession(weights, options)
+        self.shuffled = ort.InferenceSession(shuffled(weights, seed=1), options)
+
+    def answer(self, hu: npt.NDArray[np.float32], session: Any) -> tuple[npt.NDArray[np.float32], float]:
+        """Give activation map and case score."""
+        inputs = self._module.network_input(hu)
+        parts = [session.run(None, {"slabs": inputs[start : start + 16]}) for start in range(0, len(inputs), 16)]
+        prob, logit, cam = (np.concatenate([part[k] for part in parts]) for k in range(3))
+        labels, _ = self._module.find_bleeds(prob, hu, self._settings)
+        score = self._module.case_score({"prob": prob, "case_logit": logit}, labels, self._settings)
+        return cam, float(score)
+
+
+def measured(
+    engines: Engines, hu: npt.NDArray[np.float32], truth: npt.NDArray[np.uint8], seed: int
+) -> dict[str, float | int]:
+    """Measure one case on the network's grid; *seed* draws the random cells."""
+    cam, score = engines.answer(hu, engines.network)
+    brain = brain_cells(hu, cam.shape)
+    fill = float(np.median(blocks(hu, cam.shape).transpose(0, 1, 3, 2, 4)[brain]))
+    top = np.unravel_index(int(cam.argmax()), cam.shape)
+    blood = blocks(truth > 0, cam.shape).transpose(0, 1, 3, 2, 4)[top]
+    rng = np.random.default_rng(seed)
+    painted = [without(hu, random_cells(brain, SHARE, rng), fill) for _ in range(DRAWS)]
+    by_chance = [engines.answer(slabs, engines.network)[1] for slabs in painted]
+    strong = engines.answer(without(hu, strongest(cam, brain, SHARE), fill), engines.network)[1]
+    other = engines.answer(hu, engines.shuffled)[0]
+    return {
+        "score": round(score, 5),
+        "strongest_cell_has_blood": int(blood.any()),
+        "strongest_cell_centre_in_blood": int(blood[blood.shape[0] // 2, blood.shape[1] // 2]),
+        "score_without_top": round(strong, 5),
+        "score_without_random": round(float(np.mean(by_chance)), 5),
+        "correlation_shuffled": round(correlation(cam[brain], other[brain]), 4),
+    }
+
+
 def run(cache: Path, most: int) -> None:
     """Measure at most *most* cases that are not in explanation.csv yet."""
-    import onnxruntime as ort
     from cases import load_detector_module, read  # type: ignore[import-not-found]
-    from evaluate import _outputs, read_rows  # type: ignore[import-not-found]
+    from evaluate import read_rows  # type: ignore[import-not-found]
 
     card = json.loads((HERE / "model-card.json").read_text())
-    settings = card["case_model"]
     point = next(p for p in card["operating_points"] if p["name"] == card["default_operating_point"])
-    module = load_detector_module()
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    weights = (HERE / "1" / "model.onnx").read_bytes()
-    session = ort.InferenceSession(weights, options)
-    other = ort.InferenceSession(shuffled(weights, seed=1), options)
-    rows = stored()
+    engines, rows = Engines(load_detector_module()), stored()
     done = {(r["set"], r["tier"], int(r["seed"])) for r in rows}
     wanted = [r for r in read_rows(HERE / "evaluation.csv") if r["truth"] and r["score"] >= point["threshold"]]
     for case in [r for r in wanted if (r["set"], r["tier"], r["seed"]) not in done][:most]:
         packed, truth, _ = read(cache / f"{case['set']}-{case['tier']}" / f"{case['seed']:07d}.npz")
-        hu = packed.astype(np.float32)
-
-        def answer(slabs: npt.NDArray[np.float32], engine: Any = session) -> tuple[Any, float]:
-            outputs = _outputs(engine, module, slabs)
-            labels, _ = module.find_bleeds(outputs["prob"], slabs, settings)
-            return outputs["cam"], float(module.case_score(outputs, labels, settings))
-
-        cam, score = answer(hu)
-        brain = brain_cells(hu, cam.shape)
-        fill = float(np.median(blocks(hu, cam.shape).transpose(0, 1, 3, 2, 4)[brain]))
-        top = np.unravel_index(int(cam.argmax()), cam.shape)
-        blood = blocks(truth > 0, cam.shape).transpose(0, 1, 3, 2, 4)[top]
-        rng = np.random.default_rng(case["seed"])
-        by_chance = [answer(without(hu, random_cells(brain, SHARE, rng), fill))[1] for _ in range(DRAWS)]
-        row = {
-            "set": case["set"],
-            "tier": case["tier"],
-            "seed": case["seed"],
-            "truth_ml": case["truth_ml"],
-            "score": round(score, 5),
-            "strongest_cell_has_blood": int(blood.any()),
-            "strongest_cell_centre_in_blood": int(blood[blood.shape[0] // 2, blood.shape[1] // 2]),
-            "score_without_top": round(answer(without(hu, strongest(cam, brain, SHARE), fill))[1], 5),
-            "score_without_random": round(float(np.mean(by_chance)), 5),
-            "correlation_shuffled": round(correlation(cam[brain], answer(hu, other)[0][brain]), 4),
-        }
+        found = measured(engines, packed.astype(np.float32), truth, case["seed"])
+        row = {name: case[name] for name in ("set", "tier", "seed", "truth_ml")} | found
         rows.append({name: str(value) for name, value in row.items()})
         write(rows)
         sys.stdout.write(f"{row}\n")

@@ -18,7 +18,7 @@ from wetread.core.ports import EvidenceInput
 from wetread.core.results import result_set
 from wetread.detection.registry import bundled_folder, read_folder
 from wetread.perfusion.analysis import analyse
-from wetread.perfusion.answer import result_of
+from wetread.perfusion.answer import METHOD, result_of
 from wetread.testing.phantoms.perfusion import perfusion_phantom
 from wetread.testing.phantoms.perfusion_dicom import perfusion_images
 from wetread.testing.sections import part10
@@ -49,6 +49,7 @@ def test_perfusion_objects_are_valid(tmp_path: Path, modality: str) -> None:
     )
     objects = Encoder().encode(evidence)
     assert [item.role for item in objects] == ["sr", "seg", "pm", "pm", "pm", "pm", "sc"]
+    assert METHOD.encode() in objects[0].data, "its explanation is the rule with its numbers"
     for item in objects:
         path = tmp_path / f"{item.sop_instance_uid}.dcm"
         path.write_bytes(item.data)
