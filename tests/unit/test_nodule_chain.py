@@ -88,6 +88,7 @@ def test_the_grid_reads_the_patient_and_not_the_order_of_the_pixels(volume, read
         assert np.allclose(found.values, wanted.values, atol=0.01)
 
 
+@pytest.mark.slow
 def test_a_tilted_stack_is_read_upright():
     volume = chest(balls=[(CENTRE, 6.0, 30.0)], trachea=False)
     shift = np.zeros_like(volume.origins)
@@ -160,6 +161,7 @@ def test_a_nodule_on_the_pleura_ends_at_the_pleura(reading):
     assert nodule.volume_mm3 == pytest.approx(within.sum() * 0.4**3, rel=0.3)
 
 
+@pytest.mark.slow
 def test_density_classes_by_what_fills_the_nodule():
     part_solid = [((62.0, 0.0, 45.0), 8.0, -550.0), ((62.0, 0.0, 45.0), 4.0, 30.0)]
     found = {}

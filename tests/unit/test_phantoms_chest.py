@@ -45,7 +45,14 @@ def tiny(seed):
     return make_chest(seed, ChestSpec(shrink=0.35, coverage_mm=32.0, given=QUIET))
 
 
-@pytest.mark.parametrize(("solidity", "split"), [("solid", "s0"), ("ground_glass", "s0"), ("solid", "s5")])
+@pytest.mark.parametrize(
+    ("solidity", "split"),
+    [
+        ("solid", "s0"),
+        pytest.param("ground_glass", "s0", marks=pytest.mark.slow),
+        pytest.param("solid", "s5", marks=pytest.mark.slow),
+    ],
+)
 def test_a_nodule_has_the_size_and_the_density_that_the_truth_says(solidity, split):
     phantom = small(3_400_001 if split == "s5" else 2_000_003, split, **{"nodule.solidity": solidity})
     [nodule] = phantom.nodules
@@ -64,6 +71,7 @@ def test_a_nodule_has_the_size_and_the_density_that_the_truth_says(solidity, spl
     assert (-60 < middle < 110) if solidity == "solid" else (-700 < middle < -380)
 
 
+@pytest.mark.slow
 def test_a_part_solid_nodule_holds_a_core():
     phantom = small(**{"nodule.solidity": "part_solid"})
     [nodule] = phantom.nodules

@@ -20,6 +20,8 @@ from wetread.core.detector import FloatArray
 SCALES_MM: Final = ((1, (0.9, 1.35, 2.0)), (2, (3.0, 4.4)), (4, (6.4, 9.0)))
 """Step of the pyramid level, and the sigmas sought on it; a ball of radius r answers most at r / sqrt(3)."""
 LEAST_RESPONSE_HU: Final = 55.0
+LEAST_DOT_HU: Final = 12.0
+"""Fainter or longer than any nodule that a reader would call."""
 MOST: Final = 200
 """Candidates that go to the network."""
 _BEFORE_THINNING: Final = 1500
@@ -111,7 +113,8 @@ def _maxima(smooth: FloatArray, closed: Mask, step: int, sigma: float) -> Floats
     dot = np.maximum(low, 0) ** 2 / high * sigma**2
     places = at * step + (step - 1) / 2
     radius = np.full(len(at), sigma * step * np.sqrt(3.0))
-    return np.column_stack([places, radius, own, dot, round_, np.maximum(middle, 0) / high])[dot > 0]
+    rows = np.column_stack([places, radius, own, dot, round_, np.maximum(middle, 0) / high])
+    return np.asarray(rows[dot > LEAST_DOT_HU], dtype=np.float64)
 
 
 _NEIGHBOURS: Final = np.array(

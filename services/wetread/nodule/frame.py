@@ -7,7 +7,7 @@ whole multiples of the step in patient space, so that the same patient on a mirr
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -51,7 +51,8 @@ class Frame:
     def image(self, plane: int) -> FloatArray:
         """One plane with rows towards the back and columns towards the left."""
         picture = self.volume.voxels[plane].T if self.transpose else self.volume.voxels[plane]
-        return picture[:: -1 if self.flip_y else 1, :: -1 if self.flip_x else 1]
+        turned: FloatArray = picture[:: -1 if self.flip_y else 1, :: -1 if self.flip_x else 1]
+        return turned
 
     def to_lps(self, points: Points) -> Points:
         """Points [..., (z, y, x)] mm along the axes as LPS mm."""
@@ -73,7 +74,7 @@ class Grid:
     start: Points
     step: float
 
-    def place(self, index: npt.NDArray[np.generic]) -> Points:
+    def place(self, index: npt.NDArray[np.integer[Any]] | Points) -> Points:
         """Indices [..., 3] as mm along the axes."""
         return np.asarray(self.start + self.step * index, dtype=np.float64)
 
@@ -165,14 +166,15 @@ def to_planes(
     heights = frame.corners[:, 0]
     z = np.rint((heights - start[0]) / step).astype(int)
     near = np.flatnonzero((z >= 0) & (z < len(part)))
-    filled = part.any(axis=(1, 2))
-    if not any(filled[z[k]] for k in near):
+    filled = np.asarray(part.any(axis=(1, 2)))
+    if not filled[z[near]].any():
         # a thin nodule between two planes shows on the nearer one
         middle = start[0] + step * float(np.flatnonzero(filled).mean())
         near = np.array([np.abs(heights - middle).argmin()])
-        part, z = np.repeat(part.any(axis=0)[None], len(part), axis=0), np.clip(z, 0, len(part) - 1)
+        flattened: npt.NDArray[np.bool_] = np.asarray(part.any(axis=0))
+        part, z = np.repeat(flattened[None], len(part), axis=0), np.clip(z, 0, len(part) - 1)
     for plane in near:
-        slab = part[z[plane]]
+        slab = np.asarray(part[z[plane]])
         if not slab.any():
             continue
         picture = out[plane].T if frame.transpose else out[plane]

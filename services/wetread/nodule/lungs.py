@@ -22,6 +22,9 @@ AIR_HU: Final = -420.0
 CORE_MM: Final = 5.0
 """The lungs are what stays connected after erosion by this; a trachea falls off."""
 REGAIN_MM: Final = 9.0
+THINNER_HU: Final = 70.0
+"""What is thinner than lung tissue by this is air alone."""
+SMALLEST_PART_MM3: Final = 300.0
 CLOSING_MM: Final = 20.0
 """Ball of the closing: a nodule on the pleura of up to twice this is held inside."""
 LEAST_ML: Final = 60.0
@@ -50,7 +53,7 @@ def find_lungs(grid: Grid) -> Lungs:
     if box is None:
         raise NotApplicable("body_part", "no air inside the body")
     part, values = air[box], grid.values[box]
-    kept = _without_airways(part, grid.step)
+    kept = _without_airways(part, values, grid.step)
     litres = float(kept.sum()) * grid.step**3 / 1e6
     level = float(np.median(values[kept])) if kept.any() else 0.0
     if litres * 1000 < LEAST_ML or not LUNG_HU[0] <= level <= LUNG_HU[1]:
@@ -84,16 +87,20 @@ def _box(mask: Mask, margin: int) -> tuple[slice, slice, slice] | None:
     return a, b, c
 
 
-def _without_airways(air: Mask, step: float) -> Mask:
-    """Keep what hangs together through wide passages: the lungs, not trachea, bronchi, stomach or gullet."""
+def _without_airways(air: Mask, values: FloatArray, step: float) -> Mask:
+    """Keep the wide parts that are large, or as dense as the largest: no trachea, stomach or gullet.
+
+    Vessels cut the inside of a lung into several wide parts; air alone is thinner than lung tissue.
+    """
     core = ndimage.distance_transform_edt(air, sampling=step) > CORE_MM
     parts, count = ndimage.label(core)
     if not count:
         return np.zeros_like(air)
     sizes = np.bincount(parts.ravel())
     sizes[0] = 0
-    large = np.flatnonzero(sizes > 0.15 * sizes.max())
-    lungs = np.isin(parts, large)
+    level = ndimage.mean(values, parts, np.arange(count + 1))
+    like_lung = (level > level[sizes.argmax()] - THINNER_HU) & (sizes * step**3 > SMALLEST_PART_MM3)
+    lungs = np.isin(parts, np.flatnonzero((sizes > 0.15 * sizes.max()) | (like_lung & (sizes > 0))))
     near = ndimage.distance_transform_edt(~lungs, sampling=step) <= REGAIN_MM
     return np.asarray(air & near, dtype=np.bool_)
 

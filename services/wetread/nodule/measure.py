@@ -176,7 +176,7 @@ def _ball_at(shape: tuple[int, ...], centre: Points, radius: float) -> Mask:
 
 def _cut(grown: Mask, seed: Points, radius: float) -> Mask | None:
     """The part of *grown* that belongs to the ball at *seed*: opened to lose vessels, then regrown by as much."""
-    depth = ndimage.distance_transform_edt(grown)
+    depth = ndimage.distance_transform_edt(grown).astype(np.float32)
     near = _ball_at(grown.shape, seed, max(2.0, 0.7 * radius))
     local = np.where(near, depth, 0)
     if local.max() <= 0:

@@ -105,10 +105,16 @@ def make_body(rng: np.random.Generator, draw: ChestDraw, coverage_mm: float | No
     level = np.abs(z - 0.55 * tall + bend)
     above = (x < 0) & (z - 0.45 * tall - tilt * y > 0)
     fissure = np.where(above, np.minimum(oblique, level), oblique)
-    fine = [doubled(np.ascontiguousarray(np.broadcast_to(v, coarse), dtype=np.float32))
-            for v in (skin, cavity, lung, rib, spine, heart, fissure)]  # fmt: skip
-    shape: Shape = (fine[0].shape[0], fine[0].shape[1], fine[0].shape[2])
-    return Body(shape, *fine, wall_mm=wall)
+    return refined(coarse, (skin, cavity, lung, rib, spine, heart, fissure), wall)
+
+
+def refined(coarse: Shape, surfaces: Sequence[Floats], wall_mm: float) -> Body:
+    """The body of surfaces (in the order of ``Body``) on a 2 mm grid of shape *coarse*, which they broadcast to."""
+    skin, cavity, lung, rib, spine, heart, fissure = (
+        doubled(np.ascontiguousarray(np.broadcast_to(surface, coarse), dtype=np.float32)) for surface in surfaces
+    )
+    shape = skin.shape[0], skin.shape[1], skin.shape[2]
+    return Body(shape, skin, cavity, lung, rib, spine, heart, fissure, wall_mm)
 
 
 def lowest(*distances: Floats) -> Floats:

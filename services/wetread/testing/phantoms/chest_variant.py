@@ -15,8 +15,8 @@ from wetread.testing.phantoms.chest_anatomy import (
     Floats,
     Shape,
     Trees,
-    doubled,
     lowest,
+    refined,
     smooth_noise,
 )
 from wetread.testing.phantoms.chest_lesions import Box
@@ -59,12 +59,7 @@ def make_body(rng: np.random.Generator, draw: ChestDraw, coverage_mm: float | No
     rib = np.minimum(4 * shrink - np.abs(phase), 3.5 * shrink - np.abs(cavity + 5 * shrink))
     rib = np.where(spine > -6, np.maximum(rib, spine - 3), rib)
     fissure = np.abs(z - 0.8 * half[0] - 0.7 * y + 4 * smooth_noise(rng, coarse, 4)) / 1.2
-    fine = [
-        doubled(np.ascontiguousarray(np.broadcast_to(v, coarse), dtype=np.float32))
-        for v in (skin, cavity, lung, rib, spine, heart, fissure)
-    ]
-    shape: Shape = (fine[0].shape[0], fine[0].shape[1], fine[0].shape[2])
-    return Body(shape, *fine, wall_mm=wall)
+    return refined(coarse, (skin, cavity, lung, rib, spine, heart, fissure), wall)
 
 
 def grow_trees(rng: np.random.Generator, draw: ChestDraw, body: Body, shrink: float) -> Trees:
