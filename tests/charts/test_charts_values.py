@@ -156,7 +156,13 @@ def test_what_nobody_can_mean_is_refused(values: dict[str, Any]) -> None:
         ({"triton": {"enabled": True}}, "need profile cluster"),
         (merged(CLUSTER, {"triton": {"enabled": True}, "kserve": {"enabled": True}}), "enable one of them"),
         (
-            merged(CLUSTER, {"triton": {"enabled": True}, "detectors": {"ich": {"enabled": False}}}),
+            merged(
+                CLUSTER,
+                {
+                    "triton": {"enabled": True},
+                    "detectors": {name: {"enabled": False} for name in ("ich", "lung-nodule")},
+                },
+            ),
             "detectors: none is served",
         ),
         (merged(CLUSTER, {"queues": {"stat": {"enabled": True}}}), "services.worker takes every queue"),

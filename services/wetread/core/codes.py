@@ -69,7 +69,7 @@ CONCEPTS: Final[Mapping[str, Concept]] = {
     ),
     "hemorrhage": _sct("50960005", "Hemorrhage"),
     "hematoma": _sct("35566002", "Hematoma"),
-    "nodule": _sct("27925004", "Nodule"),
+    "nodule": Concept(Code(value="27925004", scheme="SCT", meaning="Nodule"), PS316, window=(-500.0, 1500.0)),
     "hippocampus": Concept(
         Code(value="5366008", scheme="SCT", meaning="Hippocampus"), PS316, category="anatomical_structure"
     ),
@@ -85,6 +85,14 @@ CONCEPTS: Final[Mapping[str, Concept]] = {
     "IPH": _own("ich-iph", "Intraparenchymal hemorrhage"),
     "IVH": _own("ich-ivh", "Intraventricular hemorrhage"),
     "SAH": _own("ich-sah", "Subarachnoid hemorrhage"),
+    # Density and size category of a nodule of the lung
+    "nodule_solid": _own("nod-solid", "Solid nodule"),
+    "nodule_part_solid": _own("nod-part-solid", "Part-solid nodule"),
+    "nodule_ground_glass": _own("nod-ground-glass", "Ground-glass nodule"),
+    "nodule_category_2": _own("nod-size-2", "Size category 2 (Lung-RADS v2022 size table)"),
+    "nodule_category_3": _own("nod-size-3", "Size category 3 (Lung-RADS v2022 size table)"),
+    "nodule_category_4a": _own("nod-size-4a", "Size category 4A (Lung-RADS v2022 size table)"),
+    "nodule_category_4b": _own("nod-size-4b", "Size category 4B (Lung-RADS v2022 size table)"),
     # Coronary arteries
     "coronary_stenosis": _sct("415582006", "stenosis"),
     "left_main_artery": _anatomy("3227004", "Left Main Coronary Artery"),
@@ -123,6 +131,9 @@ CONCEPTS: Final[Mapping[str, Concept]] = {
     "area": _sct("42798000", "Area"),
     "length": _sct("410668003", "Length"),
     "diameter": _sct("81827009", "Diameter"),
+    "long_axis": _sct("103339001", "Long axis"),
+    "short_axis": _sct("103340004", "Short axis"),
+    "solid_diameter": _own("solid-diameter", "Mean axial diameter of the solid part"),
     "major_axis": _sct("131187009", "Major Axis"),
     "minor_axis": _sct("131188004", "Minor Axis"),
     "perpendicular_axis": _sct("131189007", "Perpendicular Axis"),

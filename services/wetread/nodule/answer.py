@@ -1,0 +1,166 @@
+"""Marks as a detector's result: one finding per nodule with its measures, types, side, mask and activation map."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from wetread.core.detector import Attachment, FloatArray, LabelArray, Measure, Observation, Result
+from wetread.core.ruo import RUO_STATEMENT
+from wetread.nodule.category import category
+from wetread.nodule.frame import to_planes
+from wetread.nodule.measure import Nodule
+from wetread.nodule.patches import SIZE
+from wetread.nodule.reading import Mark, Reading
+
+METHOD: Final = "region growing"
+MOST: Final = 20
+"""Findings of one result; of more, the surest are kept and the flag ``more_marks`` is set."""
+SPEC: Final = "wetread.lung-nodule/1"
+HEAT_PIXELS: Final = 64
+HEAT_FLOOR: Final = 0.05
+
+
+def result_of(
+    reading: Reading, marks: Sequence[Mark], threshold: float, best: float, cams: FloatArray | None
+) -> Result:
+    """Result of a reading: *marks* at or above *threshold*; *best* is the highest score of any candidate."""
+    shown = [m for m in marks if m.nodule is not None][:MOST]
+    flags = reading.frame.volume.flags
+    if len(marks) > MOST:
+        flags += ("more_marks",)
+    mask: LabelArray = np.zeros(reading.frame.volume.voxels.shape, dtype=np.uint8)
+    # the surest is drawn last, so that it keeps its voxels where two touch
+    for label, mark in reversed(list(enumerate(shown, start=1))):
+        assert mark.nodule is not None
+        to_planes(reading.frame, mark.nodule.mask, mark.nodule.start, mark.nodule.step, label, mask)
+    seen = tuple(_observation(reading, mark, label, mask) for label, mark in enumerate(shown, start=1))
+    # a candidate above the threshold at which nothing stands out from the lung is no finding
+    score = max((m.score for m in shown), default=min(best, float(np.nextafter(threshold, 0))))
+    return Result(
+        state="positive" if seen else "negative",
+        observations=seen or (Observation("nodule", "negative", score=score),),
+        score=score,
+        threshold=threshold,
+        mask=mask,
+        heatmap=_heatmap(reading, shown, cams) if cams is not None and shown else None,
+        flags=flags,
+        attachments=(Attachment("lung-nodules.json", "application/json", _document(reading, shown, threshold)),),
+    )
+
+
+def _observation(reading: Reading, mark: Mark, label: int, mask: LabelArray) -> Observation:
+    nodule = mark.nodule
+    assert nodule is not None
+    x, y, z = (round(v, 2) for v in mark.centre_lps_mm)
+    measures = [
+        Measure("volume", _figures(nodule.volume_mm3), "mm3", METHOD),
+        Measure("long_axis", round(nodule.long_axis_mm, 1), "mm", METHOD),
+        Measure("short_axis", round(nodule.short_axis_mm, 1), "mm", METHOD),
+        Measure("mean_attenuation", round(nodule.mean_hu, 0), "[hnsf'U]", METHOD),
+        Measure("position_x", x, "mm"),
+        Measure("position_y", y, "mm"),
+        Measure("position_z", z, "mm"),
+    ]
+    if nodule.solidity == "part_solid":
+        measures.insert(3, Measure("solid_diameter", round(nodule.solid_diameter_mm, 1), "mm", METHOD))
+    counts = (mask == label).sum(axis=(1, 2))
+    return Observation(
+        code="nodule",
+        state="positive",
+        score=mark.score,
+        types=types_of(nodule),
+        measures=tuple(measures),
+        label=label if counts.any() else None,
+        key_plane=int(counts.argmax()) if counts.any() else _nearest_plane(reading, mark),
+        laterality="left" if mark.centre_lps_mm[0] > _middle_lps(reading, mark) else "right",
+    )
+
+
+def types_of(nodule: Nodule) -> tuple[str, ...]:
+    """Density and size category as keys of the code dictionary."""
+    size = category(nodule.solidity, nodule.diameter_mm, nodule.solid_diameter_mm)
+    return f"nodule_{nodule.solidity}", f"nodule_category_{size}"
+
+
+def _middle_lps(reading: Reading, mark: Mark) -> float:
+    """LPS x of the middle between the lungs at the height and depth of a mark."""
+    place = reading.frame.axes @ np.array(mark.centre_lps_mm)
+    place[2] = reading.midline_mm
+    return float(reading.frame.to_lps(place)[0])
+
+
+def _nearest_plane(reading: Reading, mark: Mark) -> int:
+    height = float(reading.frame.axes[0] @ np.array(mark.centre_lps_mm))
+    return int(np.abs(reading.frame.corners[:, 0] - height).argmin())
+
+
+def _heatmap(reading: Reading, marks: Sequence[Mark], cams: FloatArray) -> FloatArray:
+    """Activation 0..1 on the source planes, coarse in plane: the network's map of each mark, where it looked."""
+    frame = reading.frame
+    out = np.zeros((len(frame.corners), HEAT_PIXELS, HEAT_PIXELS), dtype=np.float32)
+    cell = SIZE / cams.shape[1]
+    for mark in marks:
+        cam = 1 / (1 + np.exp(-np.clip(cams[mark.candidate].astype(np.float64), -30, 30)))
+        cam[cam < HEAT_FLOOR] = 0
+        first = reading.grid.place(np.rint(reading.candidates.index[mark.candidate]) - SIZE / 2)
+        for plane, corner in enumerate(frame.corners):
+            z = int(np.floor((corner[0] - first[0]) / cell))
+            if not 0 <= z < len(cam):
+                continue
+            picture = out[plane].T if frame.transpose else out[plane]
+            picture = picture[:: -1 if frame.flip_y else 1, :: -1 if frame.flip_x else 1]
+            y, x = (_cells(frame.size[a], frame.pixel_mm[a], corner[1 + a], first[1 + a], cell) for a in (0, 1))
+            rows, columns = ((v >= 0) & (v < len(cam)) for v in (y, x))
+            target = np.ix_(np.flatnonzero(rows), np.flatnonzero(columns))
+            picture[target] = np.maximum(picture[target], cam[z][np.ix_(y[rows], x[columns])])
+    return out
+
+
+def _cells(size: int, pixel_mm: float, corner: float, first: float, cell: float) -> npt.NDArray[np.int64]:
+    """The cell of the activation map under each coarse pixel along one axis."""
+    place = corner + ((np.arange(HEAT_PIXELS) + 0.5) * size / HEAT_PIXELS - 0.5) * pixel_mm
+    return np.floor((place - first) / cell).astype(np.int64)
+
+
+def _document(reading: Reading, marks: Sequence[Mark], threshold: float) -> bytes:
+    document: dict[str, Any] = {
+        "schema": SPEC,
+        "disclaimer": RUO_STATEMENT,
+        "threshold": threshold,
+        "candidates": len(reading.candidates),
+        "lung_level_hu": round(reading.level_hu, 1),
+        "category_table": "size and density rows of Lung-RADS v2022, a look-up and no assessment",
+        "nodules": [_entry(reading, mark) for mark in marks],
+    }
+    return (json.dumps(document, indent=1, allow_nan=False) + "\n").encode()
+
+
+def _entry(reading: Reading, mark: Mark) -> dict[str, Any]:
+    nodule, found = mark.nodule, reading.candidates
+    assert nodule is not None
+    return {
+        "score": round(mark.score, 6),
+        "centre_lps_mm": [round(v, 2) for v in mark.centre_lps_mm],
+        "volume_mm3": _figures(nodule.volume_mm3),
+        "long_axis_mm": round(nodule.long_axis_mm, 1),
+        "short_axis_mm": round(nodule.short_axis_mm, 1),
+        "solid_diameter_mm": round(nodule.solid_diameter_mm, 1),
+        "solidity": nodule.solidity,
+        "size_category": category(nodule.solidity, nodule.diameter_mm, nodule.solid_diameter_mm),
+        "candidate": {
+            "radius_mm": round(float(found.radius_mm[mark.candidate]), 2),
+            "response_hu": round(float(found.response_hu[mark.candidate]), 1),
+            "dot_hu": round(float(found.dot_hu[mark.candidate]), 1),
+            "roundness": [round(float(v), 3) for v in found.roundness[mark.candidate]],
+        },
+    }
+
+
+def _figures(value: float) -> float:
+    """Four significant figures."""
+    return float(f"{value:.4g}")
