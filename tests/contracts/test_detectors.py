@@ -11,8 +11,8 @@ from wetread.testing.contracts.folder_suite import objects_of
 from wetread.testing.phantoms.coronary import make_phantom
 from wetread.testing.sections import part10
 
-SLOW = {"ffr-ct"}
-"""Seven runs of the whole chain: a minute, so with ``make test-slow``."""
+SLOW = {"ffr-ct", "lvo"}
+"""Seven runs of the whole chain, up to a minute: with ``make test-slow``."""
 BUNDLED = [
     pytest.param(
         path.parent,

@@ -192,11 +192,12 @@ def test_the_result_marks_each_nodule_on_its_planes_and_says_its_side(reading):
     centre = volume.origins[0] + index.mean(axis=0)[::-1] * np.array([1.5, 1.5, 2.0])
     assert centre == pytest.approx(CENTRE[::-1], abs=1.0)
     assert len(index) * 1.5 * 1.5 * 2.0 == pytest.approx(4 / 3 * math.pi * 6**3, rel=0.15)
-    # the activation is where the nodule is: on its planes, within the coarse pixels about it
-    plane, row, column = np.unravel_index(int(result.heatmap.argmax()), result.heatmap.shape)
-    assert volume.origins[plane, 2] == pytest.approx(CENTRE[0], abs=5)
-    assert (row + 0.5) / 64 * 110 * 1.5 - 54.5 * 1.5 == pytest.approx(CENTRE[1], abs=6)
-    assert (column + 0.5) / 64 * 150 * 1.5 - 74.5 * 1.5 == pytest.approx(CENTRE[2], abs=6)
+    # the activation is where the nodule is, within a cell of 4 mm
+    explained = result.explanation
+    assert explained is not None
+    highest = np.unravel_index(int(explained.values.argmax()), explained.values.shape)
+    found = explained.cells(np.array(CENTRE[::-1]))
+    assert found == pytest.approx(np.array(highest), abs=1.2)
 
 
 def test_nothing_above_the_threshold_is_negative_and_below_it(reading):

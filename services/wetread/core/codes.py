@@ -126,6 +126,19 @@ CONCEPTS: Final[Mapping[str, Concept]] = {
     "cerebral_blood_volume": _dcm("113056", "Regional Cerebral Blood Volume"),
     "mean_transit_time": _dcm("113052", "Mean Transit Time"),
     "tmax": _dcm("113084", "Tmax"),
+    # Large-vessel occlusion
+    "large_vessel_occlusion": Concept(
+        Code(value="lvo", scheme=PRIVATE_SCHEME, meaning="Occlusion of large intracranial artery"),
+        OURS,
+        window=(200.0, 600.0),
+    ),
+    "ICA": _own("lvo-ica", "Terminal internal carotid artery"),
+    "M1": _own("lvo-m1", "First segment of middle cerebral artery"),
+    "M2": _own("lvo-m2", "Second segment of middle cerebral artery"),
+    "cerebral_vessel_tree": _own_anatomy("vessel-tree", "Contrast-filled intracranial vessels of one side"),
+    "missing_length": _own("missing-length", "Length of vessel that the other side has and this side lacks"),
+    "proximal_length": _own("proximal-length", "Length of vessel, carotid end and first segment"),
+    "distal_length": _own("distal-length", "Length of vessel, branches beyond the first segment"),
     # Measurements
     "volume": _sct("118565006", "Volume"),
     "area": _sct("42798000", "Area"),

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
-from wetread.core.detector import Attachment, FloatArray, LabelArray, Measure, Observation, Result
+from wetread.core.detector import Attachment, Explanation, FloatArray, LabelArray, Measure, Observation, Result
 from wetread.core.ruo import RUO_STATEMENT
 from wetread.nodule.category import category
 from wetread.nodule.frame import to_planes
@@ -21,7 +20,6 @@ METHOD: Final = "region growing"
 MOST: Final = 20
 """Findings of one result; of more, the surest are kept and the flag ``more_marks`` is set."""
 SPEC: Final = "wetread.lung-nodule/1"
-HEAT_PIXELS: Final = 64
 HEAT_FLOOR: Final = 0.05
 
 
@@ -47,7 +45,7 @@ def result_of(
         score=score,
         threshold=threshold,
         mask=mask,
-        heatmap=_heatmap(reading, shown, cams) if cams is not None and shown else None,
+        explanation=_explanation(reading, shown, cams) if cams is not None and shown else None,
         flags=flags,
         attachments=(Attachment("lung-nodules.json", "application/json", _document(reading, shown, threshold)),),
     )
@@ -99,32 +97,32 @@ def _nearest_plane(reading: Reading, mark: Mark) -> int:
     return int(np.abs(reading.frame.corners[:, 0] - height).argmin())
 
 
-def _heatmap(reading: Reading, marks: Sequence[Mark], cams: FloatArray) -> FloatArray:
-    """Activation 0..1 on the source planes, coarse in plane: the network's map of each mark, where it looked."""
-    frame = reading.frame
-    out = np.zeros((len(frame.corners), HEAT_PIXELS, HEAT_PIXELS), dtype=np.float32)
-    cell = SIZE / cams.shape[1]
+def _explanation(reading: Reading, marks: Sequence[Mark], cams: FloatArray) -> Explanation:
+    """The network's activation map of each mark, 0..1, on cells of 4 mm: where it looked.
+
+    Cells of a candidate's own map are put into the nearest cell of the common grid, up to 2 mm away.
+    """
+    grid, axes = reading.grid, reading.frame.axes
+    cell = SIZE / cams.shape[1] * grid.step
+    shape = np.ceil(np.array(grid.values.shape) * grid.step / cell).astype(int)
+    first = grid.start + (cell - grid.step) / 2
+    values = np.zeros(shape, dtype=np.float32)
     for mark in marks:
-        cam = 1 / (1 + np.exp(-np.clip(cams[mark.candidate].astype(np.float64), -30, 30)))
-        cam[cam < HEAT_FLOOR] = 0
-        first = reading.grid.place(np.rint(reading.candidates.index[mark.candidate]) - SIZE / 2)
-        for plane, corner in enumerate(frame.corners):
-            z = int(np.floor((corner[0] - first[0]) / cell))
-            if not 0 <= z < len(cam):
-                continue
-            picture = out[plane].T if frame.transpose else out[plane]
-            picture = picture[:: -1 if frame.flip_y else 1, :: -1 if frame.flip_x else 1]
-            y, x = (_cells(frame.size[a], frame.pixel_mm[a], corner[1 + a], first[1 + a], cell) for a in (0, 1))
-            rows, columns = ((v >= 0) & (v < len(cam)) for v in (y, x))
-            target = np.ix_(np.flatnonzero(rows), np.flatnonzero(columns))
-            picture[target] = np.maximum(picture[target], cam[z][np.ix_(y[rows], x[columns])])
-    return out
-
-
-def _cells(size: int, pixel_mm: float, corner: float, first: float, cell: float) -> npt.NDArray[np.int64]:
-    """The cell of the activation map under each coarse pixel along one axis."""
-    place = corner + ((np.arange(HEAT_PIXELS) + 0.5) * size / HEAT_PIXELS - 0.5) * pixel_mm
-    return np.floor((place - first) / cell).astype(np.int64)
+        cam = 1 / (1 + np.exp(-np.clip(cams[mark.candidate], -30, 30)))
+        corner = grid.place(np.rint(reading.candidates.index[mark.candidate]) - SIZE / 2)
+        inner = np.argwhere(cam >= HEAT_FLOOR)
+        place = np.rint((corner + (inner + 0.5) * cell - first) / cell).astype(int)
+        inside = ((place >= 0) & (place < shape)).all(axis=1)
+        np.maximum.at(values, tuple(place[inside].T), cam[tuple(inner[inside].T)].astype(np.float32))
+    return Explanation(
+        method="cam",
+        values=values,
+        origin_mm=reading.frame.to_lps(first),
+        row_direction=axes[2],
+        column_direction=axes[1],
+        spacing_mm=(cell, cell, cell),
+        note="Only around the marks shown; a mark's score is the network's for a cube of 32 mm.",
+    )
 
 
 def _document(reading: Reading, marks: Sequence[Mark], threshold: float) -> bytes:

@@ -38,6 +38,8 @@ class Case:
     """What subgroups are made of: sex, age, scanner, kernel, dose, noise, thickness, size."""
     modality: str = "CT"
     body_part: str = ""
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    """Further attributes of its DICOM headers by keyword, such as ``ContrastBolusAgent``."""
 
 
 class CaseMaker(Protocol):

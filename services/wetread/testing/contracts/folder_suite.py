@@ -35,7 +35,13 @@ def objects_of(folder: Path, seeds: range = range(FIRST_SEED, FIRST_SEED + 20)) 
         if case.truth.positive is not False:
             break
     assert chosen is not None
-    return series_of(chosen.volume, seed=chosen.seed, modality=chosen.modality, body_part=chosen.body_part)
+    return series_of(
+        chosen.volume,
+        seed=chosen.seed,
+        modality=chosen.modality,
+        body_part=chosen.body_part,
+        attributes=chosen.attributes,
+    )
 
 
 class TestFolder(DetectorContract):

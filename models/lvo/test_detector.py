@@ -1,0 +1,62 @@
+"""The lvo detector: its golden case, its card against the committed rows, and its headers-only refusals."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from wetread.adapters.inference.onnxruntime import OnnxRuntimeClient
+from wetread.core.facts import SeriesFacts, StudyFacts
+from wetread.detection.authoring import cards
+from wetread.detection.authoring.golden import differences
+from wetread.detection.evaluation.measure import read_rows
+from wetread.detection.registry import load, read_folder
+
+HERE = Path(__file__).parent
+INSTALLED = read_folder(HERE)
+
+
+@pytest.fixture(scope="module")
+def evaluate():
+    found = importlib.util.spec_from_file_location("wetread_model_lvo_evaluate", HERE / "evaluate.py")
+    module = importlib.util.module_from_spec(found)
+    sys.modules[found.name] = module
+    found.loader.exec_module(module)
+    return module
+
+
+def test_the_golden_case_gives_what_it_gave():
+    assert differences(INSTALLED, OnnxRuntimeClient(())) == []
+
+
+def test_model_and_threshold_follow_from_the_training_rows(evaluate):
+    card, rows = cards.read(HERE), read_rows(HERE / "training.csv")
+    again = json.loads(json.dumps(evaluate.fitted(card, rows)))
+    for name in ("side_model", "operating_points", "training"):
+        assert again[name] == card[name]
+    assert {r["set"] for r in rows} == {"train", "tune"}
+    assert max(int(r["seed"]) for r in rows if r["set"] == "train") < 1_000_000
+
+
+def study(age=60.0, **changes):
+    facts = {"modality": "CT", "instances": (), "body_part": "HEAD", "description": "CTA", "contrast": True}
+    series = SeriesFacts("1.2.3", **(facts | changes))
+    return StudyFacts(tenant="t", study_instance_uid="1", series=(series,), patient_age_years=age)
+
+
+@pytest.mark.parametrize(
+    ("facts", "reason"),
+    [
+        ({}, None),
+        ({"contrast": None}, None),
+        ({"contrast": False}, "contrast"),
+        ({"body_part": "CHEST"}, "body_part"),
+        ({"modality": "MR"}, "modality"),
+        ({"age": 12.0}, "patient_age"),
+    ],
+)
+def test_headers_say_what_is_no_case(facts, reason):
+    answer = load(INSTALLED).applicable(study(**facts))
+    assert (answer.applicable, answer.reason) == (reason is None, reason)

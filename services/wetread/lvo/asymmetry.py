@@ -1,0 +1,247 @@
+"""What one side's vessels lack against the other's: length and volume by territory, the missing stretch, its beginning.
+
+Everything is measured on the left half of the grid; the right side is read from the mirrored grid.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from wetread.core.detector import FloatArray
+from wetread.lvo.landmarks import Landmarks, territories
+from wetread.lvo.tree import Tree, vessel_tree
+from wetread.lvo.vessels import Vessels
+
+FEATURES: Final = (
+    "proximal_length",
+    "proximal_volume",
+    "proximal_stretch",
+    "proximal_loss",
+    "distal_length",
+    "distal_volume",
+    "distal_stretch",
+    "distal_loss",
+    "abrupt_end",
+    "carotid_loss",
+)
+"""Deficits of length and volume (-1..1), longest missing stretch (cm), mean loss of brightness (0..1), calibre of an
+abrupt end (0..1), and the loss of brightness of the carotid's end, which a stenosis in the neck explains."""
+REACH_MM: Final = (7, 11)
+"""A vessel counts as present when the other side's mirror image runs within this distance: proximal, distal."""
+GONE: Final = 0.45
+"""Loss of brightness from which a vessel counts as missing: what collaterals bring is dimmer than the vessel was."""
+BRIGHT: Final = 0.5
+"""Share of the lumen's height that a vessel keeps up to where it is shut."""
+TIP_MM: Final = 9.0
+"""An end belongs to a missing stretch that begins within this distance."""
+CLOSE_MM: Final = 4
+UPSTREAM_MM: Final = 16.0
+GAP_MM: Final = 3.0
+"""A stretch is known by what has nothing within reach; its beginning is sought this far upstream with a closer reach,
+over gaps that a crossing vessel leaves."""
+LEAST_STRETCH_MM: Final = 8.0
+LONGEST_CM: Final = 6.0
+FULL_STRETCH_MM: Final = 15.0
+_CUBE: Final = np.ones((3, 3, 3), dtype=bool)
+_FEW_MM = (15.0, 60.0)
+_FEW_VOXELS = (60.0, 100.0)
+
+Side = Literal["left", "right"]
+Site = Literal["ICA", "M1", "M2"]
+Mask = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.float64]
+Indices = npt.NDArray[np.intp]
+
+
+@dataclass(frozen=True, slots=True)
+class SideReading:
+    """One side against the other. ``features`` in the order of FEATURES; ``missing`` [z, y, x] on this side.
+
+    Length in mm of centreline and volume in mL of vessel: proximal and distal territory of this side.
+    """
+
+    side: Side
+    features: Floats
+    missing: Mask
+    end: tuple[int, int, int] | None
+    """Grid index of the end point: where vessel stops, or where the missing stretch begins."""
+    site: Site | None
+    length_mm: tuple[float, float]
+    volume_ml: tuple[float, float]
+    missing_mm: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Half:
+    """The left half of the (mirrored) grid: vessels, their tree and how thick they look."""
+
+    weight: FloatArray
+    tree: Tree
+    bright: Tree
+    """The tree of the well-filled vessels only: its tips are where filling ends."""
+    calibre: FloatArray
+
+
+def read_sides(vessels: Vessels, marks: Landmarks) -> tuple[SideReading, SideReading]:
+    """Compare both sides about the middle of the grid's last axis; left first."""
+    middle = (vessels.weight.shape[2] - 1) // 2
+    flipped = vessels.weight[:, :, ::-1]
+    halves = [_half(whole[:, :, middle:], marks) for whole in (vessels.weight, flipped)]
+    proximal, distal = territories(marks, halves[0].weight.shape)
+    shape = vessels.weight.shape
+    left = _reading("left", halves[0], halves[1], (proximal, distal), marks, shape)
+    right = _reading("right", halves[1], halves[0], (proximal, distal), marks, shape)
+    return left, right
+
+
+def _half(weight: FloatArray, marks: Landmarks) -> _Half:
+    near = np.ascontiguousarray(weight)
+    root = (float(marks.plane), float(marks.row), 12.0 * marks.scale)
+    calibre = ndimage.gaussian_filter(near, 1.5, truncate=2.5)
+    return _Half(
+        near, vessel_tree(near > 0, root), vessel_tree(near > BRIGHT, root), np.asarray(calibre, dtype=np.float32)
+    )
+
+
+def _reading(
+    side: Side, mine: _Half, other: _Half, parts: tuple[Mask, Mask], marks: Landmarks, shape: tuple[int, ...]
+) -> SideReading:
+    at = tuple(other.tree.points.T)
+    losses = [_loss(mine, other, reach) for reach in REACH_MM]
+    features: list[float] = []
+    lengths, volumes = [], []
+    gone = np.zeros(len(other.tree.points), dtype=bool)
+    for index, (part, loss) in enumerate(zip(parts, losses, strict=True)):
+        inside = part[at]
+        mm, other_mm = _length(mine.tree, part), _length(other.tree, part)
+        voxels, other_voxels = (float(half.weight[part].sum()) for half in (mine, other))
+        missing = inside & (loss > GONE)
+        longest = max((s.length_mm for s in _stretches(other.tree, missing)), default=0.0)
+        features += [
+            (other_mm - mm) / (other_mm + mm + _FEW_MM[index]),
+            (other_voxels - voxels) / (other_voxels + voxels + _FEW_VOXELS[index]),
+            min(longest / 10.0, LONGEST_CM),
+            _mean(loss, other.tree.length, inside),
+        ]
+        lengths.append(mm)
+        volumes.append(voxels / 1000.0)
+        gone |= missing
+    stretches = [s for s in _stretches(other.tree, gone) if s.length_mm >= LEAST_STRETCH_MM]
+    end, abrupt = _end(mine, other, stretches)
+    features += [abrupt, _mean(losses[0], other.tree.length, marks.at_carotid_end(other.tree.points))]
+    return SideReading(
+        side=side,
+        features=np.asarray(features),
+        missing=_painted(stretches, other, shape, side),
+        end=None if end is None else _on_grid(end, shape, side),
+        site=None if end is None else marks.segment(end),
+        length_mm=(lengths[0], lengths[1]),
+        volume_ml=(volumes[0], volumes[1]),
+        missing_mm=sum(s.length_mm for s in stretches),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Stretch:
+    """Connected centreline of the other side that has nothing opposite; ``begin``: its point nearest to the root."""
+
+    points: Indices
+    length_mm: float
+    begin: int
+
+
+def _stretches(tree: Tree, gone: Mask) -> list[_Stretch]:
+    places = np.flatnonzero(gone)
+    points = tree.points[places]
+    if len(points) == 0:
+        return []
+    low = points.min(axis=0)
+    grid = np.zeros(points.max(axis=0) - low + 1, dtype=bool)
+    grid[tuple((points - low).T)] = True
+    # Two voxels of present vessel within a missing branch do not part it.
+    labels = ndimage.label(ndimage.binary_dilation(grid, _CUBE))[0][tuple((points - low).T)]
+    length, way = tree.length[gone], tree.way[gone]
+    out = []
+    for label in np.unique(labels):
+        of = np.flatnonzero(labels == label)
+        first = of[int(way[of].argmin())]
+        out.append(_Stretch(points[of], float(length[of].sum()), int(places[first])))
+    return out
+
+
+def _end(mine: _Half, other: _Half, stretches: list[_Stretch]) -> tuple[Indices | None, float]:
+    """Return the end point of this side's vessels and how abrupt it is.
+
+    The longest missing stretch names the place, followed upstream along the other side's tree; a tip of this side's
+    well-filled vessels near it is the end, and is abrupt when it is thick and much is missing behind it.
+    """
+    if not stretches:
+        return None, 0.0
+    first = max(stretches, key=lambda s: s.length_mm)
+    begin = other.tree.points[_upstream(other.tree, first.begin, _loss(mine, other, CLOSE_MM) > GONE)]
+    tips = mine.bright.points[mine.bright.tips]
+    if len(tips) == 0:
+        return begin, 0.0
+    distance = np.linalg.norm(tips - begin, axis=1)
+    nearest = int(distance.argmin())
+    if distance[nearest] > TIP_MM:
+        return begin, 0.0
+    thick = float(mine.calibre[_box(tips[nearest], 2)].max())
+    full = float(np.percentile(mine.calibre[mine.weight > 0], 98))
+    abrupt = min(thick / max(full, 1e-6), 1.0) * min(first.length_mm / FULL_STRETCH_MM, 1.0)
+    return tips[nearest], abrupt
+
+
+def _upstream(tree: Tree, start: int, gone: Mask) -> int:
+    """Return the point farthest upstream of *start* up to which the tree is gone, small gaps aside."""
+    last = node = start
+    while tree.before[node] >= 0:
+        node = int(tree.before[node])
+        if gone[node]:
+            last = node
+        if tree.way[last] - tree.way[node] > GAP_MM or tree.way[start] - tree.way[node] > UPSTREAM_MM:
+            break
+    return last
+
+
+def _painted(stretches: list[_Stretch], other: _Half, shape: tuple[int, ...], side: Side) -> Mask:
+    """Return the voxels of the other side's missing vessels, mirrored onto this side."""
+    half = np.zeros(other.weight.shape, dtype=bool)
+    for stretch in stretches:
+        half[tuple(stretch.points.T)] = True
+    half = ndimage.binary_dilation(half, _CUBE) & (other.weight > 0) if stretches else half
+    out = np.zeros(shape, dtype=bool)
+    out[:, :, (shape[2] - 1) // 2 :] = half
+    return out if side == "left" else out[:, :, ::-1]
+
+
+def _on_grid(point: Indices, shape: tuple[int, ...], side: Side) -> tuple[int, int, int]:
+    middle = (shape[2] - 1) // 2
+    z, y, x = (int(v) for v in point)
+    return z, y, middle + x if side == "left" else shape[2] - 1 - middle - x
+
+
+def _loss(mine: _Half, other: _Half, reach: int) -> Floats:
+    """Return how much darker than each centreline point of the other side the brightest vessel opposite is, 0..1."""
+    at = tuple(other.tree.points.T)
+    brightest = ndimage.maximum_filter(mine.weight, 2 * reach - 1)[at]
+    loss = np.clip(1.0 - brightest / np.maximum(other.weight[at], 1e-3), 0.0, 1.0)
+    return np.asarray(loss, dtype=np.float64)
+
+
+def _length(tree: Tree, part: Mask) -> float:
+    return float(tree.length[part[tuple(tree.points.T)]].sum()) if len(tree.points) else 0.0
+
+
+def _mean(values: Floats, weights: Floats, chosen: Mask) -> float:
+    total = float(weights[chosen].sum())
+    return float((values[chosen] * weights[chosen]).sum()) / total if total > 0 else 0.0
+
+
+def _box(point: Indices, reach: int) -> tuple[slice, ...]:
+    return tuple(slice(max(int(v) - reach, 0), int(v) + reach + 1) for v in point)
