@@ -16,9 +16,9 @@ import argparse
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Final
 
 import numpy as np
@@ -56,16 +56,12 @@ def _folder() -> InstalledDetector:
     return read_folder(HERE)
 
 
-def _training(installed: InstalledDetector) -> ModuleType:
-    return companion(installed, "train")
-
-
 class Judge:
     """Scores of the candidates of a reading by the network and by the two rules without one."""
 
     def __init__(self, installed: InstalledDetector, threads: int) -> None:
         self.engine = OnnxRuntimeClient(installed.networks, threads=threads)
-        self.training = _training(installed)
+        self.training, self.cases = companion(installed, "train"), companion(installed, "cases")
         self.rule: Mapping[str, Any] = cards.read(installed.folder)["training"]["classical"]
         self.name = installed.info.name
 
@@ -84,7 +80,7 @@ def row_of(judge: Judge, phantom: ChestPhantom) -> Row:
     """The row of one case: marks by each rule, and what was measured of every nodule that the network marked."""
     began = time.perf_counter()
     row: Row = {"set": phantom.spec.split, "seed": phantom.seed, "truth": int(phantom.positive)}
-    facts = companion(_folder(), "cases").case_of(phantom).facts
+    facts = judge.cases.case_of(phantom).facts
     row |= {FACT + name: value for name, value in facts.items()}
     try:
         reading = read(phantom.volume)
@@ -134,19 +130,23 @@ def _lesion(phantom: ChestPhantom, number: int, lesion: Lesion, marks: Sequence[
 
 
 def run(split: str, count: int, threads: int, seconds: float) -> None:
-    """Measure the first *count* seeds of a set that have no row yet, for at most *seconds*."""
+    """Measure the first *count* seeds of a set that have no row yet, *threads* at a time, for at most *seconds*."""
     rows = _stored()
     done = {int(r["seed"]) for r in rows if r["set"] == split}
-    judge, began = Judge(_folder(), threads), time.monotonic()
-    for seed in range(SPLITS[split].start, SPLITS[split].start + count):
-        if seed in done:
-            continue
-        if time.monotonic() - began > seconds:
-            break
-        rows.append(row_of(judge, make_chest(seed, ChestSpec(split=split))))
-        rows.sort(key=lambda r: (("tune", *SETS).index(r["set"]), int(r["seed"])))
-        write_rows(ROWS, rows)
-        _say(f"{split} {seed} {rows[-1]['score']}")
+    judge, began = Judge(_folder(), 1), time.monotonic()
+    first = SPLITS[split].start
+
+    def one(seed: int) -> Row | None:
+        late = time.monotonic() - began > seconds
+        return None if late else row_of(judge, make_chest(seed, ChestSpec(split=split)))
+
+    with ThreadPoolExecutor(threads) as pool:
+        for row in pool.map(one, [seed for seed in range(first, first + count) if seed not in done]):
+            if row is not None:
+                rows.append(row)
+                rows.sort(key=lambda r: (("tune", *SETS).index(r["set"]), int(r["seed"])))
+                write_rows(ROWS, rows)
+                _say(f"{split} {row['seed']} {row['score']}")
 
 
 def point_of(rows: Sequence[Row]) -> dict[str, Any]:

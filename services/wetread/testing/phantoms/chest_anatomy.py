@@ -160,7 +160,8 @@ def _beside(rng: np.random.Generator, artery: Tree) -> Tree:
 
 def soft(distance: Floats, width_mm: float = 1.0) -> Floats:
     """Occupancy 0..1 of where *distance* is positive; the ramp is the partial volume of a voxel."""
-    return np.clip(distance * np.float32(1 / width_mm) + np.float32(0.5), 0, 1).astype(np.float32)
+    out: Floats = np.clip(distance * np.float32(1 / width_mm) + np.float32(0.5), 0, 1).astype(np.float32)
+    return out
 
 
 def paint(hu: Floats, value: float | Floats, share: Floats) -> None:
@@ -212,7 +213,7 @@ def parenchyma(rng: np.random.Generator, draw: ChestDraw, body: Body) -> Floats:
     texture = np.float32(draw.num("lung.texture_hu"))
     out = texture * (smooth_noise(rng, body.shape, 2) + smooth_noise(rng, body.shape, 4))
     out += np.float32(level) + np.float32(gravity) * ramp
-    return np.maximum(out, np.float32(-1000))
+    return np.asarray(np.maximum(out, np.float32(-1000)), dtype=np.float32)
 
 
 def _trachea(hu: Floats, body: Body, trees: Trees) -> None:

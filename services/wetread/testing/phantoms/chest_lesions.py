@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -66,7 +66,7 @@ class Box:
     """A part of the grid: its slices, and the offsets of its voxels from a centre, mm."""
 
     where: tuple[slice, slice, slice]
-    offset: Floats
+    offset: npt.NDArray[np.floating[Any]]
     """[3, z, y, x]"""
 
     @property

@@ -59,7 +59,7 @@ def grow(
             break
         distance, nearest = cKDTree(everything).query(left)
         keep = distance > KILL_MM
-        left, nearest, distance = left[keep], nearest[keep], distance[keep]
+        left, nearest, distance = left[keep], np.asarray(nearest)[keep], np.asarray(distance)[keep]
         if not len(left):
             break
         pull = np.zeros_like(everything)
