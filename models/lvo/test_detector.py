@@ -12,6 +12,7 @@ from wetread.core.facts import SeriesFacts, StudyFacts
 from wetread.detection.authoring import cards
 from wetread.detection.authoring.golden import differences
 from wetread.detection.evaluation.measure import read_rows
+from wetread.detection.evaluation.report import readme
 from wetread.detection.registry import load, read_folder
 
 HERE = Path(__file__).parent
@@ -38,6 +39,30 @@ def test_model_and_threshold_follow_from_the_training_rows(evaluate):
         assert again[name] == card[name]
     assert {r["set"] for r in rows} == {"train", "tune"}
     assert max(int(r["seed"]) for r in rows if r["set"] == "train") < 1_000_000
+
+
+@pytest.mark.slow
+def test_every_figure_of_the_card_follows_from_the_cases(evaluate):
+    card, rows = cards.read(HERE), read_rows(HERE / "cases.csv")
+    again = json.loads(json.dumps(evaluate.update(card, rows)))
+    assert again == card
+    assert (HERE / "README.md").read_text("utf-8") == readme(card)
+    assert {r["set"] for r in rows} == set(evaluate.SETS)
+    assert min(int(r["seed"]) for r in rows) >= 2_000_000
+    assert card["shadow"] is bool(card["gates_missed"])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_rows_can_be_made_again(evaluate):
+    training, cases = read_rows(HERE / "training.csv"), read_rows(HERE / "cases.csv")
+    for row in (training[0], training[50], training[-1]):
+        again = evaluate.features_of(row["set"], int(row["seed"]))
+        assert {name: row[name] for name in again} == again
+    for row in (cases[0], next(r for r in cases if r["set"] == "s3")):
+        again = evaluate.outcome_of(row["set"], int(row["seed"]))
+        for name in ("truth", "state", "score", "side", "single", "found_side", "found_segment"):
+            assert row[name] == again[name]
 
 
 def study(age=60.0, **changes):

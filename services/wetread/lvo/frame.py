@@ -66,8 +66,7 @@ def head_frame(volume: Volume) -> HeadFrame:
         raise NotProcessable("mixed_orientation", "the rows of the images do not run from side to side")
     if len(volume.voxels) < 2:
         raise NotProcessable("missing_slices", "a single plane")
-    small = _reduced(volume)
-    small = _upper(small)
+    small = _upper(_reduced(_upright(volume)))
     normal, point = _symmetry(small)
     back = np.cross(np.array([0.0, 0.0, 1.0]), normal)
     back /= np.linalg.norm(back)
@@ -102,6 +101,29 @@ def back_to_planes(frame: HeadFrame, labels: LabelArray, volume: Volume) -> Labe
             inside &= (axis >= least) & (axis <= most)
         out[plane][inside] = labels[tuple(axis[inside] for axis in nearest)]
     return out
+
+
+def _upright(volume: Volume) -> Volume:
+    """Let columns run to the left, rows to the back and planes upwards: how they are kept must not matter."""
+    across, down = (-1 if volume.row_direction[0] < 0 else 1), (-1 if volume.column_direction[1] < 0 else 1)
+    if across == down == 1:
+        return volume
+    rows, columns = volume.voxels.shape[1:]
+    origins = volume.origins
+    if across < 0:
+        origins = origins + (columns - 1) * volume.pixel_spacing[1] * volume.row_direction
+    if down < 0:
+        origins = origins + (rows - 1) * volume.pixel_spacing[0] * volume.column_direction
+    planes = across * down  # the normal turns with one of them
+    return replace(
+        volume,
+        voxels=volume.voxels[::planes, ::down, ::across],
+        origins=origins[::planes],
+        row_direction=across * volume.row_direction,
+        column_direction=down * volume.column_direction,
+        weights_mm=volume.weights_mm[::planes],
+        frames=volume.frames[::planes],
+    )
 
 
 def _reduced(volume: Volume) -> Volume:
