@@ -180,7 +180,7 @@ def draw_cta(seed: int, *, split: str = "s0", **overrides: Any) -> CtaSpec:
         raise PhantomSpecError(f"no such parameter: {', '.join(unknown)}")
     rng = np.random.default_rng([seed, 91])
     table = {**DISTRIBUTIONS["base"], **DISTRIBUTIONS["chances"], **DISTRIBUTIONS["sets"][split]}
-    number = {name: float(rng.uniform(*table[name])) for name in DISTRIBUTIONS["base"]}
+    number: dict[str, Any] = {name: float(rng.uniform(*table[name])) for name in DISTRIBUTIONS["base"]}
     chance = {name: bool(rng.random() < table[name]) for name in DISTRIBUTIONS["chances"]}
     sides: tuple[Side, Side] = ("left", "right")
     site = SITES[int(rng.integers(0, len(SITES)))]
