@@ -15,6 +15,8 @@ from wetread.detection.registry import read_folder
 from wetread.testing.bad_input import CASES, PAGE, READ, Good, detector_folders, good_input, outcome, page, table
 
 FOLDERS = detector_folders()
+SLOW = {"brain-volumetry", "lvo", "perfusion"}
+"""A series that they read takes a second of computing each time: with ``make test-slow``."""
 DOCS = Path(__file__).parents[2] / "docs"
 REASONS = {word for file in sorted(DOCS.glob("*.md")) for word in re.findall(r"`(\w+)`", file.read_text("utf-8"))}
 REFUSED = {"not_applicable", "not_processable"}
@@ -47,7 +49,11 @@ def demanded(folder: Path, case: str) -> str | None:
 
 
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "folder",
+    [pytest.param(f, marks=[pytest.mark.slow] if f.name in SLOW else []) for f in FOLDERS],
+    ids=lambda path: path.name,
+)
 def test_bad_input_has_a_typed_reason(folder, case):
     answer = outcome(folder, case, good(folder))
     assert answer.state in {*REFUSED, READ}
