@@ -121,8 +121,8 @@ def _carotid_side(spec: CtaSpec, rng: np.random.Generator, side: Side) -> tuple[
             stop, dark = points[begins], True
         elif dark and (hit != "M2" or name == "M2ax"):
             filling[:] = 0.8 * spec.collateral
-        travelled = {"ICA": 0.0, "M1": 50.0}.get(name, 80.0) + along
-        faded = np.asarray(filling * np.exp(-spec.fade * travelled / 120.0), dtype=np.float64)
+        passed = {"ICA": 0.0, "M1": 50.0}.get(name, 80.0) + along
+        faded = np.asarray(filling * np.exp(-spec.fade * passed / 120.0), dtype=np.float64)
         out.append(Branch(f"{name}-{side}", points, taper, faded))
     return out, stop
 
