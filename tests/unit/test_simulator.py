@@ -64,18 +64,23 @@ def test_closed_forms(servers: int, load: float, share: float) -> None:
     assert strict["unflagged"] == pytest.approx(second, rel=0.02)
 
 
+SEEDS_WHERE_FEW_WAIT = {0.3: 24, 0.5: 6}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("share", [0.1, 0.3, 0.6])
 @pytest.mark.parametrize("load", [0.3, 0.5, 0.7, 0.8])
 @pytest.mark.parametrize("servers", [1, 2, 3, 8])
 def test_closed_forms_over_the_grid(servers: int, load: float, share: float) -> None:
     expected = theory(servers, load, share)
-    runs = [room(servers, load, share, 2_000_000, seed) for seed in (1, 2)]
+    # Eight readers at a low load: one study in hundreds waits at all, and few waits make a noisy mean.
+    seeds = range(1, 1 + (SEEDS_WHERE_FEW_WAIT.get(load, 2) if servers == 8 else 2))
+    runs = [room(servers, load, share, 2_000_000, seed) for seed in seeds]
     fifo = np.mean([means(run, FIFO)["all"] for run in runs])
     strict = [means(run, STRICT) for run in runs]
     found = (fifo, np.mean([m["flagged"] for m in strict]), np.mean([m["unflagged"] for m in strict]))
     print(
-        f"c={servers} load={load} share={share}: "
+        f"c={servers} load={load} share={share}, {len(runs)} runs: "
         + ", ".join(f"{f / e - 1:+.2%}" for f, e in zip(found, expected, strict=True))
     )
     assert found == pytest.approx(expected, rel=0.02)
