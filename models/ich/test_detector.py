@@ -398,9 +398,8 @@ def test_the_activation_of_the_golden_case_lies_on_its_blood(golden):
     assert outputs["cam"].shape[1:] == (32, 32)
 
 
-@pytest.mark.parametrize(
-    "turn", ["mirrored", *(pytest.param(turn, marks=pytest.mark.slow) for turn in ("reversed", "transposed"))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("turn", TURNS)
 def test_the_network_gives_the_same_answer_for_the_same_scene(golden, session, turn):
     _, volume, _, _, result, ours = golden
     turned = TURNS[turn](volume)

@@ -193,6 +193,20 @@ def test_a_server_whose_network_is_another_is_refused(served: Served) -> None:
 
 
 @pytest.mark.server("triton")
+def test_a_network_that_the_server_lacks_fails_its_own_runs_only(
+    served: Served, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = OipClient(served.server.url, [replace(served.net, name="absent"), served.net])
+    client.warm_up()
+    assert "the server has no network absent" in caplog.text
+    assert client.infer("net", {"x": numbers(3)})["p"].shape[0] == 3
+    with pytest.raises(ComputationFailed) as caught:
+        client.infer("absent", {"x": numbers(3)})
+    assert caught.value.reason == "model_unavailable"
+    client.close()
+
+
+@pytest.mark.server("triton")
 def test_a_deadline_ends_a_call_and_not_the_client(served: Served) -> None:
     client = served.client(served.slow, timeout_seconds=0.5)
     values = {"x": np.ones((1, 4), np.float32)}

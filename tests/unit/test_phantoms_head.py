@@ -28,6 +28,7 @@ def bleeding():
     return make(12, BLEED)
 
 
+@pytest.mark.slow
 def test_same_seed_same_bytes_other_seed_other_head():
     first, again, other = make(5, SMALL), make(5, SMALL), make(6, SMALL)
     assert first.volume.tobytes() == again.volume.tobytes()

@@ -6,6 +6,7 @@ Results are those of the network, so a request may be sent twice.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,8 @@ from wetread.core.detector import Array, Tensors
 from wetread.core.errors import ComputationFailed, ConfigurationError, Unavailable
 from wetread.core.manifest import TensorSpec
 from wetread.core.ports.inference import NetworkFile
+
+_log = logging.getLogger(__name__)
 
 Lane = Literal["stat", "routine"]
 _PRIORITY: Final = {"stat": 1, "routine": 2}
@@ -69,6 +72,8 @@ class OipClient:
         self._share = shared_memory and _is_here(url)
         self._open: tuple[Any, frozenset[str], str] | None = None
         self._regions: Regions | None = None
+        self._fitting: set[str] = set()
+        """Networks that the server has as their manifests say."""
 
     @property
     def engine(self) -> str:
@@ -83,18 +88,33 @@ class OipClient:
     def warm_up(self) -> None:
         """Wait for the server, compare every network with its manifest and run it once.
 
-        Raises ComputationFailed("model_unavailable").
+        A network that the server lacks, or has with other tensors, fails its own runs and no others; it is compared
+        again when it is asked for. Raises ComputationFailed("model_unavailable"): no answer, or none of the networks.
         """
+        faults: list[ComputationFailed] = []
         try:
-            client = self._connected()[0]
             for network in self._networks.values():
-                with _translated(network.name):
-                    metadata = client.get_model_metadata(network.name, client_timeout=self._timeout)
-                _compare(network, "input", network.tensors.inputs, metadata.inputs)
-                _compare(network, "output", network.tensors.outputs, metadata.outputs)
-                self.infer(network.name, {spec.name: zeros(spec) for spec in network.tensors.inputs})
+                try:
+                    self._fit(network)
+                    self.infer(network.name, {spec.name: zeros(spec) for spec in network.tensors.inputs})
+                except ComputationFailed as error:
+                    if error.reason != "model_unavailable":
+                        raise
+                    _log.warning("a network cannot be used: %s", error.detail)
+                    faults.append(error)
         except Unavailable as error:
             raise ComputationFailed("model_unavailable", error.detail) from error
+        if faults and len(faults) == len(self._networks):
+            raise faults[0]
+
+    def _fit(self, network: NetworkFile) -> None:
+        """Compare a network with its manifest. Raises ComputationFailed("model_unavailable"), Unavailable."""
+        client = self._connected()[0]
+        with _translated(network.name):
+            metadata = client.get_model_metadata(network.name, client_timeout=self._timeout)
+        _compare(network, "input", network.tensors.inputs, metadata.inputs)
+        _compare(network, "output", network.tensors.outputs, metadata.outputs)
+        self._fitting.add(network.name)
 
     def infer(self, network: str, tensors: Tensors) -> Tensors:
         """Run *network* on a batch, at most ``max_batch`` items at a time.
@@ -106,6 +126,8 @@ class OipClient:
             raise ComputationFailed("model_unavailable", f"no network is called {network!r}")
         names = [spec.name for spec in known.tensors.outputs]
         feeds = checked(tensors, known)
+        if network not in self._fitting:
+            self._fit(known)
         return joined(names, [self._request(known, batch) for batch in batches(feeds, known.max_batch)])
 
     def close(self) -> None:
