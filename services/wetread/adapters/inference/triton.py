@@ -72,8 +72,8 @@ class OipClient:
         self._share = shared_memory and _is_here(url)
         self._open: tuple[Any, frozenset[str], str] | None = None
         self._regions: Regions | None = None
-        self._fitting: set[str] = set()
-        """Networks that the server has as their manifests say."""
+        self._unfit: set[str] = set()
+        """Networks that the server lacked, or had with other tensors, when they were compared last."""
 
     @property
     def engine(self) -> str:
@@ -101,6 +101,7 @@ class OipClient:
                     if error.reason != "model_unavailable":
                         raise
                     _log.warning("a network cannot be used: %s", error.detail)
+                    self._unfit.add(network.name)
                     faults.append(error)
         except Unavailable as error:
             raise ComputationFailed("model_unavailable", error.detail) from error
@@ -114,7 +115,7 @@ class OipClient:
             metadata = client.get_model_metadata(network.name, client_timeout=self._timeout)
         _compare(network, "input", network.tensors.inputs, metadata.inputs)
         _compare(network, "output", network.tensors.outputs, metadata.outputs)
-        self._fitting.add(network.name)
+        self._unfit.discard(network.name)
 
     def infer(self, network: str, tensors: Tensors) -> Tensors:
         """Run *network* on a batch, at most ``max_batch`` items at a time.
@@ -126,7 +127,7 @@ class OipClient:
             raise ComputationFailed("model_unavailable", f"no network is called {network!r}")
         names = [spec.name for spec in known.tensors.outputs]
         feeds = checked(tensors, known)
-        if network not in self._fitting:
+        if network in self._unfit:
             self._fit(known)
         return joined(names, [self._request(known, batch) for batch in batches(feeds, known.max_batch)])
 
