@@ -49,7 +49,7 @@ class Supervisor:
         self._socket = socket.socket(family)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         # Accepted connections inherit it; of a socket handed over, the event loop does not know that it is TCP. Without
-        # it the last packet of one answer in ten waits 40 ms for the acknowledgement of the packet before.
+        # it the last packet of some answers waits 40 ms for the acknowledgement of the packet before.
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._socket.bind((self.settings.host, self.settings.port))
         # The supervisor owns the socket: while the web process restarts, connections wait instead of being refused.

@@ -35,7 +35,7 @@ class _Report(hd.sr.Comprehensive3DSR):
     """highdicom's report, open to any source: its own copying knows no private or new SOP class.
 
     It holds *content* itself. highdicom would copy the tree and search it twice, to check that what is referenced is
-    evidence, which ``measurement_report`` sees to: a third of the time that the objects of a result take.
+    evidence, which ``measurement_report`` sees to.
     """
 
     def __init__(self, *, content: Dataset, **keywords: Any) -> None:
