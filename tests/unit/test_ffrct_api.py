@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -257,3 +260,10 @@ def test_a_refusal_comes_through_the_border_of_a_process(kind: type[FfrUnprocess
     copy = pickle.loads(pickle.dumps(error))
     assert type(copy) is kind
     assert copy.problem("/x") == error.problem("/x")
+
+
+def test_a_web_process_starts_without_scipy() -> None:
+    code = "import sys, wetread.ffrct.service; print('scipy' in sys.modules)"
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=True)
+    assert done.stdout.strip() == "False"

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wetread.ffrct.api_models import TreeDocument
-from wetread.ffrct.documents import case_of, validate
+from wetread.ffrct.documents import case_of
+from wetread.ffrct.parsing import validate
 from wetread.ffrct.physiology_file import shipped_physiology
 from wetread.ffrct.science.engine import Case, Options, Solution, solve
 from wetread.ffrct.science.problems import Problem

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from wetread.ffrct.api_models import TreeDocument
-from wetread.ffrct.documents import case_of, validate
+from wetread.ffrct.documents import case_of
 from wetread.ffrct.emulator_file import shipped_emulator
+from wetread.ffrct.parsing import validate
 from wetread.ffrct.physiology_file import shipped_physiology
 from wetread.ffrct.science.engine import Solution, solve
 

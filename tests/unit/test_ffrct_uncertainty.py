@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from wetread.ffrct.api_models import TreeDocument
-from wetread.ffrct.documents import case_of, validate
+from wetread.ffrct.documents import case_of
+from wetread.ffrct.parsing import validate
 from wetread.ffrct.physiology_file import shipped_physiology
 from wetread.ffrct.science.engine import Options, Solution, solve
 from wetread.ffrct.science.uncertainty import Draws, cut_segments, perturbed

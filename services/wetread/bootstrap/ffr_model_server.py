@@ -21,7 +21,7 @@ from kserve.errors import InvalidInput
 
 from wetread.adapters.telemetry.logs import configure_logging
 from wetread.core.errors import WetreadError
-from wetread.ffrct.documents import parse_json
+from wetread.ffrct.parsing import parse_json
 from wetread.ffrct.solving import solve_request
 
 MODEL = "ffr"

@@ -15,7 +15,7 @@ from wetread.core.errors import ComputationFailed, NotApplicable, NotProcessable
 
 from .angiogram import tree_document
 from .api_models import TreeDocument
-from .documents import canonical_seed, case_of, validate
+from .documents import canonical_seed, case_of
 from .emulator_file import shipped_emulator
 from .imaging.chain import Extraction, extract
 from .imaging.image import CtImage
@@ -26,6 +26,7 @@ from .outputs.gltf import glb
 from .outputs.result_json import result_document
 from .outputs.tree_png import tree_png
 from .outputs.vtp import vtp_text
+from .parsing import validate
 from .physiology_file import shipped_physiology
 from .science.engine import Solution, solve
 from .series import image_of

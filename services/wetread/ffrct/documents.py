@@ -1,13 +1,12 @@
-"""Reads requests: bytes to documents, documents to cases of the engine in SI units."""
+"""Documents to cases of the engine in SI units."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ValidationError
 
 from .api_models import (
     MAX_POINTS,
@@ -27,28 +26,6 @@ from .science.engine import Case, Options
 from .science.problems import Problem
 from .science.tree import FloatArray, Vessel, VesselTree
 from .science.units import M3_S_PER_ML_MIN, M_PER_MM, PA_PER_MMHG, PA_S_M3_PER_MMHG_MIN_ML
-
-Document = TypeVar("Document", bound=BaseModel)
-
-
-def parse_json(data: bytes) -> Any:
-    """Parse JSON bytes; raises :class:`FfrDocumentInvalid` with ``invalid_json``."""
-    try:
-        return json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise FfrDocumentInvalid((Problem("invalid_json", "", "the document is not JSON"),)) from error
-
-
-def validate(model: type[Document], value: Any) -> Document:
-    """Validate *value*; raises :class:`FfrDocumentInvalid` with a pointer per fault and none of the values."""
-    try:
-        return model.model_validate(value)
-    except ValidationError as error:
-        problems = tuple(
-            Problem("schema_invalid", "/" + "/".join(str(part) for part in fault["loc"]), fault["msg"])
-            for fault in error.errors(include_url=False, include_input=False)[:20]
-        )
-        raise FfrDocumentInvalid(problems) from None
 
 
 def canonical_seed(document: Any) -> int:

@@ -12,10 +12,9 @@ from wetread.core.errors import UnsupportedMediaType
 from wetread.core.ruo import RUO_STATEMENT
 
 from .api_models import MAX_BATCH, FfrBatch, FfrRequest, TreeDocument
-from .documents import parse_json, validate
 from .errors import FfrTooLarge
+from .parsing import parse_json, validate
 from .physiology_file import shipped_physiology
-from .solving import solve_batch, solve_request
 
 MAX_BYTES = 32 * 2**20
 
@@ -49,7 +48,7 @@ def router() -> APIRouter:
         openapi_extra=_body_schema(FfrRequest),
     )
     async def ffr(body: Body) -> dict[str, Any]:
-        return await run_in_threadpool(solve_request, body)
+        return await run_in_threadpool(_solve, body)
 
     @routes.post(
         "/ffr:batch",
@@ -61,7 +60,7 @@ def router() -> APIRouter:
         if isinstance(body, dict) and isinstance(body.get("items"), list) and len(body["items"]) > MAX_BATCH:
             raise FfrTooLarge(f"{len(body['items'])} items; one call takes {MAX_BATCH}")
         batch = validate(FfrBatch, body)
-        return {"disclaimer": RUO_STATEMENT, "items": await run_in_threadpool(solve_batch, batch.items)}
+        return {"disclaimer": RUO_STATEMENT, "items": await run_in_threadpool(_solve_batch, batch.items)}
 
     @routes.get("/ffr/schema", summary="JSON Schemas of the documents")
     async def schema() -> dict[str, Any]:
@@ -73,6 +72,18 @@ def router() -> APIRouter:
         return {"disclaimer": RUO_STATEMENT, "sha256": physiology.sha256, "constants": physiology.entries}
 
     return routes
+
+
+def _solve(body: Any) -> dict[str, Any]:
+    from .solving import solve_request  # SciPy: the first request pays for it, not every start of every web process
+
+    return solve_request(body)
+
+
+def _solve_batch(items: list[Any]) -> list[dict[str, Any]]:
+    from .solving import solve_batch
+
+    return solve_batch(items)
 
 
 def document_schemas() -> dict[str, Any]:

@@ -15,12 +15,13 @@ import numpy as np
 from wetread.core.errors import WetreadError
 
 from .api_models import FfrRequest, OptionsDocument, TreeDocument
-from .documents import canonical_seed, case_of, parse_json, tree_of, validate
+from .documents import canonical_seed, case_of, tree_of
 from .emulator_file import shipped_emulator
 from .errors import FfrDocumentInvalid, raise_problems
 from .outputs.result_json import result_document
 from .outputs.svzerod import input_document, network_result, result_csv
 from .outputs.vtp import vtp_text
+from .parsing import parse_json, validate
 from .physiology_file import shipped_physiology
 from .science.boundary_conditions import Patient, Prescription
 from .science.engine import Case, Options, Solution, solve

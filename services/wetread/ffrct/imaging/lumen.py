@@ -8,7 +8,6 @@ from typing import Final
 
 import numpy as np
 from scipy import ndimage
-from scipy.signal import savgol_filter
 from scipy.spatial import cKDTree
 
 from .centreline import Traced
@@ -232,6 +231,8 @@ def _unblurred(area: FloatArray, blur_mm: float) -> FloatArray:
 
     Averaging would fill short throats: a quadratic keeps their curvature, and blur of sd b adds b^2/2 of it.
     """
+    from scipy.signal import savgol_filter  # brings scipy.stats: not into every process that knows this detector
+
     window = min(2 * round(WINDOW_MM / STEP_MM) + 1, len(area) - 1 + len(area) % 2)
     if window < 5:
         return area

@@ -8,7 +8,6 @@ from typing import Final
 
 import numpy as np
 from scipy.special import ndtri
-from scipy.stats import qmc
 
 from .boundary_conditions import BoundaryConditions
 from .constants import Physiology
@@ -119,6 +118,8 @@ def draw(
 
     ``loss`` maps uniforms (n,) to the loss factors (n, n_branches).
     """
+    from scipy.stats import qmc  # a third of a second to import: not at the start of every process
+
     n_segments = len(segments.sd)
     uniform = qmc.LatinHypercube(n_segments + 4, rng=rng).random(count)
     if only is not None:
