@@ -235,6 +235,11 @@ class TableEvents:
         )
         return True
 
+    def append_all(self, tx: Any, tenant: str, several: Sequence[Event]) -> None:
+        for event in several:
+            assert event.tenant == tenant
+            self.append(tx, event)
+
     def latest(self, tx: Any) -> int:
         return connection_of(tx).execute(select(func.max(events_table.c.cursor))).scalar() or 0
 

@@ -13,6 +13,7 @@ from tests.worklist_world import NOON, World
 from wetread.adapters.index.turnarounds import BOUNDS, histograms
 from wetread.core import tracing
 from wetread.core.events import Event, EventType
+from wetread.core.ports import Subscription
 from wetread.detection.spans import SpanRecorder
 
 WRITERS, EACH = 50, 6
@@ -54,6 +55,27 @@ def test_an_event_keeps_its_trace_beside_its_data(world: World) -> None:
     with world.database.write() as tx:
         world.events.append(tx, Event("e3", EventType.STUDY_STABLE, "default", "1.2", NOON))
     assert [(e.trace, e.data) for e in read(world, 0)] == [(request, {"n": 1}), (other, {}), (None, {})]
+
+
+def test_several_at_once_are_appended_in_order_and_told_like_one(world: World) -> None:
+    def finished(name: str, study: str, **data: object) -> Event:
+        return Event(name, EventType.TASK_FINISHED, "default", study, NOON, data)
+
+    receiver = Subscription("default", "s1", "http://r.example/", (EventType.TASK_FINISHED,), (), False, True, 0.0)
+    with world.database.write() as tx:
+        world.subscriptions.put(tx, receiver)
+        world.events.append_all(tx, "default", [])
+        world.events.append(tx, finished("e2", "1.2"))
+        several = [
+            finished("e3", "1.3"),
+            finished("e2", "1.2"),
+            finished("e1", "1.1"),
+            finished("e4", "1.4", shadow=True),
+        ]
+        world.events.append_all(tx, "default", several)
+    assert [e.id for e in read(world, 0)] == ["e2", "e3", "e1", "e4"]
+    told = [entry.arguments["event_id"] for entry in world.work.take()]
+    assert sorted(told) == ["e1", "e2", "e3"], "each once; nobody hears of shadow work"
 
 
 def test_turnaround_is_counted_with_the_event_and_rolls_back_with_it(world: World) -> None:

@@ -57,6 +57,15 @@ def test_tasks_round_trip_and_refuse_illegal_changes(database: SqlDatabase) -> N
         assert [t.detector for t in tasks.search(tx, TENANT)] == ["a", "ich"]
         assert [t.detector for t in tasks.search(tx, TENANT, [AiState.QUEUED])] == ["ich"]
         assert len(tasks.search(tx, TENANT, limit=1)) == 1
+        left_out = [
+            replace(TASK, study_uid="2", detector=name, state=AiState.NOT_APPLICABLE, reason="no_workflow")
+            for name in ("a", "b")
+        ]
+        tasks.put_new(tx, left_out)
+        tasks.put_new(tx, [])
+        assert tasks.of_study(tx, TENANT, "2") == left_out
+        with pytest.raises(Conflict):
+            tasks.put_new(tx, [replace(TASK, study_uid="3", state=AiState.POSITIVE)])
 
 
 def request(key: str) -> RunRequest:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from wetread.core.events import Event, EventType
@@ -42,6 +42,14 @@ class Announcer:
         self, tx: Transaction, kind: EventType, task: Task, stamps: Stamps, *, cause: str = "", **data: Any
     ) -> bool:
         """task.queued, started, finished, failed, dead: once per run, attempt or *cause*."""
+        return self._events.append(tx, self._of_task(kind, task, stamps, cause, data))
+
+    def tasks(self, tx: Transaction, kind: EventType, tasks: Sequence[Task], stamps: Stamps) -> None:
+        """``task`` for several tasks of one tenant."""
+        if tasks:
+            self._events.append_all(tx, tasks[0].tenant, [self._of_task(kind, task, stamps, "", {}) for task in tasks])
+
+    def _of_task(self, kind: EventType, task: Task, stamps: Stamps, cause: str, data: Mapping[str, Any]) -> Event:
         body = {
             "study_uid": task.study_uid,
             "detector": task.detector,
@@ -55,8 +63,7 @@ class Announcer:
             "workitem_uid": task.workitem_uid,
             **data,
         }
-        parts = (task.detector, task.runs, cause)
-        return self._append(tx, kind, task.tenant, task.study_uid, parts, body, stamps)
+        return self._event(kind, task.tenant, task.study_uid, (task.detector, task.runs, cause), body, stamps)
 
     def finding(
         self,
@@ -99,7 +106,18 @@ class Announcer:
         data: Mapping[str, Any],
         stamps: Stamps,
     ) -> bool:
-        event = Event(
+        return self._events.append(tx, self._event(kind, tenant, study_uid, cause, data, stamps))
+
+    def _event(
+        self,
+        kind: EventType,
+        tenant: str,
+        study_uid: str,
+        cause: tuple[Any, ...],
+        data: Mapping[str, Any],
+        stamps: Stamps,
+    ) -> Event:
+        return Event(
             id=digest("event", str(kind), tenant, study_uid, *cause),
             type=kind,
             tenant=tenant,
@@ -108,7 +126,6 @@ class Announcer:
             data={**data, "ruo": RUO_STATEMENT},
             stamps=dict(stamps),
         )
-        return self._events.append(tx, event)
 
 
 def result_data(result: ResultSet) -> dict[str, Any]:

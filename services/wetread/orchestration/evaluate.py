@@ -79,7 +79,7 @@ class Evaluator:
         plan, now = situation.study, situation.now
         self._note(tx, plan, present, signal, now)
         self._raise_by_rule(tx, plan)
-        cancel = [run_id for item in plan.plans for run_id in self._runs.apply(tx, item, situation)]
+        cancel = self._runs.apply(tx, situation)
         if plan.whole.level == "complete":
             by = {"by": plan.whole.by}
             self._announce.study(tx, EventType.STUDY_STABLE, tenant, study_uid, present, by, situation.stamps)
@@ -124,14 +124,16 @@ class Evaluator:
         if generation == present or kind not in _OVERTAKEN | {"quiet_series", "quiet_study"}:
             seen.add(kind)
         evidence = Evidence(frozenset(seen & set(SIGNALS)), self._ports.manifests.get(tx, tenant, study_uid))
+        tasks = self._ports.tasks.of_study(tx, tenant, study_uid)
         history = History(
-            self._ports.tasks.of_study(tx, tenant, study_uid),
+            tasks,
             [result for result, _ in self._ports.results.current(tx, tenant, study_uid)],
             asked_for({*signals, signal}),
         )
         plan = plan_study(facts, evidence, self._rules, self._ports.runner, history, now=now)
         return Situation(
             study=plan,
+            tasks={task.detector: task for task in tasks},
             timing=self._rules.completeness.timing(facts.source),
             arriving_since=facts.received_at,
             transfer_open=not seen & _SETTLED,

@@ -5,7 +5,7 @@ What a plan means depends on what the pair already is; the table of ``core.state
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -40,6 +40,8 @@ class Situation:
     """What one evaluation knows beside the plans."""
 
     study: StudyPlan
+    tasks: Mapping[str, Task]
+    """What is there of the study, by detector."""
     timing: Timing
     arriving_since: float
     """Unix seconds of the study's first commit."""
@@ -59,15 +61,24 @@ class Runs:
         self._announce = Announcer(ports.events, ports.clock)
         self._requests = Requests(ports.database, ports.tasks, ports.events, ports.queue, ports.clock)
 
-    def apply(self, tx: Transaction, plan: Plan, situation: Situation) -> list[str]:
-        """Apply one plan. Returns ids of runs that are to be cancelled once the transaction is committed."""
-        study = situation.study.study
-        task = self._ports.tasks.get(tx, study.tenant, study.study_instance_uid, plan.detector)
+    def apply(self, tx: Transaction, situation: Situation) -> list[str]:
+        """Apply all plans. Returns ids of runs that are to be cancelled once the transaction is committed."""
+        left_out, cancelled = [], []
+        for plan in situation.study.plans:
+            task = situation.tasks.get(plan.detector)
+            if task is None and plan.verdict is Verdict.NOT_WANTED:
+                left_out.append(plan)
+            else:
+                cancelled += self._apply(tx, plan, task, situation)
+        self._leave_out(tx, left_out, situation)
+        return cancelled
+
+    def _apply(self, tx: Transaction, plan: Plan, task: Task | None, situation: Situation) -> list[str]:
         if task is not None and task.state is S.CANCELLED and task.reason in BY_PERSON:
             return []
         if plan.verdict is Verdict.WAIT:
             return self._wait(tx, plan, task, situation)
-        if plan.verdict is Verdict.NOT_WANTED:
+        if plan.verdict is Verdict.NOT_WANTED and task is not None:
             return self._not_wanted(tx, plan, task, situation)
         if plan.verdict in {Verdict.REFUSED, Verdict.BROKEN}:
             return self._without_input(tx, plan, task, situation)
@@ -93,12 +104,27 @@ class Runs:
                 self._put(tx, scheduled, S.AWAITING_IMAGES, plan.detail, situation)
         return []
 
-    def _not_wanted(self, tx: Transaction, plan: Plan, task: Task | None, situation: Situation) -> list[str]:
-        if task is not None and (task.state in FINAL or task.state is S.PRELIMINARY_POSITIVE):
+    def _leave_out(self, tx: Transaction, plans: Sequence[Plan], situation: Situation) -> None:
+        """Pairs that nothing wants and that have no task yet: most pairs of most studies, so all at once."""
+        tasks = [
+            replace(
+                self._fresh(tx, plan, None, situation),
+                state=S.NOT_APPLICABLE,
+                reason=plan.reason,
+                detail=plan.detail[:500],
+                input_digest=plan.digest,
+                updated_at=situation.now,
+            )
+            for plan in plans
+        ]
+        self._ports.tasks.put_new(tx, tasks)
+        self._announce.tasks(tx, EventType.TASK_FINISHED, tasks, situation.stamps)
+
+    def _not_wanted(self, tx: Transaction, plan: Plan, task: Task, situation: Situation) -> list[str]:
+        if task.state in FINAL or task.state is S.PRELIMINARY_POSITIVE:
             return []
-        base = task or self._fresh(tx, plan, None, situation)
-        cancelled = [base.run_id] if base.run_id else []
-        base = replace(base, run_id=None, input_digest=plan.digest)
+        cancelled = [task.run_id] if task.run_id else []
+        base = replace(task, run_id=None, input_digest=plan.digest)
         changed = self._put(tx, base, S.NOT_APPLICABLE, plan.detail, situation, reason=plan.reason)
         self._announce.task(tx, EventType.TASK_FINISHED, changed, situation.stamps)
         self._conclusions.end_workitem(tx, changed, ())

@@ -16,7 +16,7 @@ from wetread.adapters.index.turnarounds import SqlTurnarounds
 from wetread.core.channels import CHANNEL_PREFIX
 from wetread.core.events import Event, EventType
 from wetread.core.identifiers import digest
-from wetread.core.ports import Delivery, DeliveryState, Transaction, WorkQueue
+from wetread.core.ports import Delivery, DeliveryState, Subscription, Transaction, WorkQueue
 
 WORKFLOW: Final = "deliver"
 QUEUE: Final = "notify"
@@ -35,12 +35,14 @@ class SqlDeliveries:
         self._channels = channels
         self._turnarounds = SqlTurnarounds()
 
-    def open(self, tx: Transaction, event: Event) -> None:
-        for receiver_id in self._receivers(tx, event):
-            self._open(tx, event, receiver_id, at=event.time)
+    def open(self, tx: Transaction, tenant: str, events: Sequence[Event]) -> None:
+        webhooks = _active(connection_of(tx), tenant)
+        for event in events:
+            for receiver_id in self._receivers(tx, event, webhooks):
+                self._open(tx, event, receiver_id, at=event.time)
 
     def again(self, tx: Transaction, event: Event, *, now: float) -> int:
-        receivers = self._receivers(tx, event)
+        receivers = self._receivers(tx, event, _active(connection_of(tx), event.tenant))
         for receiver_id in receivers:
             known = self.get(tx, event.tenant, event.id, receiver_id)
             if known is None:
@@ -50,20 +52,14 @@ class SqlDeliveries:
                 self.requeue(tx, known, now=now)
         return len(receivers)
 
-    def _receivers(self, tx: Transaction, event: Event) -> list[str]:
+    def _receivers(self, tx: Transaction, event: Event, webhooks: Sequence[Subscription]) -> list[str]:
         # A dead letter about one receiver would go to the next dead receiver, and so on for ever: stream only.
         if event.type is EventType.DELIVERY_DEAD or event.data.get("shadow"):
             return []
-        connection = connection_of(tx)
         channels = list(self._channels(event))
         if event.type is EventType.FINDING_RETRACTED:
-            channels += [name for name in self._told(connection, event) if name not in channels]
-        if _ANY_RECEIVER.first(connection, {"of": event.tenant}) is None:
-            return channels
-        query = select(subscriptions).where(subscriptions.c.tenant == event.tenant, subscriptions.c.active)
-        receivers = [subscription_of(row) for row in connection.execute(query)]
-        webhooks = [receiver.id for receiver in receivers if not receiver.types or event.type in receiver.types]
-        return webhooks + channels
+            channels += [name for name in self._told(connection_of(tx), event) if name not in channels]
+        return [one.id for one in webhooks if not one.types or event.type in one.types] + channels
 
     def _told(self, connection: Connection, event: Event) -> list[str]:
         """Return the channels that were told of the study's findings: what is taken back is told to them, too."""
@@ -231,3 +227,10 @@ def _delivery(row: Row[Any]) -> Delivery:
         next_attempt_at=row.next_attempt_at,
         updated_at=row.updated_at,
     )
+
+
+def _active(connection: Connection, tenant: str) -> list[Subscription]:
+    if _ANY_RECEIVER.first(connection, {"of": tenant}) is None:
+        return []
+    query = select(subscriptions).where(subscriptions.c.tenant == tenant, subscriptions.c.active)
+    return [subscription_of(row) for row in connection.execute(query)]

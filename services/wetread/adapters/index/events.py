@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import orjson
 from sqlalchemy import bindparam, func, insert, select
@@ -38,24 +38,24 @@ class SqlEventLog:
         self._turnarounds = SqlTurnarounds()
 
     def append(self, tx: Transaction, event: Event) -> bool:
-        connection = connection_of(tx)
-        if _KNOWN.first(connection, {"of": event.tenant, "event": event.id}) is not None:
+        if _KNOWN.first(connection_of(tx), {"of": event.tenant, "event": event.id}) is not None:
             return False
-        trace = event.trace or tracing.current()
-        data = dict(event.data) if trace is None else {**event.data, TRACE_KEY: trace}
-        row = {
-            "tenant": event.tenant,
-            "id": event.id,
-            "type": str(event.type),
-            "subject": event.subject,
-            "time": event.time,
-            "data_json": orjson.dumps(data).decode(),
-            "stamps_json": orjson.dumps(dict(event.stamps)).decode(),
-        }
-        _INSERT.many(connection, [row])
-        self._deliveries.open(tx, event)
-        self._turnarounds.note(tx, event)
+        self._append(tx, event.tenant, [event])
         return True
+
+    def append_all(self, tx: Transaction, tenant: str, several: Sequence[Event]) -> None:
+        ids = [event.id for event in several]
+        query = select(events.c.id).where(events.c.tenant == tenant, events.c.id.in_(ids))
+        known = set(connection_of(tx).execute(query).scalars())
+        self._append(tx, tenant, [event for event in several if event.id not in known])
+
+    def _append(self, tx: Transaction, tenant: str, new: Sequence[Event]) -> None:
+        if not new:
+            return
+        _INSERT.many(connection_of(tx), [_row(tenant, event) for event in new])
+        self._deliveries.open(tx, tenant, new)
+        for event in new:
+            self._turnarounds.note(tx, event)
 
     def after(
         self, tx: Transaction, tenant: str, cursor: int, *, limit: int = 100, types: Sequence[str] | None = None
@@ -87,3 +87,17 @@ class SqlEventLog:
     def latest(self, tx: Transaction) -> int:
         value = connection_of(tx).execute(select(func.max(events.c.cursor))).scalar()
         return int(value or 0)
+
+
+def _row(tenant: str, event: Event) -> dict[str, Any]:
+    trace = event.trace or tracing.current()
+    data = dict(event.data) if trace is None else {**event.data, TRACE_KEY: trace}
+    return {
+        "tenant": tenant,
+        "id": event.id,
+        "type": str(event.type),
+        "subject": event.subject,
+        "time": event.time,
+        "data_json": orjson.dumps(data).decode(),
+        "stamps_json": orjson.dumps(dict(event.stamps)).decode(),
+    }

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Row, select
+from sqlalchemy import Row, insert, select
 
 from wetread.adapters.index.database import connection_of
 from wetread.adapters.index.tables import tasks
@@ -42,8 +42,14 @@ class SqlTasks:
         """Insert or update. Raises Conflict on an illegal state change."""
         former = self.get(tx, task.tenant, task.study_uid, task.detector)
         check_transition(former.state if former else None, task.state, task.reason)
-        values = dataclasses.asdict(task) | {"state": str(task.state), "priority": str(task.priority)}
-        replace_row(connection_of(tx), tasks, values)
+        replace_row(connection_of(tx), tasks, _values(task))
+
+    def put_new(self, tx: Transaction, new: Sequence[Task]) -> None:
+        """Insert the first rows of pairs, all at once. Raises Conflict on a state that no pair begins with."""
+        for task in new:
+            check_transition(None, task.state, task.reason)
+        if new:
+            connection_of(tx).execute(insert(tasks), [_values(task) for task in new])
 
     def by_run(self, tx: Transaction, run_id: str) -> Task | None:
         """Return the task whose run in flight has this id, or None."""
@@ -77,6 +83,10 @@ class SqlTasks:
             query = query.where(tasks.c.reason == reason)
         query = query.order_by(tasks.c.updated_at.desc(), tasks.c.study_uid, tasks.c.detector).limit(limit)
         return [_task(row) for row in connection_of(tx).execute(query)]
+
+
+def _values(task: Task) -> dict[str, Any]:
+    return dataclasses.asdict(task) | {"state": str(task.state), "priority": str(task.priority)}
 
 
 def _task(row: Row[Any]) -> Task:

@@ -17,6 +17,9 @@ class EventLog(Protocol):
     def append(self, tx: Transaction, event: Event) -> bool:
         """Append in the given transaction, fan out to subscriptions. False: the id was known."""
 
+    def append_all(self, tx: Transaction, tenant: str, several: Sequence[Event]) -> None:
+        """``append`` of several events of one tenant, in their order, with far fewer statements."""
+
     def after(
         self, tx: Transaction, tenant: str, cursor: int, *, limit: int = 100, types: Sequence[str] | None = None
     ) -> list[Event]:

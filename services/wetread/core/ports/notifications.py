@@ -71,8 +71,8 @@ class Deliveries(Protocol):
     pending there. Finishing one queues the next, in the same transaction.
     """
 
-    def open(self, tx: Transaction, event: Event) -> None:
-        """Fan an appended event out to the subscriptions that want it. Shadow results are never notified."""
+    def open(self, tx: Transaction, tenant: str, events: Sequence[Event]) -> None:
+        """Fan appended events out to the subscriptions that want them. Shadow results are never notified."""
 
     def again(self, tx: Transaction, event: Event, *, now: float) -> int:
         """Deliver an event anew to the active subscriptions that want it; returns how many. Receivers know its id."""
