@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from wetread.core.ruo import RUO_STATEMENT
 from wetread.detection.evaluation.measure import Row
 from wetread.detection.evaluation.report import readme
 from wetread.detection.evaluation.summary import gates_missed, metrics
+from wetread.testing.parameter_tables import evidence_id
 
 
 def draft(manifest: Manifest, *, evidence: str = "", failure_modes: Sequence[str]) -> dict[str, Any]:
@@ -49,8 +49,7 @@ def evidence_of(folder: Path) -> str:
     path = folder / "phantom.yaml"
     if not path.is_file():
         return ""
-    table = YAML(typ="safe").load(path)
-    return "pe-" + hashlib.sha256(json.dumps(table, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    return evidence_id(YAML(typ="safe").load(path))
 
 
 def read(folder: Path) -> dict[str, Any]:

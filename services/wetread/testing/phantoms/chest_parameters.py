@@ -6,14 +6,13 @@ this table written out. HU values and sizes are those of radiology teaching, wid
 
 from __future__ import annotations
 
-import io
 import sys
 from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
-from ruamel.yaml import YAML
 
+from wetread.testing import parameter_tables
 from wetread.testing.phantoms.errors import PhantomSpecError
 from wetread.testing.phantoms.parameters import Draw
 
@@ -160,13 +159,7 @@ def as_mapping() -> dict[str, Any]:
 
 def as_yaml() -> str:
     """Give ``phantom.yaml``: the table with a heading that says what it is."""
-    writer = YAML()
-    writer.default_flow_style = None
-    writer.width = 110
-    text = io.StringIO(_HEADING)
-    text.seek(0, io.SEEK_END)
-    writer.dump(as_mapping(), text)
-    return text.getvalue()
+    return parameter_tables.as_yaml(as_mapping(), _HEADING)
 
 
 if __name__ == "__main__":

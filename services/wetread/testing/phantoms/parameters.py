@@ -9,15 +9,13 @@ HU values follow common radiology teaching (grey 37-41, white 25-32, CSF 0-15, c
 
 from __future__ import annotations
 
-import hashlib
-import io
-import json
 import sys
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from ruamel.yaml import YAML
+
+from wetread.testing import parameter_tables
 
 GENERATOR_VERSION = "head-ct/1"
 _HEADING = """\
@@ -237,20 +235,13 @@ def as_mapping() -> dict[str, Any]:
 
 
 def evidence_id(table: Mapping[str, Any] | None = None) -> str:
-    """Name a table by content: `phantom-evidence id`, quoted beside every phantom figure."""
-    text = json.dumps(as_mapping() if table is None else table, sort_keys=True, default=str)
-    return "pe-" + hashlib.sha256(text.encode()).hexdigest()[:16]
+    """Name a table by content, this one unless another is given: see ``parameter_tables.evidence_id``."""
+    return parameter_tables.evidence_id(as_mapping() if table is None else table)
 
 
 def as_yaml() -> str:
     """Give `phantom.yaml`: the table with a heading that says what it is."""
-    writer = YAML()
-    writer.default_flow_style = None
-    writer.width = 110
-    text = io.StringIO(_HEADING)
-    text.seek(0, io.SEEK_END)
-    writer.dump(as_mapping(), text)
-    return text.getvalue()
+    return parameter_tables.as_yaml(as_mapping(), _HEADING)
 
 
 if __name__ == "__main__":
