@@ -39,13 +39,13 @@ class Outline:
     """A nodule's voxels and what they were told by.
 
     grown: everything above the border's level, of which ``mask`` is the nodule. inside: the lungs, with what the nodule
-    hid of them. edge_hu: level of the nodule's outermost tissue.
+    hid of them. levels_hu: of the lung and of the nodule's outermost tissue.
     """
 
     mask: Mask
     grown: Mask
     inside: Mask
-    edge_hu: float
+    levels_hu: tuple[float, float]
 
 
 def outlined(
@@ -66,13 +66,14 @@ def outlined(
         inside, grown = wider, wider & (part > border_hu)
         again = _cut(grown, seed, radius_mm / step)
         mask = mask if again is None else again
-    haze_hu = _haze_level(part, inside, mask, (min(lung_hu, whole_hu + DENSER_HU), core_hu), step)
+    under_hu = min(lung_hu, whole_hu + DENSER_HU)
+    haze_hu = _haze_level(part, inside, mask, (under_hu, core_hu), step)
     if haze_hu is not None:
-        veiled = inside & (part > 0.5 * (haze_hu + lung_hu))
+        veiled = inside & (part > 0.5 * (haze_hu + under_hu))
         veil = _cut(veiled, np.argwhere(mask).mean(axis=0), ball_radius(float(mask.sum())))
         if veil is not None and compactness(veil) >= BRANCHED:
-            return Outline(veil | mask, veiled, inside, haze_hu)
-    return Outline(mask, grown, inside, core_hu)
+            return Outline(veil | mask, veiled, inside, (under_hu, haze_hu))
+    return Outline(mask, grown, inside, (lung_hu, core_hu))
 
 
 def ball_radius(volume: float) -> float:

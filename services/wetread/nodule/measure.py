@@ -115,7 +115,8 @@ def _once(grid: Grid, closed: Mask, index: Points, radius_mm: float, level_hu: f
     outline = outlined(part, inside, seed, radius_mm, (lung_hu, core_hu, level_hu), step)
     if outline is None:
         return None
-    mask, edge_hu = outline.mask, outline.edge_hu
+    mask = outline.mask
+    lung_hu, edge_hu = outline.levels_hu
     solidity, solid = _solidity(part, mask, step, lung_hu, blur_mm)
     if solidity == "solid" and ball_radius(float(mask.sum())) * step < SMALL_MM:
         edge_hu = max(edge_hu, TISSUE_HU)

@@ -92,9 +92,9 @@ def _terms(local: Floats) -> Floats:
 def _quadric(local: Floats) -> Floats | None:
     """Height over the plane by least squares without the worst tenth; None where the wall is no smooth surface."""
     terms, height = _terms(local), local[:, 2]
-    found: Floats = np.linalg.lstsq(terms, height, rcond=None)[0]
+    found = np.linalg.lstsq(terms, height, rcond=None)[0]
     rest = np.abs(terms @ found - height)
     kept = rest <= np.percentile(rest, 90)
     found = np.linalg.lstsq(terms[kept], height[kept], rcond=None)[0]
     spread = float(np.std(terms[kept] @ found - height[kept]))
-    return found if spread <= ROUGH_MM else None
+    return np.asarray(found, dtype=np.float64) if spread <= ROUGH_MM else None
