@@ -14,6 +14,7 @@ from wetread.nodule.border import compactness
 from wetread.nodule.frame import Grid
 from wetread.nodule.measure import measure
 from wetread.nodule.pleura import continued
+from wetread.nodule.reading import shaped
 
 LUNG, TISSUE, HAZE = -850.0, 40.0, -560.0
 SIZE = 41
@@ -141,3 +142,9 @@ def test_compactness_is_that_of_a_ball_and_of_a_rod():
     rod = np.zeros((SIZE,) * 3, dtype=bool)
     rod[19:22, 19:22, 3:38] = True
     assert compactness(rod) < 0.05
+
+
+def test_shape_takes_from_the_odds_of_a_mark():
+    assert shaped(0.8, 0.5) == pytest.approx(2 / 3), "odds of 4 become 2"
+    assert shaped(0.8, 1.0) == pytest.approx(0.8)
+    assert (shaped(0.0, 0.3), shaped(1.0, 0.3)) == (0.0, 1.0)

@@ -129,7 +129,7 @@ def _explanation(reading: Reading, marks: Sequence[Mark], cams: FloatArray) -> E
         row_direction=axes[2],
         column_direction=axes[1],
         spacing_mm=(cell, cell, cell),
-        note="Only around the marks shown; a mark's score is the network's for a cube of 32 mm.",
+        note="Only around the marks shown; a mark's score is the network's for a cube of 32 mm, lowered by its shape.",
     )
 
 
@@ -157,6 +157,7 @@ def _entry(reading: Reading, mark: Mark) -> dict[str, Any]:
         "short_axis_mm": round(nodule.short_axis_mm, 1),
         "solid_diameter_mm": round(nodule.solid_diameter_mm, 1),
         "solidity": nodule.solidity,
+        "compactness": round(nodule.compactness, 3),
         "size_category": _category(nodule),
         "mass": nodule.is_mass,
         "candidate": {

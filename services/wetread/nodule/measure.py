@@ -1,7 +1,7 @@
 """One nodule measured: region growing, cut from vessels and pleura, then volume, axial diameters and density.
 
 The border lies half-way between the nodule's own level and the lung around it, read on a finer grid where the nodule
-is small; volume counts the border's voxels by share. What has the shape of branches, or is large and no ball, is none.
+is small; volume counts the border's voxels by share. what is too large for one and no ball is none.
 Diameters are the longest in an axial plane and the longest at right angles to it (Fleischner Society, Radiology 2017).
 """
 
@@ -42,9 +42,8 @@ SOFT_EDGE: Final = 1.4
 """Blur of the softest edge of a small solid nodule, relative to that of the scan."""
 MASS_MM: Final = 30.0
 """Beyond this mean diameter it is a mass and no nodule (Fleischner Society glossary)."""
-COMPACT: Final = 0.2
 COMPACT_MASS: Final = 0.45
-"""Least compactness of a nodule, and of a mass: below, it is a vessel, or wall or heart that the closing let in."""
+"""Least compactness of a mass: below, it is wall, heart or consolidation that the closing let in."""
 _PASSES: Final = 3
 _ANGLES: Final = 36
 
@@ -65,6 +64,8 @@ class Nodule:
     solidity: Solidity
     solid_diameter_mm: float
     """Mean axial diameter of the solid part; 0 for ground glass."""
+    compactness: float
+    """Share that it fills of the ball that holds it: about 0.6 for a nodule, 0.2 for a piece of a vessel."""
 
     @property
     def diameter_mm(self) -> float:
@@ -83,9 +84,10 @@ class Nodule:
 def measure(
     grid: Grid, closed: Mask, index: Points, radius_mm: float, level_hu: float, blur_mm: float = 0.85
 ) -> Nodule | None:
-    """Measure the nodule at voxel *index* of the 1 mm grid; None when nothing round stands out from the lung there.
+    """Measure the nodule at voxel *index* of the 1 mm grid; None when nothing stands out from the lung there.
 
-    *blur_mm*: standard deviation of the scan's point spread, which lowers what is small.
+    None too for what is larger than a nodule and no ball. *blur_mm*: standard deviation of the scan's point spread,
+    which lowers what is small.
     """
     found = None
     for _ in range(_PASSES):
@@ -99,8 +101,7 @@ def measure(
         index, radius_mm = (found.centre - grid.start) / grid.step, min(radius, LARGEST_MM)
     if found is None:
         return None
-    least = COMPACT if found.diameter_mm <= MASS_MM else COMPACT_MASS
-    return found if compactness(found.mask) >= least else None
+    return found if found.diameter_mm <= MASS_MM or found.compactness >= COMPACT_MASS else None
 
 
 def _once(grid: Grid, closed: Mask, index: Points, radius_mm: float, level_hu: float, blur_mm: float) -> Nodule | None:
@@ -136,6 +137,7 @@ def _once(grid: Grid, closed: Mask, index: Points, radius_mm: float, level_hu: f
         mean_hu=float(part[mask].mean()),
         solidity=solidity,
         solid_diameter_mm=whole if solidity == "solid" else solid_mm,
+        compactness=compactness(mask),
     )
 
 
