@@ -88,7 +88,7 @@ def test_a_threshold_that_nothing_reaches_gives_a_negative(case, engine):
 
 def test_without_an_operating_point_it_does_not_run(case):
     detector = load(INSTALLED)
-    detector.card = Card(name="lung-nodule", version="0.1.0")
+    detector.card = Card(name="lung-nodule", version="0.2.0")
     with pytest.raises(ConfigurationError):
         next(detector.steps(case.volume, Context(case.volume)))
 

@@ -93,6 +93,7 @@ CONCEPTS: Final[Mapping[str, Concept]] = {
     "nodule_category_3": _own("nod-size-3", "Size category 3 (Lung-RADS v2022 size table)"),
     "nodule_category_4a": _own("nod-size-4a", "Size category 4A (Lung-RADS v2022 size table)"),
     "nodule_category_4b": _own("nod-size-4b", "Size category 4B (Lung-RADS v2022 size table)"),
+    "nodule_mass": _own("nod-mass", "Mass: over 30 mm, no size category"),
     # Coronary arteries
     "coronary_stenosis": _sct("415582006", "stenosis"),
     "left_main_artery": _anatomy("3227004", "Left Main Coronary Artery"),

@@ -10,16 +10,17 @@ import numpy as np
 
 from wetread.core.detector import Attachment, Explanation, FloatArray, LabelArray, Measure, Observation, Result
 from wetread.core.ruo import RUO_STATEMENT
-from wetread.nodule.category import category
+from wetread.nodule.category import Category, category
 from wetread.nodule.frame import to_planes
 from wetread.nodule.measure import Nodule
 from wetread.nodule.patches import SIZE
 from wetread.nodule.reading import Mark, Reading
 
 METHOD: Final = "region growing"
+METHOD_VOLUME: Final = "region growing, border by partial volume"
 MOST: Final = 20
 """Findings of one result; of more, the surest are kept and the flag ``more_marks`` is set."""
-SPEC: Final = "wetread.lung-nodule/1"
+SPEC: Final = "wetread.lung-nodule/2"
 HEAT_FLOOR: Final = 0.05
 
 
@@ -56,7 +57,7 @@ def _observation(reading: Reading, mark: Mark, label: int, mask: LabelArray) -> 
     assert nodule is not None
     x, y, z = (round(v, 2) for v in mark.centre_lps_mm)
     measures = [
-        Measure("volume", _figures(nodule.volume_mm3), "mm3", METHOD),
+        Measure("volume", _figures(nodule.volume_mm3), "mm3", METHOD_VOLUME),
         Measure("long_axis", round(nodule.long_axis_mm, 1), "mm", METHOD),
         Measure("short_axis", round(nodule.short_axis_mm, 1), "mm", METHOD),
         Measure("mean_attenuation", round(nodule.mean_hu, 0), "[hnsf'U]", METHOD),
@@ -80,9 +81,16 @@ def _observation(reading: Reading, mark: Mark, label: int, mask: LabelArray) -> 
 
 
 def types_of(nodule: Nodule) -> tuple[str, ...]:
-    """Density and size category as keys of the code dictionary."""
-    size = category(nodule.solidity, nodule.diameter_mm, nodule.solid_diameter_mm)
-    return f"nodule_{nodule.solidity}", f"nodule_category_{size}"
+    """Density, and size category or that it is a mass, as keys of the code dictionary."""
+    size = _category(nodule)
+    return f"nodule_{nodule.solidity}", f"nodule_category_{size}" if size else "nodule_mass"
+
+
+def _category(nodule: Nodule) -> Category | None:
+    """The size category; None for a mass, which the table was not made for."""
+    if nodule.is_mass:
+        return None
+    return category(nodule.solidity, nodule.diameter_mm, nodule.solid_diameter_mm)
 
 
 def _middle_lps(reading: Reading, mark: Mark) -> float:
@@ -121,7 +129,7 @@ def _explanation(reading: Reading, marks: Sequence[Mark], cams: FloatArray) -> E
         row_direction=axes[2],
         column_direction=axes[1],
         spacing_mm=(cell, cell, cell),
-        note="Only around the marks shown; a mark's score is the network's for a cube of 32 mm.",
+        note="Only around the marks shown; a mark's score is the network's for a cube of 32 mm, lowered by its shape.",
     )
 
 
@@ -132,7 +140,7 @@ def _document(reading: Reading, marks: Sequence[Mark], threshold: float) -> byte
         "threshold": threshold,
         "candidates": len(reading.candidates),
         "lung_level_hu": round(reading.level_hu, 1),
-        "category_table": "size and density rows of Lung-RADS v2022, a look-up and no assessment",
+        "category_table": "size and density rows of Lung-RADS v2022, a look-up and no assessment; none for a mass",
         "nodules": [_entry(reading, mark) for mark in marks],
     }
     return (json.dumps(document, indent=1, allow_nan=False) + "\n").encode()
@@ -149,7 +157,9 @@ def _entry(reading: Reading, mark: Mark) -> dict[str, Any]:
         "short_axis_mm": round(nodule.short_axis_mm, 1),
         "solid_diameter_mm": round(nodule.solid_diameter_mm, 1),
         "solidity": nodule.solidity,
-        "size_category": category(nodule.solidity, nodule.diameter_mm, nodule.solid_diameter_mm),
+        "compactness": round(nodule.compactness, 3),
+        "size_category": _category(nodule),
+        "mass": nodule.is_mass,
         "candidate": {
             "radius_mm": round(float(found.radius_mm[mark.candidate]), 2),
             "response_hu": round(float(found.response_hu[mark.candidate]), 1),

@@ -1,7 +1,7 @@
 """One nodule measured: region growing, cut from vessels and pleura, then volume, axial diameters and density.
 
 The border lies half-way between the nodule's own level and the lung around it, read on a finer grid where the nodule
-is small. Vessels are cut off by an opening that grows with the nodule; the closed lungs are the border at the pleura.
+is small; volume counts the border's voxels by share. what is too large for one and no ball is none.
 Diameters are the longest in an axial plane and the longest at right angles to it (Fleischner Society, Radiology 2017).
 """
 
@@ -16,7 +16,9 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from wetread.core.detector import FloatArray
+from wetread.nodule.border import ball_at, ball_radius, compactness, outlined, soft_volume
 from wetread.nodule.frame import Grid
+from wetread.nodule.pleura import box_of
 
 Solidity = Literal["solid", "part_solid", "ground_glass"]
 Mask = npt.NDArray[np.bool_]
@@ -30,15 +32,19 @@ SOLID_SHARE: Final = (0.08, 0.65)
 LEAST_CONTRAST_HU: Final = 60.0
 VEILED_HU: Final = 80.0
 """The lung around a nodule is taken to lie at most this above that of the whole."""
-HALO_HU: Final = 120.0
-SMOOTH_MM: Final = 0.7
 LARGEST_MM: Final = 20.0
 """No nodule is sought beyond this radius."""
 SMALL_MM: Final = 2.6
 """Below this radius a nodule has no voxel free of partial volume."""
+TISSUE_HU: Final = 40.0
+"""What a solid nodule consists of, where it is too small to be read off."""
+SOFT_EDGE: Final = 1.4
+"""Blur of the softest edge of a small solid nodule, relative to that of the scan."""
+MASS_MM: Final = 30.0
+"""Beyond this mean diameter it is a mass and no nodule (Fleischner Society glossary)."""
+COMPACT_MASS: Final = 0.45
+"""Least compactness of a mass: below, it is wall, heart or consolidation that the closing let in."""
 _PASSES: Final = 3
-_CLIMBS: Final = 6
-_OPENING: Final = 0.45
 _ANGLES: Final = 36
 
 
@@ -58,11 +64,21 @@ class Nodule:
     solidity: Solidity
     solid_diameter_mm: float
     """Mean axial diameter of the solid part; 0 for ground glass."""
+    compactness: float
+    """Share that it fills of the ball that holds it: about 0.6 for a nodule, 0.2 for a piece of a vessel."""
 
     @property
     def diameter_mm(self) -> float:
         """Mean of the two axial diameters."""
         return (self.long_axis_mm + self.short_axis_mm) / 2
+
+    @property
+    def is_mass(self) -> bool:
+        """Whether it is too large for a nodule and for a nodule's size category.
+
+        Ground glass is not: the table of categories has a row for it from 30 mm on.
+        """
+        return self.solidity != "ground_glass" and self.diameter_mm > MASS_MM
 
 
 def measure(
@@ -70,37 +86,44 @@ def measure(
 ) -> Nodule | None:
     """Measure the nodule at voxel *index* of the 1 mm grid; None when nothing stands out from the lung there.
 
-    *blur_mm*: standard deviation of the scan's point spread, which lowers what is small.
+    None too for what is larger than a nodule and no ball. *blur_mm*: standard deviation of the scan's point spread,
+    which lowers what is small.
     """
     found = None
     for _ in range(_PASSES):
         now = _once(grid, closed, index, radius_mm, level_hu, blur_mm)
         if now is None:
-            return found
+            break
         found = now
-        radius = float((0.75 * found.volume_mm3 / np.pi) ** (1 / 3))
+        radius = ball_radius(found.volume_mm3)
         if radius < 1.25 * radius_mm:
             break
         index, radius_mm = (found.centre - grid.start) / grid.step, min(radius, LARGEST_MM)
-    return found
+    if found is None:
+        return None
+    return found if found.diameter_mm <= MASS_MM or found.compactness >= COMPACT_MASS else None
 
 
 def _once(grid: Grid, closed: Mask, index: Points, radius_mm: float, level_hu: float, blur_mm: float) -> Nodule | None:
     part, inside, start, step, seed = _surroundings(grid, closed, index, radius_mm)
-    near = _ball_at(part.shape, seed, max(1.5, 0.5 * radius_mm / step)) & inside
+    near = ball_at(part.shape, seed, max(1.5, 0.5 * radius_mm / step)) & inside
     core_hu = float(np.percentile(part[near], 80)) if near.any() else level_hu
-    around = _ball_at(part.shape, seed, 2.2 * radius_mm / step + 2) & inside & (part < 0.5 * (core_hu + level_hu))
+    around = ball_at(part.shape, seed, 2.2 * radius_mm / step + 2) & inside & (part < 0.5 * (core_hu + level_hu))
     lung_hu = float(np.median(part[around])) if int(around.sum()) > 20 else level_hu
     lung_hu = min(lung_hu, level_hu + VEILED_HU)
     if core_hu - lung_hu < LEAST_CONTRAST_HU:
         return None
-    mask = _cut(inside & (part > 0.5 * (core_hu + lung_hu)), seed, radius_mm / step)
-    if mask is None:
+    outline = outlined(part, inside, seed, radius_mm, (lung_hu, core_hu, level_hu), step)
+    if outline is None:
         return None
-    mask = _with_halo(part, inside, mask, (lung_hu, core_hu), step, blur_mm)
+    mask = outline.mask
+    lung_hu, edge_hu = outline.levels_hu
+    solidity, solid = _solidity(part, mask, step, lung_hu, blur_mm)
+    if solidity == "solid" and ball_radius(float(mask.sum())) * step < SMALL_MM:
+        edge_hu = max(edge_hu, TISSUE_HU)
+    volume = soft_volume(part, outline, (lung_hu, edge_hu), step)
     where = np.argwhere(mask)
     long_mm, short_mm = axial_diameters(mask, step)
-    solidity, solid = _solidity(part, mask, step, lung_hu, blur_mm)
     whole = (long_mm + short_mm) / 2
     solid_mm = float(np.mean(axial_diameters(solid, step))) if solidity == "part_solid" else 0.0
     return Nodule(
@@ -108,37 +131,14 @@ def _once(grid: Grid, closed: Mask, index: Points, radius_mm: float, level_hu: f
         start=start,
         step=step,
         centre=start + step * where.mean(axis=0),
-        volume_mm3=float(len(where)) * step**3,
+        volume_mm3=volume,
         long_axis_mm=long_mm,
         short_axis_mm=short_mm,
         mean_hu=float(part[mask].mean()),
         solidity=solidity,
         solid_diameter_mm=whole if solidity == "solid" else solid_mm,
+        compactness=compactness(mask),
     )
-
-
-def _with_halo(
-    part: FloatArray, inside: Mask, mask: Mask, levels_hu: tuple[float, float], step: float, blur_mm: float
-) -> Mask:
-    """Add ground glass around a solid core: a shell that lies above what blur makes of the core belongs to the nodule.
-
-    *levels_hu*: of the lung and of the core.
-    """
-    lung_hu, core_hu = levels_hu
-    away = ndimage.distance_transform_edt(~mask, sampling=step)
-    shell = inside & (away > 0.8) & (away < 1.8)
-    if int(shell.sum()) < 20:
-        return mask
-    # the core may lie off the middle: a third of its surroundings is enough
-    halo_hu = float(np.percentile(ndimage.gaussian_filter(part, SMOOTH_MM / step)[shell], 66))
-    blur = math.hypot(blur_mm, SMOOTH_MM)
-    halo_hu -= 0.5 * math.erfc(1.0 / (math.sqrt(2) * blur)) * (core_hu - lung_hu)
-    if halo_hu - lung_hu < HALO_HU or core_hu - halo_hu < HALO_HU:
-        return mask
-    seed = np.argwhere(mask).mean(axis=0)
-    radius = float((0.75 * mask.sum() / np.pi) ** (1 / 3))
-    wider = _cut(inside & (part > 0.5 * (halo_hu + lung_hu)), seed, radius)
-    return mask if wider is None else wider | mask
 
 
 def _surroundings(
@@ -169,40 +169,6 @@ def _finer(values: FloatArray) -> FloatArray:
     return values
 
 
-def _ball_at(shape: tuple[int, ...], centre: Points, radius: float) -> Mask:
-    axes = [(np.arange(n) - c) ** 2 for n, c in zip(shape, centre, strict=True)]
-    return np.asarray(axes[0][:, None, None] + axes[1][None, :, None] + axes[2][None, None, :] <= radius**2)
-
-
-def _cut(grown: Mask, seed: Points, radius: float) -> Mask | None:
-    """The part of *grown* that belongs to the ball at *seed*: opened to lose vessels, then regrown by as much."""
-    depth = ndimage.distance_transform_edt(grown).astype(np.float32)
-    near = _ball_at(grown.shape, seed, max(2.0, 0.7 * radius))
-    local = np.where(near, depth, 0)
-    if local.max() <= 0:
-        return None
-    peak = _summit(depth, local)
-    opening = _OPENING * float(depth[peak])
-    parts, _ = ndimage.label(depth > opening)
-    kept = parts == parts[peak]
-    # a ball about the peak bounds what flows on into a wide vessel or the wall
-    kept &= _ball_at(grown.shape, np.array(peak, dtype=np.float64), 2.2 * float(depth[peak]) + 2)
-    return np.asarray(grown & (ndimage.distance_transform_edt(~kept) <= opening + 0.5), dtype=np.bool_)
-
-
-def _summit(depth: FloatArray, local: FloatArray) -> tuple[int, ...]:
-    """The deepest point that is reached from the deepest of *local* by steps no longer than its own depth."""
-    peak = np.unravel_index(int(local.argmax()), local.shape)
-    for _ in range(_CLIMBS):
-        reach = _ball_at(depth.shape, np.array(peak, dtype=np.float64), float(depth[peak]))
-        further = np.where(reach, depth, 0)
-        best = np.unravel_index(int(further.argmax()), further.shape)
-        if best == peak:
-            break
-        peak = best
-    return tuple(int(v) for v in peak)
-
-
 def axial_diameters(mask: Mask, step: float) -> tuple[float, float]:
     """Longest axial diameter of *mask* [z, y, x] and the longest at right angles in that plane, mm."""
     best = (0.0, 0.0)
@@ -226,11 +192,13 @@ def _solidity(part: FloatArray, mask: Mask, step: float, lung_hu: float, blur_mm
 
     The density of what is small is corrected for the blur of the scan: a ball keeps ``recovery`` of its contrast.
     """
-    depth = ndimage.distance_transform_edt(mask) * step
-    radius = float((0.75 * mask.sum() / np.pi) ** (1 / 3)) * step
+    box = box_of(mask, 1)
+    depth = np.zeros(mask.shape)
+    depth[box] = ndimage.distance_transform_edt(mask[box], sampling=step)
+    radius = ball_radius(float(mask.sum())) * step
     if radius < SMALL_MM:
         top = float(np.percentile(part[mask], 97))
-        corrected = lung_hu + (top - lung_hu) / max(recovery(radius, blur_mm), 0.3)
+        corrected = lung_hu + (top - lung_hu) / max(recovery(radius, SOFT_EDGE * blur_mm), 0.3)
         return ("solid", mask) if corrected > SOLID_HU else ("ground_glass", np.zeros_like(mask))
     core = depth > 1.0
     solid = mask & (part > SOLID_HU)

@@ -45,7 +45,7 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A candidate with its score, and the nodule measured there when one stands out."""
+    """A candidate with its score, weighed by shape, and the nodule measured there when one stands out."""
 
     score: float
     candidate: int
@@ -100,12 +100,14 @@ def marks_of(
     most: int,
     nodule_of: Callable[[int], Nodule | None] | None = None,
 ) -> list[Mark]:
-    """Marks from *least* on, surest first, *most* at most; what lies in a surer nodule is the same one.
+    """Marks from *least* on, surest first, *most* at most; what lies in one of a higher score is the same one.
 
-    *nodule_of* measures a candidate (default: ``measured``).
+    *scores* of the candidates, as the network or another rule gives them; that of a mark is ``shaped``. *nodule_of*
+    measures a candidate (default: ``measured``).
     """
     out: list[Mark] = []
     for number in np.argsort(-scores, kind="stable"):
+        # shape only takes away
         if scores[number] < least or len(out) == most:
             break
         place = reading.grid.place(reading.candidates.index[number])
@@ -115,8 +117,14 @@ def marks_of(
         if nodule is not None and any(m.nodule is not None and _holds(m.nodule, nodule.centre) for m in out):
             continue
         x, y, z = reading.frame.to_lps(place if nodule is None else nodule.centre)
-        out.append(Mark(float(scores[number]), int(number), (float(x), float(y), float(z)), nodule))
-    return out
+        score = shaped(float(scores[number]), 1.0 if nodule is None else nodule.compactness)
+        out.append(Mark(score, int(number), (float(x), float(y), float(z)), nodule))
+    return sorted((mark for mark in out if mark.score >= least), key=lambda mark: -mark.score)
+
+
+def shaped(score: float, compactness: float) -> float:
+    """A score whose odds are multiplied by *compactness*: a nodule is a rounded opacity, and vessels are the rule."""
+    return score * compactness / (1 - score + score * compactness)
 
 
 def _holds(nodule: Nodule, place: npt.NDArray[np.float64]) -> bool:

@@ -70,7 +70,7 @@ def acquire(draw: ChestDraw, hu: Floats, labels: npt.NDArray[np.uint8], slices: 
     count, rows, columns = len(slices.heights), *slices.size
     image = cells(slices.heights[0], slices.step_mm, count, slices.thickness_mm, hu.shape[0]) @ hu.reshape(len(hu), -1)
     image = image.reshape(count, *hu.shape[1:])
-    if abs(slices.pixel_mm - 1) > 0.005:
+    if abs(slices.pixel_mm - 1) > 0.005 or slices.size != hu.shape[1:]:
         image = _in_plane(image, slices)
     index = slices.indices((hu.shape[0], hu.shape[1], hu.shape[2]))
     mask = labels[np.ix_(*index)]
