@@ -9,12 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from wetread.settings import Settings
 
 if TYPE_CHECKING:
     from wetread.testing.servers.moto import S3Server
     from wetread.testing.servers.postgres import Postgres
+
+# How fast examples are made says how busy the machine is, and nothing of the code.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 ROOT = Path(__file__).resolve().parent.parent
 

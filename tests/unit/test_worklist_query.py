@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.worklist_world import TENANT, World
 
@@ -183,19 +184,26 @@ def test_filters(world: World) -> None:
     assert uids(world, text="doe", modality="CT") == ["1.3"]
 
 
-@given(st.lists(st.tuples(st.sampled_from(AiState), st.booleans()), max_size=5), st.booleans())
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_the_filter_by_state_finds_exactly_what_the_summary_says(
-    tmp_path_factory: pytest.TempPathFactory, states: list[tuple[AiState, bool]], looked_at: bool
-) -> None:
+@pytest.fixture(scope="module")
+def filling_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     world = World.at(tmp_path_factory.mktemp("states"))
-    world.study("1.1", looked_at=looked_at)
-    for number, (state, shadow) in enumerate(states):
-        world.task("1.1", f"d{number}", state, reason="timeout", shadow=shadow)
-    ((item,), _next) = page(world)
-    for summary in StudyAiState:
-        assert bool(uids(world, state=summary)) == (summary is item.ai_state)
+    yield world
     world.database.close()
+
+
+@given(st.lists(st.tuples(st.sampled_from(AiState), st.booleans()), max_size=5), st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_the_filter_by_state_finds_exactly_what_the_summary_says(
+    filling_world: World, states: list[tuple[AiState, bool]], looked_at: bool
+) -> None:
+    """One more study per example; the ones before stay."""
+    world, uid = filling_world, f"1.{len(page(filling_world, limit=500)[0]) + 1}"
+    world.study(uid, looked_at=looked_at)
+    for number, (state, shadow) in enumerate(states):
+        world.task(uid, f"d{number}", state, reason="timeout", shadow=shadow)
+    [item] = [item for item in page(world, limit=500)[0] if item.study_uid == uid]
+    for summary in StudyAiState:
+        assert (uid in uids(world, state=summary, limit=500)) == (summary is item.ai_state)
 
 
 def test_a_study_not_evaluated_is_pending_and_one_without_a_detector_is_not_applicable(world: World) -> None:
