@@ -37,7 +37,7 @@ demo: $(VENV)/.installed ## Send phantom studies over HTTP, print the reads
 	$(BIN)/wetread demo $(ARGS)
 
 test: $(VENV)/.installed-dev ## All tests that fit into ten minutes on two cores
-	$(BIN)/python -m pytest -m 'not slow' --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest -m 'not slow' --numprocesses $(WORKERS) --dist loadfile $(ARGS)
 
 test-slow: $(VENV)/.installed-dev ## The long ones: chaos, fuzzing, Terraform, policies
 	.ci/install-lint-tools
