@@ -29,8 +29,9 @@ def tree_png(curves: tuple[Curve, ...], status: str) -> bytes:
         left = number * SIDE
         draw.text((left + 12, 28), title, fill=_INK, font=_font(14))
         depth = [float((curve.points[:, 1] if axis == 0 else -curve.points[:, 0]).mean()) for curve in curves]
-        for index in np.argsort(depth)[::-1]:
-            _vessel(draw, curves[index], axis, sign, middle, scale, left)
+        labels = [_vessel(draw, curves[index], axis, sign, middle, scale, left) for index in np.argsort(depth)[::-1]]
+        for place, text in labels:  # over all vessels
+            draw.text(place, text, fill=_INK, font=_font(12), stroke_width=2, stroke_fill=_PAPER)
     _scale(draw, 2 * SIDE + 20)
     draw.text((12, 8), f"CT-derived FFR, boundary conditions {status}", fill=_INK, font=_font(15))
     _statement(draw, 12, SIDE + 36, 2 * SIDE + 60)
@@ -39,7 +40,8 @@ def tree_png(curves: tuple[Curve, ...], status: str) -> bytes:
 
 def _vessel(
     draw: ImageDraw.ImageDraw, curve: Curve, axis: int, sign: float, middle: Any, scale: float, left: int
-) -> None:
+) -> tuple[tuple[float, float], str]:
+    """Draw one vessel; returns where its label goes, and the label."""
     x = left + SIDE / 2 + sign * (curve.points[:, axis] - middle[axis]) * scale
     y = SIDE / 2 + 30 - (curve.points[:, 2] - middle[2]) * scale
     width = np.maximum(2, np.rint(2.0 * curve.radius * scale)).astype(int)
@@ -50,7 +52,8 @@ def _vessel(
         draw.ellipse((x[i] - half, y[i] - half, x[i] + half, y[i] + half), fill=tuple(rgb[i].tolist()))
     last = curve.ffr[~np.isnan(curve.ffr)]
     text = f"{curve.label} {last[-1]:.2f}" if len(last) else f"{curve.label} no FFR"
-    draw.text((x[-1] + 4, y[-1] - 6), text, fill=_INK, font=_font(12))
+    right = left + SIDE + 16 - draw.textlength(text, font=_font(12))  # not into the scale
+    return (min(float(x[-1] + width[-1] / 2 + 2), right), float(y[-1] - 6)), text
 
 
 def _scale(draw: ImageDraw.ImageDraw, left: int) -> None:
