@@ -1,7 +1,7 @@
 """One nodule measured: region growing, cut from vessels and pleura, then volume, axial diameters and density.
 
 The border lies half-way between the nodule's own level and the lung around it, read on a finer grid where the nodule
-is small; volume counts the border's voxels by share. what is too large for one and no ball is none.
+is small; volume counts the border's voxels by share. What is too large for a nodule and no ball is left out.
 Diameters are the longest in an axial plane and the longest at right angles to it (Fleischner Society, Radiology 2017).
 """
 

@@ -36,7 +36,7 @@ class Announcer:
         """study.received (once), study.changed and study.stable (once per generation)."""
         cause = () if kind is EventType.STUDY_RECEIVED else (generation,)
         body = {"study_uid": study_uid, "generation": generation, **data}
-        return self._append(tx, kind, tenant, study_uid, cause, body, stamps)
+        return self._events.append(tx, self._event(kind, tenant, study_uid, cause, body, stamps))
 
     def task(
         self, tx: Transaction, kind: EventType, task: Task, stamps: Stamps, *, cause: str = "", **data: Any
@@ -78,7 +78,7 @@ class Announcer:
         code = finding.code.value if finding else ""
         body = {**result_data(result), **_finding_data(finding), **data}
         parts = (result.run.detector, code, result.run.result_key)
-        return self._append(tx, kind, result.run.tenant, result.run.study_uid, parts, body, stamps)
+        return self._events.append(tx, self._event(kind, result.run.tenant, result.run.study_uid, parts, body, stamps))
 
     def result_ready(
         self, tx: Transaction, result: ResultSet, stored: tuple[StoredSeries, ...], stamps: Stamps
@@ -87,26 +87,16 @@ class Announcer:
         objects = [{"modality": s.modality, "series_uid": s.series_uid} for s in stored]
         body = {**result_data(result), "stored": objects}
         parts = (result.run.result_key, result.preliminary)
-        return self._append(tx, EventType.RESULT_READY, result.run.tenant, result.run.study_uid, parts, body, stamps)
+        return self._events.append(
+            tx, self._event(EventType.RESULT_READY, result.run.tenant, result.run.study_uid, parts, body, stamps)
+        )
 
     def superseded(self, tx: Transaction, former: ResultSet, by: ResultSet, stamps: Stamps) -> bool:
         """result.superseded: once per pair of results."""
         body = {**result_data(former), "superseded_by": by.run.result_key}
         parts = (former.run.result_key, by.run.result_key)
         kind = EventType.RESULT_SUPERSEDED
-        return self._append(tx, kind, former.run.tenant, former.run.study_uid, parts, body, stamps)
-
-    def _append(
-        self,
-        tx: Transaction,
-        kind: EventType,
-        tenant: str,
-        study_uid: str,
-        cause: tuple[Any, ...],
-        data: Mapping[str, Any],
-        stamps: Stamps,
-    ) -> bool:
-        return self._events.append(tx, self._event(kind, tenant, study_uid, cause, data, stamps))
+        return self._events.append(tx, self._event(kind, former.run.tenant, former.run.study_uid, parts, body, stamps))
 
     def _event(
         self,

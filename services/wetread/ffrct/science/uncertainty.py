@@ -118,7 +118,7 @@ def draw(
 
     ``loss`` maps uniforms (n,) to the loss factors (n, n_branches).
     """
-    from scipy.stats import qmc  # a third of a second to import: not at the start of every process
+    from scipy.stats import qmc  # slow to import: not at the start of every process
 
     n_segments = len(segments.sd)
     uniform = qmc.LatinHypercube(n_segments + 4, rng=rng).random(count)
