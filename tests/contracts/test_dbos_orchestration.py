@@ -20,6 +20,7 @@ from tests.orchestration_fakes import STUDY
 from tests.orchestration_world import World
 
 from wetread.adapters.workqueue.dbos import DbosWorkQueue, create_queue_schema
+from wetread.adapters.workqueue.signals import queue_signal
 from wetread.core import tracing
 from wetread.core.errors import ConfigurationError
 from wetread.core.states import AiState
@@ -127,6 +128,28 @@ def test_the_queue_takes_only_named_lanes(world: World) -> None:
     queue = world.ports.queue
     with pytest.raises(ConfigurationError), world.database.write() as tx:
         queue.enqueue(tx, workflow="x", workflow_id="1", queue="_dbos_internal_queue", due=1e9, arguments={})
+
+
+def test_who_takes_work_of_a_queue_hears_of_it_and_of_no_other(world: World, each_database: str) -> None:
+    def enqueue(queue: str, number: int, delay: float | None = None) -> None:
+        with world.database.write() as tx:
+            world.ports.queue.enqueue(
+                tx, workflow="x", workflow_id=str(number), queue=queue, due=1e9, arguments={}, delay_seconds=delay
+            )
+
+    def heard() -> frozenset[str] | None:
+        return signal.wait(5.0)
+
+    with queue_signal(world.database.url, ["control", "evidence"]) as signal:
+        signal.wait(0)
+        enqueue("notify", 1)
+        named = each_database == "postgres"
+        assert signal.wait(0.05) == (None if named else frozenset())
+        enqueue("control", 2)
+        assert heard() == (frozenset({"control"}) if named else frozenset())
+        enqueue("evidence", 3, delay=60.0)
+        assert heard() == frozenset(), "not to be taken now, but somebody has to know when"
+        assert signal.wait(0.01) is None
 
 
 def test_earliest_due_is_first_and_never_zero(world: World) -> None:

@@ -28,21 +28,21 @@ def file(tmp_path):
 
 def test_a_commit_of_another_connection_is_heard_once_and_a_rollback_never(file):
     other = sqlite3.connect(file)
-    with queue_signal(f"sqlite:///{file}") as signal:
-        assert signal.wait(0), "whatever was there before is news to a new listener"
-        assert not signal.wait(0)
+    with queue_signal(f"sqlite:///{file}", QUEUES) as signal:
+        assert signal.wait(0) == frozenset(), "whatever was there before is news to a new listener"
+        assert signal.wait(0) is None
         other.execute("INSERT INTO work VALUES (1)")
         other.rollback()
-        assert not signal.wait(0)
+        assert signal.wait(0) is None
         other.execute("INSERT INTO work VALUES (2)")
         other.commit()
-        assert signal.wait(0)
-        assert not signal.wait(0.005)
+        assert signal.wait(0) == frozenset()
+        assert signal.wait(0.005) is None
     other.close()
 
 
 def test_a_closed_database_is_a_typed_error(file):
-    with queue_signal(f"sqlite:///{file}") as signal:
+    with queue_signal(f"sqlite:///{file}", QUEUES) as signal:
         signal._connection.close()  # type: ignore[attr-defined]
         with pytest.raises(Unavailable):
             signal.wait(0)

@@ -1,9 +1,10 @@
 """The lanes of one worker process: DBOS's queue workers, woken when there is work instead of looking for it all day.
 
 A look costs a write lock and three statements, so lanes that looked 20 times a second took a quarter of a core and each
-other's time. Here one watcher waits for the database's change signal and wakes the lanes that have work; each lane
-still looks by itself once a second, should a signal be lost. This module is the only user of DBOS's worker function
-and of its sweep of delayed work, which are private: the version is pinned, ``tests/contracts`` runs them.
+other's time. Here one watcher waits for the database's change signal and wakes the lanes that have work, at once when
+the signal names them; each lane still looks by itself once a second, should a signal be lost. This module is the only
+user of DBOS's worker function and of its sweep of delayed work, which are private: the version is pinned,
+``tests/contracts`` runs them.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ _LOOK_SECONDS: Final = 1.0
 _WAITING_SECONDS: Final = 0.05
 """How often a lane is woken while it has work that it did not take: the worker was full, or somebody was faster."""
 
-Signals = Callable[[], AbstractContextManager[QueueSignal]]
+Signals = Callable[[Iterable[str]], AbstractContextManager[QueueSignal]]
 
 
 class LaneStop:
@@ -67,7 +68,7 @@ class LaneStop:
 
 
 class Lanes:
-    """The queue workers of this process. ``signals`` opens the change signal; None: lanes look by themselves."""
+    """The queue workers of this process. ``signals`` opens the queues' change signal; None: each looks by itself."""
 
     def __init__(self, names: Sequence[str], signals: Signals | None) -> None:
         self._signals = signals
@@ -105,7 +106,7 @@ class Lanes:
     def _watch(self, signals: Signals) -> None:
         while not self._stopping.is_set():
             try:
-                with signals() as signal:
+                with signals(self._stops) as signal:
                     self._wake_by(signal)
             except Exception as error:  # the database is away: the lanes look by themselves
                 _log.warning("no change signal", extra={"error": type(error).__name__})
@@ -113,24 +114,30 @@ class Lanes:
 
     def _wake_by(self, signal: QueueSignal) -> None:
         database = _get_dbos_instance()._sys_db  # noqa: SLF001 - see the module's docstring
-        wait, looked = 0.0, 0.0
+        look = 0.0  # when to look next, on the monotonic clock
         while not self._stopping.is_set():
-            changed = signal.wait(wait)
-            if not changed and time.monotonic() - looked < wait:
+            told = signal.wait(max(0.0, look - time.monotonic()))
+            if told:
+                self._wake(told)
+                look = min(look, time.monotonic() + _WAITING_SECONDS)
+            if told != frozenset() and time.monotonic() < look:
                 continue
-            looked = time.monotonic()
             waiting, due = pending(database)
             now = time.time()
             if due is not None and due <= now:
                 database.transition_delayed_workflows()
-                wait = 0.0
+                look = 0.0
                 continue
-            for name in waiting:
-                if name in self._stops:
-                    self._stops[name].wake()
+            self._wake(waiting)
             wait = _WAITING_SECONDS if waiting else _LOOK_SECONDS
             if due is not None:
                 wait = min(wait, max(0.001, due - now))
+            look = time.monotonic() + wait
+
+    def _wake(self, names: Iterable[str]) -> None:
+        for name in names:
+            if name in self._stops:
+                self._stops[name].wake()
 
 
 def pending(database: Any) -> tuple[frozenset[str], float | None]:

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from wetread.core.completeness import Timing
-from wetread.core.errors import WorkitemStateError
 from wetread.core.events import EventType
 from wetread.core.findings import ResultSet
 from wetread.core.identifiers import digest
@@ -33,6 +32,7 @@ S = AiState
 IN_FLIGHT: Final = frozenset({S.QUEUED, S.RUNNING})
 _BACKOFF_SECONDS: Final = (0.0, 0.0, 5.0, 10.0, 20.0, 40.0, 60.0)
 """Wait before a pair's n-th run: the first after an early one starts at once, then late images are damped."""
+_NOT_READY: Final[workitems.Json] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +201,7 @@ class Runs:
         assert plan.chosen is not None
         assert plan.spec is not None
         cancelled: list[str] = []
-        base = self._owned(tx, plan, task or self._fresh(tx, plan, None, situation), situation)
+        base = self._owned(tx, plan, task, situation) if task else self._fresh(tx, plan, None, situation)
         if task is not None and task.state not in {S.AWAITING_IMAGES, S.NOT_APPLICABLE}:
             cancelled = self._supersede_run(tx, task)
             base = replace(base, workitem_uid=None)
@@ -219,9 +219,19 @@ class Runs:
             progress=0,
             early=not plan.complete,
         )
-        queued = self._schedule(tx, queued, run, situation)
+        ready = self._ready(queued, plan, situation)
+        if queued.workitem_uid is None:
+            queued = self._schedule(tx, queued, run, situation, ready)
+        else:
+            self._conclusions.update_workitem(tx, queued, ready)
         queued = self._put(tx, queued, S.QUEUED, "", situation)
-        self._remember(tx, queued, plan, situation)
+        chosen = plan.chosen
+        self._ports.inputs.put(
+            tx,
+            RunInput(
+                queued.tenant, plan.digest, queued.study_uid, chosen.series_instance_uid, chosen.sop_instance_uids
+            ),
+        )
         self._announce.task(tx, EventType.TASK_QUEUED, queued, situation.stamps, early=queued.early)
         known = self._ports.results.get(tx, queued.tenant, queued.result_key or "")
         if known is not None:  # this very input was read before: its result stands, nothing runs
@@ -320,14 +330,16 @@ class Runs:
         self._ports.tasks.put(tx, changed)
         return changed
 
-    def _schedule(self, tx: Transaction, task: Task, number: int, situation: Situation) -> Task:
-        """Give the task its *number*-th workitem unless it has one."""
+    def _schedule(
+        self, tx: Transaction, task: Task, number: int, situation: Situation, ready: workitems.Json = _NOT_READY
+    ) -> Task:
+        """Give the task its *number*-th workitem unless it has one. *ready*: what is known of its input."""
         if task.workitem_uid is None:
             uid = workitems.workitem_uid(task.tenant, task.study_uid, task.detector, number)
             info = self._ports.runner.detectors()[task.detector]
             summary = self._ports.studies.summary(tx, task.tenant, task.study_uid)
             dataset = workitems.scheduled(task, info, summary, now=situation.now, label=self._label(task))
-            self._ports.workitems.schedule(tx, task.tenant, uid, dataset)
+            self._ports.workitems.schedule(tx, task.tenant, uid, {**dataset, **ready})
             task = replace(task, workitem_uid=uid)
         return task
 
@@ -339,13 +351,10 @@ class Runs:
             return workitems.OWN_WORKLIST
         return workflow.model.tasks[name].label or workflow.name
 
-    def _remember(self, tx: Transaction, task: Task, plan: Plan, situation: Situation) -> None:
-        """Store the input by its digest and show it in the workitem."""
+    def _ready(self, task: Task, plan: Plan, situation: Situation) -> workitems.Json:
+        """Return what a workitem says once its input is chosen."""
         assert plan.chosen is not None
-        chosen = plan.chosen
-        uids = chosen.sop_instance_uids
-        self._ports.inputs.put(tx, RunInput(task.tenant, plan.digest, task.study_uid, chosen.series_instance_uid, uids))
-        wanted = set(uids)
+        wanted = set(plan.chosen.sop_instance_uids)
         selected = [
             (
                 s.series_instance_uid,
@@ -354,12 +363,7 @@ class Runs:
             for s in situation.study.study.series
         ]
         attributes = workitems.ready(task.study_uid, [(uid, classes) for uid, classes in selected if classes])
-        attributes |= workitems.urgency(task.priority, task.due_at)
-        assert task.workitem_uid is not None
-        try:
-            self._ports.workitems.update(tx, task.tenant, task.workitem_uid, attributes)
-        except WorkitemStateError:
-            return  # called off from outside while it waited: the run finds that when it claims the workitem
+        return attributes | workitems.urgency(task.priority, task.due_at)
 
     def _supersede_run(self, tx: Transaction, task: Task) -> list[str]:
         """End the workitem of a run whose input is no longer the input; return its id when it is in flight."""

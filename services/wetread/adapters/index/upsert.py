@@ -46,7 +46,8 @@ def _adding(dialect: str, table: Table, key: tuple[str, ...], amounts: tuple[str
 
 @cache
 def _ignoring(dialect: str, table: Table) -> Any:
-    return _insert(dialect, table).on_conflict_do_nothing(index_elements=[c.name for c in table.primary_key])
+    statement = _insert(dialect, table).on_conflict_do_nothing(index_elements=[c.name for c in table.primary_key])
+    return statement.execution_options(preserve_rowcount=True)
 
 
 def _insert(dialect: str, table: Table) -> sqlite.Insert | postgresql.Insert:

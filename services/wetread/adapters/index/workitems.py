@@ -7,14 +7,15 @@ change in the same transaction: a state can never change without its subscribers
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from sqlalchemy import delete, exists, insert, select, update
-from sqlalchemy.exc import IntegrityError
 
 from wetread.adapters.index import workitems_events, workitems_search, workitems_subscriptions
 from wetread.adapters.index.database import connection_of
 from wetread.adapters.index.tables import ups_subscriptions, workitem_tombstones, workitems
+from wetread.adapters.index.upsert import insert_row
 from wetread.adapters.index.workitems_rows import columns, read_row
 from wetread.core.errors import Gone, NotFound, Unavailable
 from wetread.core.identifiers import random_uid
@@ -107,10 +108,7 @@ class SqlWorkitems:
         if connection.execute(removed).first() is not None:
             return False
         row = {"tenant": tenant, "uid": uid, "ours": ours, "created_at": now, "updated_at": now, **columns(dataset)}
-        try:
-            with connection.begin_nested():
-                connection.execute(insert(workitems).values(row))
-        except IntegrityError:
+        if not insert_row(connection, workitems, row):
             return False
         workitems_subscriptions.on_created(connection, tenant, uid, dataset, now)
         return True
@@ -134,6 +132,15 @@ class SqlWorkitems:
         """SCHEDULED -> IN PROGRESS in one conditional UPDATE: of any number of claimers exactly one wins."""
         now = self._clock.now()
         dataset = in_state(row.dataset, UpsState.IN_PROGRESS, now)
+        claimed = replace(
+            row,
+            state=UpsState.IN_PROGRESS,
+            dataset=dataset,
+            transaction_hash=transaction_hash,
+            performer=performer,
+            claimed_at=now,
+            updated_at=now,
+        )
         won = connection_of(tx).execute(
             update(workitems)
             .where(_table.tenant == row.tenant, _table.uid == row.uid, _table.state == UpsState.SCHEDULED)
@@ -145,9 +152,12 @@ class SqlWorkitems:
                 **columns(dataset),
             )
         )
-        return self._announced(tx, row, dataset) if won.rowcount == 1 else None
+        if won.rowcount != 1:
+            return None
+        self._announce(tx, row, dataset)
+        return claimed
 
-    def save(self, tx: Transaction, row: UpsRow, dataset: Mapping[str, Any]) -> UpsRow:
+    def save(self, tx: Transaction, row: UpsRow, dataset: Mapping[str, Any]) -> None:
         """Write *dataset* over the version in *row*. Raises Unavailable when that is no longer the current one."""
         written = connection_of(tx).execute(
             update(workitems)
@@ -158,16 +168,15 @@ class SqlWorkitems:
         if written.rowcount != 1:
             msg = "the workitem changed at the same moment"
             raise Unavailable(msg)
-        return self._announced(tx, row, dataset)
+        self._announce(tx, row, dataset)
 
-    def _announced(self, tx: Transaction, row: UpsRow, dataset: Mapping[str, Any]) -> UpsRow:
+    def _announce(self, tx: Transaction, row: UpsRow, dataset: Mapping[str, Any]) -> None:
         connection = connection_of(tx)
         now = self._clock.now()
         subscribed = workitems_subscriptions.subscribers(connection, row.tenant, row.uid)
         caused = changes(row.dataset, dataset)
         workitems_events.queue(connection, row.tenant, row.uid, subscribed, caused, now)
-        workitems_subscriptions.on_changed(connection, row.tenant, row.uid, dataset, now)
-        return self.load(tx, row.tenant, row.uid)
+        workitems_subscriptions.on_changed(connection, row.tenant, row.uid, dataset, subscribed, now)
 
     def tell(self, tx: Transaction, tenant: str, uid: str, event: UpsEvent) -> int:
         """Queue an event for all subscribers of a workitem; return to how many."""

@@ -84,9 +84,10 @@ def on_created(connection: Connection, tenant: str, uid: str, dataset: Mapping[s
     workitems_events.queue(connection, tenant, uid, joined, creation(dataset), now)
 
 
-def on_changed(connection: Connection, tenant: str, uid: str, dataset: Mapping[str, Any], now: float) -> None:
-    """Subscribe the AEs whose filter a changed workitem now matches, and tell them its state."""
-    known = subscribers(connection, tenant, uid)
+def on_changed(
+    connection: Connection, tenant: str, uid: str, dataset: Mapping[str, Any], known: Iterable[str], now: float
+) -> None:
+    """Subscribe the AEs whose filter a changed workitem now matches, and tell them its state. *known*: subscribers."""
     joined = _joining(connection, tenant, dataset, known=known, only=FILTERED_SUBSCRIPTION)
     _add(connection, tenant, uid, [(aet, origin, lock) for aet, (origin, lock) in joined.items()], now)
     workitems_events.queue(connection, tenant, uid, joined, [state_report(dataset)], now)

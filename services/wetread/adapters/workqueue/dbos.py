@@ -13,7 +13,7 @@ from dbos import DBOSClient, DBOSPortableJSONSerializer, EnqueueOptions, Workflo
 from sqlalchemy import text
 
 from wetread.adapters.index.database import connection_of
-from wetread.adapters.workqueue.signals import CHANNEL
+from wetread.adapters.workqueue.signals import LATER, NOW, channel_of
 from wetread.core import tracing
 from wetread.core.errors import ConfigurationError
 from wetread.core.ports.database import Transaction
@@ -23,7 +23,7 @@ from wetread.core.workqueue import APPLICATION, APPLICATION_VERSION, QUEUES
 
 TRACE_ATTRIBUTE: Final = "dbos.otelContext"
 """Attribute of a workflow that DBOS itself keeps trace contexts in. Workers of the release before do not mind it."""
-_NOTIFY: Final = text(f"SELECT pg_notify('{CHANNEL}', '')")
+_NOTIFY: Final = text("SELECT pg_notify(:channel, :payload)")
 _WAITING: Final = frozenset({"ENQUEUED", "DELAYED"})
 _ENDED: Final = frozenset({"SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"})
 
@@ -72,7 +72,8 @@ class DbosWorkQueue:
             "priority": queue_number(due),
             "app_version": APPLICATION_VERSION,
         }
-        if delay_seconds is not None and delay_seconds > 0:
+        delayed = delay_seconds is not None and delay_seconds > 0
+        if delay_seconds is not None and delayed:
             options["delay_seconds"] = delay_seconds
         traceparent = tracing.current()
         if traceparent is not None:  # kept with the row: whoever runs it, and however often, is in the same trace
@@ -80,7 +81,7 @@ class DbosWorkQueue:
         connection = connection_of(tx)
         self.client.enqueue_in_transaction(connection, options, **arguments)
         if connection.dialect.name == "postgresql":
-            connection.execute(_NOTIFY)
+            connection.execute(_NOTIFY, {"channel": channel_of(queue), "payload": LATER if delayed else NOW})
 
     def close(self) -> None:
         """Close the client's connections."""

@@ -1,14 +1,14 @@
 """How a worker hears that something was committed: cheaply enough to ask a hundred times a second, or by being told.
 
-SQLite: ``PRAGMA data_version`` reads one counter of the shared memory and takes no lock. PostgreSQL: ``LISTEN``; the
-work queue notifies in the transaction that enqueues.
+SQLite: ``PRAGMA data_version`` reads one counter of the shared memory and takes no lock. PostgreSQL: ``LISTEN`` on a
+channel per queue; the work queue notifies in the transaction that enqueues, so only those who take that work wake up.
 """
 
 from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 from urllib.parse import quote
@@ -18,13 +18,21 @@ from sqlalchemy import make_url
 from wetread.core.errors import Unavailable
 from wetread.core.ports.work import QueueSignal
 
-CHANNEL: Final = "wetread_queue"
+_CHANNEL: Final = "wetread_queue."
 _TICK_SECONDS: Final = 0.01
+NOW: Final = ""
+LATER: Final = "later"
+"""What a notification says: work to take now, or at a time of its own."""
+
+
+def channel_of(queue: str) -> str:
+    """Return the name of the channel of a queue."""
+    return f"{_CHANNEL}{queue}"
 
 
 @contextmanager
-def queue_signal(url: str) -> Iterator[QueueSignal]:
-    """Open the change signal of the database at a SQLAlchemy URL."""
+def queue_signal(url: str, queues: Iterable[str]) -> Iterator[QueueSignal]:
+    """Open the change signal of these queues of the database at a SQLAlchemy URL."""
     place = make_url(url)
     if place.get_backend_name() == "sqlite":
         file = f"file:{quote(place.database or '')}?mode=ro"
@@ -38,7 +46,8 @@ def queue_signal(url: str) -> Iterator[QueueSignal]:
 
     plain = place.set(drivername="postgresql").render_as_string(hide_password=False)
     with psycopg.connect(plain, autocommit=True) as listener:
-        listener.execute(f"LISTEN {CHANNEL}")
+        for queue in queues:
+            listener.execute(f'LISTEN "{channel_of(queue)}"')
         yield Listener(listener)
 
 
@@ -49,7 +58,7 @@ class CommitCounter:
         self._connection = connection
         self._seen = -1
 
-    def wait(self, seconds: float) -> bool:
+    def wait(self, seconds: float) -> frozenset[str] | None:
         """Wait until anything was committed by another connection, at most so long. Raises Unavailable."""
         deadline = time.monotonic() + seconds
         while True:
@@ -60,10 +69,10 @@ class CommitCounter:
                 raise Unavailable(msg) from error
             if version != self._seen:
                 self._seen = version
-                return True
+                return frozenset()
             remaining = deadline - time.monotonic()
             if remaining <= 0:
-                return False
+                return None
             time.sleep(min(_TICK_SECONDS, remaining))
 
 
@@ -73,7 +82,9 @@ class Listener:
     def __init__(self, connection: Any) -> None:
         self._connection = connection
 
-    def wait(self, seconds: float) -> bool:
-        """Wait until work was enqueued, at most so long."""
+    def wait(self, seconds: float) -> frozenset[str] | None:
+        """Wait until work was enqueued, at most so long; empty: all that came has a time of its own."""
         told = list(self._connection.notifies(timeout=max(seconds, 0.001), stop_after=1))
-        return bool(told)
+        if not told:
+            return None
+        return frozenset(note.channel.removeprefix(_CHANNEL) for note in told if note.payload == NOW)

@@ -71,7 +71,7 @@ class UpsRepository(WorkitemRepository, Protocol):
     def claim(self, tx: Transaction, row: UpsRow, transaction_hash: str, performer: Performer) -> UpsRow | None:
         """SCHEDULED -> IN PROGRESS as one compare-and-set; None: somebody else was first."""
 
-    def save(self, tx: Transaction, row: UpsRow, dataset: Mapping[str, Any]) -> UpsRow:
+    def save(self, tx: Transaction, row: UpsRow, dataset: Mapping[str, Any]) -> None:
         """Write a changed dataset with its state. Raises Unavailable when the row changed since *row* was read."""
 
     def tell(self, tx: Transaction, tenant: str, uid: str, event: UpsEvent) -> int:

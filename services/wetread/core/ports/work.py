@@ -117,5 +117,8 @@ class WorkQueue(Protocol):
 class QueueSignal(Protocol):
     """Tells a worker that the queue may have changed; a lost signal costs time, never work."""
 
-    def wait(self, seconds: float) -> bool:
-        """Wait for a change, at most so long; True: there may be one. Raises Unavailable."""
+    def wait(self, seconds: float) -> frozenset[str] | None:
+        """Wait for a change, at most so long. Raises Unavailable.
+
+        Returns the queues that were given work, empty when anything may have changed; None: nothing has.
+        """
