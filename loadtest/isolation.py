@@ -4,17 +4,22 @@ Frames and whole instances of a stored CT are fetched at a steady pace, with idl
 one run. Before each saturated window head CTs are stored until several wait for the detector;
 nothing is stored while retrieval is measured, so that what is seen is the detectors' part alone. A window counts only
 when detectors were busy all through it (CPU and task events say so). The sender shares the cores with the server.
-Goal: p95 rises by 20 % at most.
+Goal: p95 rises by 20 % at most. To tell what the machine does from what wetread does, a third kind of window has a
+neighbour instead of detectors: processes of the same niceness that multiply matrices and know nothing of wetread.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
+import subprocess
+import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -36,6 +41,8 @@ _RESIDENT: Final = 100
 _FRAMES: Final = 'Accept: multipart/related; type="application/octet-stream"; transfer-syntax=*\r\n'
 _STORED: Final = 'Accept: multipart/related; type="application/dicom"; transfer-syntax=*\r\n'
 _LONGEST_RUN: Final = 600.0
+_NICENESS: Final = 10
+"""Of a detector process in the embedded profile."""
 
 
 @dataclass(slots=True)
@@ -49,15 +56,22 @@ class Window:
 
 @dataclass(slots=True)
 class Isolation:
-    """Windows in the order they were taken: idle and saturated in turn. ``dropped``: saturated ones that were not."""
+    """Windows in the order they were taken: idle, with a neighbour and saturated in turn.
+
+    ``dropped``: saturated ones that were not.
+    """
 
     idle: list[Window] = field(default_factory=list)
+    beside: list[Window] = field(default_factory=list)
     busy: list[Window] = field(default_factory=list)
     dropped: int = 0
 
     def ratio(self, kind: str, share: float = 0.95) -> float:
         """Return the percentile with saturated workers over that with idle ones, all windows together."""
-        return percentile(self._all(self.busy, kind), share) / percentile(self._all(self.idle, kind), share)
+        return self._over_idle(self.busy, kind, share)
+
+    def _over_idle(self, windows: Sequence[Window], kind: str, share: float) -> float:
+        return percentile(self._all(windows, kind), share) / percentile(self._all(self.idle, kind), share)
 
     def ratios(self, kind: str, share: float = 0.95) -> list[float]:
         """Return the ratio of each pair of windows."""
@@ -69,7 +83,7 @@ class Isolation:
     @property
     def met(self) -> bool:
         """Whether the goal is met, with every answer right."""
-        bad = sum(window.bad for window in (*self.idle, *self.busy))
+        bad = sum(window.bad for window in (*self.idle, *self.beside, *self.busy))
         return bool(self.busy) and not bad and all(self.ratio(kind) <= GOAL for kind in ("frame", "instance"))
 
     @staticmethod
@@ -79,16 +93,18 @@ class Isolation:
     def lines(self) -> list[str]:
         """Return the table."""
         found = [
-            "| | N | idle p50 / p95 ms | saturated p50 / p95 ms | p95 ratio | by pair |",
-            "|---|---|---|---|---|---|",
+            "| | N | idle p50 / p95 ms | neighbour | saturated | p95 ratio (neighbour) | by round |",
+            "|---|---|---|---|---|---|---|",
         ]
         for kind in ("frame", "instance"):
             idle, busy = self._all(self.idle, kind), self._all(self.busy, kind)
             if not busy:
                 continue
+            beside, floor = self._all(self.beside, kind), self._over_idle(self.beside, kind, 0.95)
             ratio, pairs = self.ratio(kind), ", ".join(f"{one:.2f}" for one in self.ratios(kind))
             found.append(
-                f"| {kind} | {len(idle)} + {len(busy)} | {_ms(idle)} | {_ms(busy)} | **{ratio:.2f}** | {pairs} |"
+                f"| {kind} | {len(idle)} each | {_ms(idle)} | {_ms(beside)} | {_ms(busy)} "
+                f"| **{ratio:.2f}** ({floor:.2f}) | {pairs} |"
             )
         cores = [window.detector_cores for window in self.busy]
         if cores:
@@ -102,7 +118,7 @@ class Isolation:
 def main(arguments: Sequence[str]) -> int:
     """Run and print the table."""
     parser = argparse.ArgumentParser(prog="isolation", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=4, help="pairs of windows")
+    parser.add_argument("--rounds", type=int, default=4, help="rounds of three windows")
     parser.add_argument("--seconds", type=float, default=10.0, help="length of a window")
     parser.add_argument("--studies", type=int, default=6, help="head CTs that wait for the detector in a window")
     parser.add_argument("--slices", type=int, default=32, help="slices of such a head CT")
@@ -110,7 +126,8 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()))
     options = parser.parse_args(arguments)
     print(
-        f"isolation: {options.rounds} pairs of {options.seconds:g} s, {options.rate:g} requests/s over 2 connections, "
+        f"isolation: {options.rounds} rounds of three windows of {options.seconds:g} s, "
+        f"{options.rate:g} requests/s over 2 connections, "
         f"{_RESIDENT} resident CT slices of 0.53 MB, {options.studies} head CTs of {options.slices} slices queued",
         flush=True,
     )
@@ -150,7 +167,7 @@ def measure(
     slices: int,
     rate: float,
 ) -> Isolation:
-    """Take *rounds* pairs of windows on a running server; *made* has body and head CTs."""
+    """Take *rounds* of three windows on a running server; *made* has body and head CTs."""
     port = int(server.url.rpartition(":")[2])
     roots = [child.process.pid for child in server.children]
     resident = images.places(RESIDENT_STUDY, run=RUN)
@@ -162,6 +179,8 @@ def measure(
         _window(port, roots, data, resident, 2.0, rate)  # opens files, fills caches
         for number in range(rounds):
             idle = _window(port, roots, data, resident, seconds, rate)
+            with _neighbour():
+                beside = _window(port, roots, data, resident, seconds, rate)
             first = 1 + number * studies
             queued = [mix.Transaction(0.0, first + at, "CT", "CT head", slices) for at in range(studies)]
             uids = [_head(client, port, made, one) for one in queued]
@@ -169,16 +188,34 @@ def measure(
             busy = _window(port, roots, data, resident, seconds, rate)
             if any(not client.findings(uid).final for uid in uids):
                 found.idle.append(idle)
+                found.beside.append(beside)
                 found.busy.append(busy)
-                print(f"pair {number + 1}: {_pair(idle, busy)}", flush=True)
+                print(f"round {number + 1}: {_row(idle, beside, busy)}", flush=True)
             else:
                 found.dropped += 1
             _settle(client, uids)
     return found
 
 
-def _pair(idle: Window, busy: Window) -> str:
-    return "; ".join(f"{kind} {_ms(idle.latencies[kind])} -> {_ms(busy.latencies[kind])} ms" for kind in busy.latencies)
+@contextmanager
+def _neighbour() -> Iterator[None]:
+    """Keep every core busy with multiplying matrices, at the niceness of a detector process (ADR 0806)."""
+    program = "import numpy as np; a = np.ones((512, 512), 'f4')\nwhile True: a @ a"
+    alone = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+    command = ["nice", "-n", str(_NICENESS), sys.executable, "-c", program]
+    processes = [subprocess.Popen(command, env=os.environ | alone) for _ in range(os.cpu_count() or 1)]
+    try:
+        time.sleep(1.0)  # the interpreters have started
+        yield
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+def _row(*windows: Window) -> str:
+    kinds = windows[0].latencies
+    return "; ".join(f"{kind} " + " -> ".join(_ms(one.latencies[kind]) for one in windows) + " ms" for kind in kinds)
 
 
 def _head(client: Client, port: int, made: images.Images, transaction: mix.Transaction) -> str:

@@ -63,14 +63,19 @@ def _busy(path: Path, steps: Sequence[Step], cores: int) -> None:
 
 def _isolation(path: Path, isolation: Isolation) -> None:
     figure, axes = _axes("latency, ms", "share of requests")
-    for windows, style, setting in ((isolation.idle, "-", "idle"), (isolation.busy, "--", "saturated")):
+    curves = (
+        (isolation.idle, "-", "workers idle"),
+        (isolation.beside, ":", "a neighbour"),
+        (isolation.busy, "--", "workers saturated"),
+    )
+    for windows, style, setting in curves:
         for kind in ("frame", "instance"):
             values = sorted(seconds * 1000 for window in windows for seconds in window.latencies[kind])
             if values:
                 shares = [(place + 1) / len(values) for place in range(len(values))]
-                axes.plot(values, shares, style, label=f"{kind}, workers {setting}")
+                axes.plot(values, shares, style, label=f"{kind}, {setting}")
     axes.set_xscale("log")
-    axes.axhline(0.95, color="black", linewidth=1, linestyle=":")
+    axes.axhline(0.95, color="black", linewidth=1, linestyle="-.")
     axes.legend(loc="lower right")
     _save(figure, path)
 
