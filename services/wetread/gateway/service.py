@@ -16,6 +16,7 @@ from wetread.core.ports.objects import ObjectStore
 from wetread.core.ports.pixels import FrameCodecs
 from wetread.core.ports.usage import UsageMeter
 from wetread.core.service import Service
+from wetread.core.shares import Shares
 from wetread.gateway.admission import Admission, Room
 from wetread.gateway.bulkdata import BulkEndpoints
 from wetread.gateway.capabilities import CapabilitiesEndpoint
@@ -76,11 +77,13 @@ def gateway(
     settings: GatewaySettings | None = None,
     scratch: Path | None = None,
     meter: UsageMeter | None = None,
+    shares: Shares | None = None,
 ) -> Service:
     """Wire the gateway.
 
     ``scratch``: folder for parts that do not fit into memory (None: all stay in memory). ``meter``: measures tenants
-    with a storage quota (None: there are no quotas).
+    with a storage quota (None: there are no quotas). ``shares``: what tenants use of the server at this moment (None:
+    this process is all of it).
 
     Its lifespan indexes what a crash left behind, then opens the store path.
     """
@@ -94,7 +97,8 @@ def gateway(
             StowEndpoint(committer, settings, scratch),
             committer.budget,
             settings.ingest,
-            Room(database, meter) if meter else None,
+            Room(database, meter, shares) if meter else None,
+            shares=shares,
         ),
         SearchEndpoints(database, archive, settings),
         retrieve,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
-from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -39,7 +38,7 @@ from wetread.core.ports.ingest import InstanceOutcome
 from wetread.gateway import reasons
 from wetread.gateway.assembling import instances
 from wetread.gateway.bulkparts import METADATA, BulkSpool, receive
-from wetread.gateway.committer import Committer
+from wetread.gateway.committer import Committer, Pending, Received
 from wetread.gateway.ingest import Transfer
 from wetread.gateway.partbuffer import PartBuffer
 from wetread.gateway.prepare import Part, Prepared
@@ -154,7 +153,7 @@ class _Store:
         self._study_uid = study_uid
         self._received: list[list[Part]] = []
         self._received_bytes = 0
-        self._pending: list[Future[list[Prepared]] | Prepared] = []
+        self._pending: list[Pending] = []
         self._pending_parts = 0
         self._pending_bytes = 0
         self._complete_parts = 0
@@ -252,7 +251,7 @@ class _Store:
                     await self._make_room()
                     self._begin(event.headers.get("content-type", ""))
                 else:
-                    self._end()
+                    self._end(closed=splitter.complete)
                     await self._flush_full()
             if splitter.broken:
                 self.too_large = splitter.too_many
@@ -300,7 +299,8 @@ class _Store:
         self._buffer.discard()
         self._refusal = InstanceOutcome(None, None, None, failure_reason=reason, comment=comment)
 
-    def _end(self) -> None:
+    def _end(self, *, closed: bool = False) -> None:
+        """A part is complete. ``closed``: the body ends here, so that the parser would do nothing beside anything."""
         buffer = self._buffer
         self._buffer = None
         if buffer is None:
@@ -314,7 +314,7 @@ class _Store:
         self._pending_bytes += buffer.size
         self._received.append(buffer.pieces())
         self._received_bytes += buffer.size
-        if self._received_bytes >= _PARSE_BYTES:
+        if self._received_bytes >= _PARSE_BYTES and not closed:
             self._parse()
 
     def _parse(self) -> None:
@@ -352,6 +352,9 @@ class _Store:
             await self._settle()
 
     def _send(self, *, last: bool) -> None:
+        if last and self._received:
+            self._pending.append(Received(self._received, self._study_uid))
+            self._received, self._received_bytes = [], 0
         self._parse()
         pending, self._pending = self._pending, []
         self._pending_parts = self._pending_bytes = 0
