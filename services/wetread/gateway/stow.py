@@ -7,7 +7,8 @@ from collections import deque
 from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
-from typing import Final
+from types import TracebackType
+from typing import Final, Self
 
 from anyio.to_thread import run_sync
 from starlette.requests import ClientDisconnect, Request
@@ -103,16 +104,59 @@ class StowEndpoint:
 
     async def _body(self, request: Request) -> AsyncIterator[bytes]:
         """Yield the body; a body that stands still is given up. The consumer's own work does not count."""
-        idle, loop = self._limits.idle_seconds, asyncio.get_running_loop()
-        try:
-            async with asyncio.timeout(idle) as timer:
-                async for chunk in request.stream():
-                    if chunk:
-                        timer.reschedule(None)
-                        yield chunk
-                    timer.reschedule(loop.time() + idle)
-        except TimeoutError as error:
-            raise RequestTimedOut from error
+        receive = request.receive
+        with _IdleWatch(self._limits.idle_seconds) as idle:
+            more = True
+            while more:
+                try:
+                    idle.since = idle.now()
+                    message = await receive()
+                    idle.since = None
+                except asyncio.CancelledError:
+                    if idle.fired:
+                        raise RequestTimedOut from None
+                    raise
+                if message["type"] == "http.disconnect":
+                    raise ClientDisconnect
+                more = message.get("more_body", False)
+                if chunk := message.get("body"):
+                    yield chunk
+
+
+class _IdleWatch:
+    """Cancels the task that made it when it has waited too long. ``since``: when the wait began (None: none is on).
+
+    One timer per request, which looks how long the wait has lasted: one per wait costs as much as what is waited for.
+    """
+
+    __slots__ = ("_handle", "_loop", "_seconds", "_task", "fired", "now", "since")
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._loop = asyncio.get_running_loop()
+        self._task = asyncio.current_task()
+        self.now = self._loop.time
+        self.since: float | None = None
+        self.fired = False
+
+    def __enter__(self) -> Self:
+        self._handle = self._loop.call_later(self._seconds, self._look)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._handle.cancel()
+        if self.fired and self._task is not None:
+            self._task.uncancel()
+
+    def _look(self) -> None:
+        left = self._seconds if self.since is None else self.since + self._seconds - self.now()
+        if left <= 0 and self._task is not None:
+            self.fired = True
+            self._task.cancel()
+        else:
+            self._handle = self._loop.call_later(max(left, 0.0), self._look)
 
 
 class RequestTimedOut(InvalidInput):

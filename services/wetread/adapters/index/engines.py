@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
-from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from wetread.adapters.index.statement import run_text
 from wetread.core.errors import ConfigurationError, StorageFull, Unavailable, WetreadError
@@ -138,6 +138,7 @@ class KeptConnections:
         self._engine = engine.execution_options(wetread_begin="")
         self._readers: list[Connection] = []
         self._writers: list[Connection] = []
+        self._closed = False
 
     def begin(self, *, writing: bool) -> Connection:
         """Return a connection inside a transaction. Raises DBAPIError."""
@@ -171,10 +172,14 @@ class KeptConnections:
             connection.invalidate()
             connection.close()
             raise
-        (self._writers if writing else self._readers).append(connection)
+        if self._closed:
+            connection.close()
+        else:
+            (self._writers if writing else self._readers).append(connection)
 
     def close(self) -> None:
-        """Close those that nobody uses."""
+        """Close those that nobody uses; the others are closed when their transaction ends."""
+        self._closed = True
         for idle in (self._writers, self._readers):
             while idle:
                 idle.pop().close()
@@ -182,17 +187,19 @@ class KeptConnections:
 
 def _take_turn(connection: Connection) -> None:
     """Wait for SQLite's write lock, at most as long as any writer waits. Raises DBAPIError."""
+    raw: Any = connection.connection.dbapi_connection
     deadline, pause = time.monotonic() + _LOCK_MILLISECONDS / 1000, _FIRST_PAUSE_SECONDS
-    while True:
+    while time.monotonic() < deadline:
         try:
-            run_text(connection, "BEGIN IMMEDIATE")
-        except OperationalError as error:
-            if "locked" not in str(error.orig) or time.monotonic() > deadline:
-                raise
+            raw.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                break
         else:
             return
         time.sleep(pause)
         pause = min(pause * 1.25, _LONGEST_PAUSE_SECONDS)
+    run_text(connection, "BEGIN IMMEDIATE")  # says what is wrong as SQLAlchemy does
 
 
 class PostgresDriver:
