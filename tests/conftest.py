@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from wetread.testing.servers.moto import S3Server
     from wetread.testing.servers.postgres import Postgres
 
+# A server that a test starts is one web process: starting more costs each test a second. What several do is tested on
+# its own (test_web_crew, test_web_processes).
+os.environ.setdefault("WETREAD_WEB_PROCESSES", "1")
+
 # How fast examples are made says how busy the machine is, and nothing of the code.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")

@@ -2,8 +2,8 @@
 
 Rounds are interleaved (every cell runs on each server in turn, the order alternates), stores are fresh, both sides
 sync before they answer, answers are checked. What counts are ratios within a round; medians over rounds are printed.
-The server is the process tree of ``wetread serve gateway`` with API keys, checksums, index, full metadata, change feed,
-events and queued evaluations; no setting is changed for the measurement.
+The server is the process tree of ``wetread serve gateway``, in as many processes as it comes on this machine, with API
+keys, checksums, index, full metadata, change feed, events and queued evaluations; no setting is changed for it.
 """
 
 from __future__ import annotations
@@ -102,6 +102,10 @@ def _print(chosen: argparse.Namespace, names: list[str], orthanc: Path, records:
         f"(100x16: 1600, not with --quick), {chosen.requests} requests per reading cell "
         f"(a quarter for lists, a tenth for series), seed 7"
     )
+    for name in names:
+        counts = {record["processes"] for record in records if record["server"] == name and "processes" in record}
+        if counts:
+            print(f"processes of {name}: {', '.join(map(str, sorted(counts)))} (a parent and those it forks count)")
     print(
         "tmpfs and disk: both sides sync (fdatasync) before the answer; index commits are not synced on either side\n"
     )

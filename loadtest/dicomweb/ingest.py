@@ -14,6 +14,8 @@ BATCHES: Final = (1, 10, 100)
 CONNECTIONS: Final = (1, 4, 16)
 DISK_CELLS: Final = ((1, 1), (1, 16))
 _WARM_UP: Final = 20
+_WARM_CONNECTIONS: Final = 4
+"""Not one: a server of several processes is warm when all of them are."""
 
 
 def groups(run: int, batch: int, connections: int, instances: int) -> list[list[list[Place]]]:
@@ -42,7 +44,7 @@ def rounds(
             try:
                 for name in order:
                     servers.append(start(name, base, orthanc))
-                    stow(servers[-1], template, groups(999, 1, 1, _WARM_UP))
+                    stow(servers[-1], template, groups(999, 1, _WARM_CONNECTIONS, _WARM_UP))
                 for run, (batch, connections) in enumerate(chosen, 1):
                     for server in servers:
                         cell = stow(server, template, groups(run, batch, connections, instances))
@@ -59,6 +61,7 @@ def rounds(
                 if medium == "tmpfs":
                     for server in servers:
                         peak = {"part": "memory", "round": number, "server": server.name, "bytes": server.peak_bytes()}
+                        peak["processes"] = len(server.pids())
                         say(peak)
                         records.append(peak)
             finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 import socket
@@ -56,6 +57,12 @@ class Server:
                     continue
         return found
 
+    def all_started(self) -> bool:
+        """Return whether all processes that the server comes in can answer: ours start one after the other."""
+        log = (self.folder / "log").read_text(errors="replace")
+        several = re.search(r'"processes": (\d+)', log)
+        return several is None or log.count("Application startup complete") >= int(several[1])
+
     def cpu_seconds(self) -> float:
         """Return user and system time of the process tree so far, ended children included."""
         total = 0
@@ -100,14 +107,15 @@ def start(name: str, base: Path, orthanc: Path) -> Server:
                 if line:
                     request.add_header(*line.split(": ", 1))
             with urllib.request.urlopen(request, timeout=5):
-                return server
+                if server.all_started() or time.monotonic() > deadline:
+                    return server
         except OSError:
             if server.process.poll() is not None or time.monotonic() > deadline:
                 log = (folder / "log").read_text(errors="replace")[-2000:]
                 server.stop()
                 msg = f"{name} did not start:\n{log}"
                 raise RuntimeError(msg) from None
-            time.sleep(0.05)
+        time.sleep(0.05)
 
 
 def _wetread(folder: Path) -> Server:

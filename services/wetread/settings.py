@@ -70,6 +70,12 @@ class Settings(BaseSettings):
     )
     host: str = Field(default="127.0.0.1", description="Address to bind. Without authentication loopback only.")
     port: int = Field(default=8080, ge=0, le=65535, description="Port to bind; 0 takes a free one.")
+    web_processes: int | None = Field(
+        default=None,
+        ge=1,
+        le=16,
+        description="Processes at the port. Unset: one per core, 4 at most; 1 where the database is shared.",
+    )
     public_base_url: str | None = Field(
         default=None, description="Absolute URL of the service for emitted links, such as https://host/wetread."
     )

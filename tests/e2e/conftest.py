@@ -88,6 +88,7 @@ def wetread(tmp_path_factory: pytest.TempPathFactory, new_detector: Path) -> Ite
     with contextlib.ExitStack() as server:
         with pytest.MonkeyPatch.context() as environment:  # of the server, not of the tests after this one
             environment.setenv("WETREAD_DETECTORS", str(new_detector.parent))
+            environment.delenv("WETREAD_WEB_PROCESSES")  # as it comes
             supervisor = server.enter_context(local_server(tmp_path_factory.mktemp("server")))
         yield Wetread(supervisor)
 

@@ -42,6 +42,9 @@ class Cors:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        if not self._policy.origins and not any(name == b"origin" for name, _ in scope["headers"]):
+            await self.app(scope, receive, self._embeddable(send))
+            return
         asked = Headers(scope=scope)
         origin = asked.get("origin")
         allowed = origin if origin in self._policy.origins else None
@@ -61,6 +64,17 @@ class Cors:
             await send(message)
 
         await self.app(scope, receive, send_marked)
+
+    def _embeddable(self, send: Send) -> Send:
+        """Return *send* that says who may embed the answer: all that is to be said to who is no page."""
+        policy = (b"cross-origin-resource-policy", self._policy.resources.encode())
+
+        async def send_marked(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", ()), policy]
+            await send(message)
+
+        return send_marked
 
 
 async def _preflight(allowed: str | None, wanted: str, send: Send) -> None:

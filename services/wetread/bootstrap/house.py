@@ -31,6 +31,7 @@ from wetread.adapters.notify.addresses import AddressPolicy
 from wetread.adapters.notify.webhook import HttpWebhookSender
 from wetread.adapters.workqueue.dbos import DbosWorkQueue, create_queue_schema
 from wetread.bootstrap.channels import house_sink, mail_server
+from wetread.bootstrap.crew import Place, alone
 from wetread.bootstrap.stores import artifact_store, object_store
 from wetread.bootstrap.telemetry import close_telemetry, open_telemetry
 from wetread.core.breaker import predicted_share
@@ -59,6 +60,9 @@ if TYPE_CHECKING:
 
 _PRIVATE_NETWORKS: Final = ("127.0.0.0/8", "::1/128", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")
 _MINIMUM_FREE_BYTES: Final = 256 << 20
+_LEAST_IN_FLIGHT: Final = 32 << 20
+"""Room for a commit group, in however many processes a server is."""
+_CODEC_PROCESSES: Final = 2
 WORKER_EXECUTOR: Final = "worker"
 """Executor of the embedded profile: a restart takes up what it left behind at once."""
 
@@ -128,11 +132,14 @@ def load_rules(settings: Settings) -> Rules:
 class House:
     """The adapters of one process, made when first needed, and the services built on them.
 
-    ``shard``: the segment files that this process writes; no two processes share one.
+    ``shard``: the segment files that this process writes; no two processes share one. ``place``: in a server that is
+    several processes.
     """
 
-    def __init__(self, settings: Settings, shard: str) -> None:
+    def __init__(self, settings: Settings, shard: str, place: Place | None = None) -> None:
         self.settings = settings
+        self.place = place or alone()
+        self.shares = self.place.page.shares(self.place.number)
         self.names: frozenset[str] = frozenset()
         """The services of this process: what each does depends on who is beside it."""
         self.clock = SystemClock()
@@ -176,6 +183,7 @@ class House:
             settings=IngestSettings(
                 part_bytes=self.settings.max_part_bytes,
                 request_bytes=self.settings.max_request_bytes,
+                in_flight_bytes=self.place.part(IngestSettings().in_flight_bytes, least=_LEAST_IN_FLIGHT),
                 tenants=self.tenants,
             ),
         )
@@ -193,7 +201,7 @@ class House:
         """The processes that decompress and compress pixel data; none runs before one is needed."""
         from wetread.adapters.codecs.pool import CodecPool
 
-        return CodecPool()
+        return CodecPool(self.place.part(_CODEC_PROCESSES))
 
     @cached_property
     def runner(self) -> RunnerSet:
@@ -319,7 +327,7 @@ class House:
         from wetread.bootstrap.shell import Guards
         from wetread.bootstrap.web import build_app
 
-        metrics = Metrics(self.database)
+        metrics = Metrics(self.database, self.place, self.place.metrics)
         for collector in self.collectors:
             metrics.registry.register(collector)
         if self.telemetry is not None:
@@ -327,7 +335,7 @@ class House:
             self.telemetry.push(metrics.registry)
         journal = self.access_journal(lost=metrics.audit_lost.inc)
         trail = Service("audit", audit.router(self.database, self.access_trail), lifespan=journal.lifespan)
-        guards = Guards(authenticator(self.settings), journal, self.tenants)
+        guards = Guards(authenticator(self.settings), journal, self.tenants, shares=self.shares)
         cors = CorsPolicy(self.settings.allowed_origins, self.settings.cross_origin_resource_policy)
         return build_app([trail, *services], checks=self.checks(), metrics=metrics, guards=guards, cors=cors)
 
@@ -375,15 +383,24 @@ class House:
 
 
 @contextmanager
-def open_house(settings: Settings, names: Sequence[str]) -> Iterator[House]:
-    """Open the adapters for the named services of this process and close them at the end."""
+def open_house(settings: Settings, names: Sequence[str], place: Place | None = None) -> Iterator[House]:
+    """Open the adapters for the named services of this process and close them at the end.
+
+    ``place``: of the process in its server; None: it is the whole server.
+    """
+    place = place or alone()
+    if place.metrics is not None:
+        from wetread.adapters.telemetry.metrics import count_together
+
+        count_together(place.metrics, str(place.number))
     # pydicom's warnings about odd values quote them: patient data must not reach a log.
     pydicom_settings.reading_validation_mode = IGNORE
     roles = {"worker": WORKER, "dimse": DIMSE}
     role = next((role for role, of in roles.items() if set(names) & set(of)), "web")
-    house = House(settings, shard=settings.instance or role)
+    house = House(settings, shard=place.writer(settings.instance or role), place=place)
     house.prepare()
-    house.telemetry = open_telemetry(settings, names[0] if len(names) == 1 else role)
+    instance = place.writer(settings.instance) if settings.instance else ""
+    house.telemetry = open_telemetry(settings, names[0] if len(names) == 1 else role, instance)
     try:
         yield house
     finally:

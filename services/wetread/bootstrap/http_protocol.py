@@ -14,6 +14,11 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 HEAD_SECONDS: Final = 10.0
 UNREAD_SECONDS: Final = 60.0
 HEAD_BYTES: Final = 64 << 10
+BODY_BYTES: Final = 256 << 10
+"""Received bytes of a body that wait for the application before no more are read.
+
+As much as the event loop reads in one go: with less, each read would stop the reading, which costs more than the read.
+"""
 
 _TOO_LARGE: Final = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 
@@ -53,6 +58,16 @@ class GuardedHttpProtocol(HttpToolsProtocol):
         self._stop_head_timer()
         self._head_bytes = 0
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """uvicorn's, with another limit."""
+        cycle = self.cycle
+        if (self.parser.should_upgrade() and self._should_upgrade()) or cycle.response_complete:
+            return
+        cycle.body += body
+        if len(cycle.body) > BODY_BYTES:
+            self.flow.pause_reading()
+        cycle.message_event.set()
 
     def pause_writing(self) -> None:
         super().pause_writing()

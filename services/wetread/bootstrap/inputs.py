@@ -33,9 +33,14 @@ def gateway(house: House, build: Build) -> Service:
         house.objects,
         house.ingest,
         house.codecs,
-        settings=GatewaySettings(public_base_url=house.settings.public_base_url or "", ingest=house.ingest.settings),
+        settings=GatewaySettings(
+            public_base_url=house.settings.public_base_url or "",
+            codec_cache_bytes=house.place.part(GatewaySettings().codec_cache_bytes),
+            ingest=house.ingest.settings,
+        ),
         scratch=house.settings.data / "scratch",
         meter=SqlUsageMeter(),
+        shares=house.shares,
     )
 
 

@@ -28,6 +28,7 @@ from wetread.core.access import LOCAL, Caller, Scope
 from wetread.core.errors import Forbidden, NotAuthenticated, NotFound, TooManyRequests, WetreadError
 from wetread.core.identifiers import is_uid
 from wetread.core.ports.access import Access, AccessLog, Authenticator
+from wetread.core.shares import Shares
 from wetread.core.tenants import Tenants
 
 _BEARER_PROTOCOL: Final = "bearer."
@@ -44,6 +45,8 @@ class Guards:
     audit: AccessLog | None = None
     tenants: Tenants = Tenants()  # noqa: RUF009 - it has no state
     permissions: Mapping[str, Needs] | None = None
+    shares: Shares | None = None
+    """What tenants use of the server; None: this process is all of it."""
 
 
 class Shell:
@@ -58,7 +61,7 @@ class Shell:
         self._table = RouteTable(routes, PERMISSIONS if guards.permissions is None else guards.permissions)
         self._authenticator = guards.authenticator
         self._audit = guards.audit
-        self._rates = Rates(guards.tenants)
+        self._rates = Rates(guards.tenants, guards.shares)
         self._metrics = metrics
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
@@ -70,7 +73,7 @@ class Shell:
         state["request_id"] = visit.request_id
         leave: Callable[[], None] | None = None
         started = time.perf_counter()
-        self._metrics.in_flight.inc()
+        self._metrics.began()
         try:
             try:
                 visit.caller = await self._admit(visit)
@@ -87,10 +90,10 @@ class Shell:
         finally:
             if leave is not None:
                 leave()
-            self._metrics.in_flight.dec()
+            self._metrics.ended()
             if scope["type"] == "http":
-                self._metrics.requests.labels(visit.template, scope["method"], str(visit.status)).inc()
-                self._metrics.seconds.labels(visit.template).observe(time.perf_counter() - started)
+                seconds = time.perf_counter() - started
+                self._metrics.answered(visit.template, scope["method"], visit.status, seconds)
 
     async def _admit(self, visit: _Visit) -> Caller:
         """Return the caller when its credential is good for all routes that the path may mean. Raises WetreadError."""

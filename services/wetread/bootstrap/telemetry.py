@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 _log = logging.getLogger("wetread.telemetry")
 
 
-def open_telemetry(settings: Settings, role: str) -> Otlp | None:
+def open_telemetry(settings: Settings, role: str, instance: str = "") -> Otlp | None:
     """Start exporting for a process of this *role* (``web``, ``worker``, the name of a service); None: it is off.
 
+    ``instance``: its name among those of the role; empty: any.
     A collector that cannot be used (the extra is not installed, another protocol is asked for) is a line in the log.
     """
     if settings.telemetry_endpoint is None or settings.telemetry_off:
@@ -38,7 +39,7 @@ def open_telemetry(settings: Settings, role: str) -> Otlp | None:
         Collector(
             endpoint=settings.telemetry_endpoint,
             service=f"wetread-{role}",
-            instance=settings.instance or uuid4().hex[:16],
+            instance=instance or uuid4().hex[:16],
             headers=settings.telemetry_headers,
             ratio=settings.telemetry_ratio,
             signals=frozenset(settings.telemetry_signals.split(",")),

@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 _GRACE_SECONDS = 20.0
-_BACKOFF_SECONDS = (0.0, 0.2, 0.5, 1.0, 2.0, 5.0)
+BACKOFF_SECONDS = (0.0, 0.2, 0.5, 1.0, 2.0, 5.0)
 """Pause before the n-th restart of a process that does not stay up."""
-_STEADY_SECONDS = 30.0
+STEADY_SECONDS = 30.0
 
 
 @dataclass
@@ -48,8 +48,8 @@ class Processes:
                     child.started = now
                     child.process = child.start()
             elif child.process.poll() is not None:
-                child.deaths = 0 if now - child.started > _STEADY_SECONDS else child.deaths + 1
-                child.restart_at = now + _BACKOFF_SECONDS[min(child.deaths, len(_BACKOFF_SECONDS) - 1)]
+                child.deaths = 0 if now - child.started > STEADY_SECONDS else child.deaths + 1
+                child.restart_at = now + BACKOFF_SECONDS[min(child.deaths, len(BACKOFF_SECONDS) - 1)]
 
     def end(self) -> None:
         """End the processes: politely, then not."""

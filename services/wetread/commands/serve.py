@@ -1,4 +1,4 @@
-"""``wetread serve NAME...``: run named services in this process."""
+"""``wetread serve NAME...``: run named services in this process, or in several that share a port."""
 
 from __future__ import annotations
 
@@ -6,11 +6,8 @@ import asyncio
 import os
 import signal
 import sys
-import threading
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from types import FrameType
-from typing import TYPE_CHECKING
 
 from wetread.adapters.telemetry.logs import configure_logging
 from wetread.core.errors import ConfigurationError
@@ -18,9 +15,6 @@ from wetread.core.lifeline import PARENT_VARIABLE, die_with_parent
 from wetread.core.service import Service
 from wetread.registry import SERVICES
 from wetread.settings import Settings
-
-if TYPE_CHECKING:
-    from starlette.types import ASGIApp
 
 
 def run_serve(names: Sequence[str], *, fd: int | None) -> int:
@@ -37,7 +31,15 @@ def run_serve(names: Sequence[str], *, fd: int | None) -> int:
     configure_logging(settings.log_level)
     if PARENT_VARIABLE in os.environ:
         die_with_parent(int(os.environ[PARENT_VARIABLE]))
+    from wetread.bootstrap.crew import crew_size
+
+    size = crew_size(settings, names)
+    if size > 1:
+        from wetread.commands.crew import run_crew
+
+        return run_crew(names, settings, size, fd=fd)
     from wetread.bootstrap.house import open_house
+    from wetread.bootstrap.server import run_web
 
     with open_house(settings, names) as house:
         try:
@@ -46,42 +48,9 @@ def run_serve(names: Sequence[str], *, fd: int | None) -> int:
             print(f"wetread: {error.detail}", file=sys.stderr)
             return 2
         if any(service.http is not None for service in services):
-            return _serve_http(house.application(services), settings, fd, house.stopping)
+            run_web(house.application(services), settings, house.stopping, fd=fd)
+            return 0
         return asyncio.run(_run_until_terminated(services))
-
-
-def _serve_http(app: ASGIApp, settings: Settings, fd: int | None, stopping: threading.Event) -> int:
-    import uvicorn
-
-    from wetread.bootstrap.http_protocol import GuardedHttpProtocol
-
-    config = uvicorn.Config(
-        app,
-        host=settings.host,
-        port=settings.port,
-        fd=fd,
-        loop="uvloop",
-        http=GuardedHttpProtocol,
-        ws="websockets-sansio",
-        ws_ping_interval=30,
-        access_log=False,  # query strings hold patient data
-        log_config=None,
-        server_header=False,
-        date_header=True,
-        timeout_graceful_shutdown=10,
-        proxy_headers=False,
-        h11_max_incomplete_event_size=64 * 1024,
-    )
-
-    class StoppingServer(uvicorn.Server):
-        """Tells open event streams to end before the server waits for them."""
-
-        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-            stopping.set()
-            super().handle_exit(sig, frame)
-
-    StoppingServer(config).run()
-    return 0
 
 
 async def _run_until_terminated(services: Sequence[Service]) -> int:

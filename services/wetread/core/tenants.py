@@ -18,7 +18,7 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class TenantPolicy(BaseModel):
-    """Limits of one tenant; None: none. Rates and numbers at a time are counted per web process."""
+    """Limits of one tenant; None: none. Rates and numbers at a time are counted per server."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -18,6 +18,7 @@ from starlette.types import Message, Receive
 from wetread.core.errors import InvalidInput, PayloadTooLarge, QuotaExceeded, TooManyRequests, Unavailable
 from wetread.core.ports.database import Database
 from wetread.core.ports.usage import Usage, UsageMeter
+from wetread.core.shares import Share, Shares
 from wetread.core.tenants import TenantPolicy
 from wetread.gateway.committer import InFlight
 from wetread.gateway.settings import IngestSettings
@@ -45,6 +46,7 @@ class Admission:
         settings: IngestSettings,
         room: Room | None = None,
         *,
+        shares: Shares | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._endpoint = endpoint
@@ -52,8 +54,8 @@ class Admission:
         self._settings = settings
         self._room = room
         self._clock = clock
+        self._shares = shares or Shares()
         self._open = 0
-        self._open_of: dict[str, int] = {}
 
     async def __call__(self, request: Request) -> Response:
         """Store, or refuse before the body is read. Raises WetreadError."""
@@ -64,9 +66,11 @@ class Admission:
         if policy.request_bytes is not None and declared > policy.request_bytes:
             msg = f"the request is larger than {policy.request_bytes} bytes"
             raise PayloadTooLarge(msg)
-        self._check_crowd(tenant, policy)
+        if self._open >= self._settings.requests_at_once:
+            msg = "too many store requests are open"
+            raise Unavailable(msg, retry_after=_BUSY_SECONDS)
+        share = self._enter(tenant, policy)
         self._open += 1
-        self._open_of[tenant] = self._open_of.get(tenant, 0) + 1
         try:
             if self._room is not None:
                 await self._room.check(tenant, policy, declared)
@@ -76,45 +80,57 @@ class Admission:
             return await self._endpoint(Request(request.scope, pace))
         finally:
             self._open -= 1
-            self._open_of[tenant] -= 1
+            if share is not None:
+                share.leave("stores")
 
-    def _check_crowd(self, tenant: str, policy: TenantPolicy) -> None:
-        if policy.stores_at_once is not None and self._open_of.get(tenant, 0) >= policy.stores_at_once:
-            msg = f"more than {policy.stores_at_once} store requests at a time"
-            raise TooManyRequests(msg, retry_after=_BUSY_SECONDS)
-        if self._open >= self._settings.requests_at_once:
-            msg = "too many store requests are open"
-            raise Unavailable(msg, retry_after=_BUSY_SECONDS)
+    def _enter(self, tenant: str, policy: TenantPolicy) -> Share | None:
+        """Count the request of a tenant that may have only so many at a time. Raises TooManyRequests."""
+        if policy.stores_at_once is None:
+            return None
+        share = self._shares.of(tenant)
+        with self._shares.turn:
+            if share.open("stores") >= policy.stores_at_once:
+                msg = f"more than {policy.stores_at_once} store requests at a time"
+                raise TooManyRequests(msg, retry_after=_BUSY_SECONDS)
+            share.enter("stores")
+        return share
 
 
 class Room:
     """What tenants with a storage quota use, measured now and then, never on the path of a request without a quota."""
 
-    def __init__(self, database: Database, meter: UsageMeter, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        database: Database,
+        meter: UsageMeter,
+        shares: Shares | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._database = database
         self._meter = meter
+        self._shares = shares or Shares()
         self._clock = clock
-        self._known: dict[str, tuple[float, Usage]] = {}
-        self._admitted: dict[str, int] = {}
 
     async def check(self, tenant: str, policy: TenantPolicy, declared: int) -> None:
         """Raise QuotaExceeded when the tenant has no room for *declared* more bytes."""
         if policy.storage_bytes is None and policy.storage_instances is None:
             return
-        known = self._known.get(tenant)
-        if known is None or self._clock() - known[0] > _MEASURED_SECONDS:
+        share = self._shares.of(tenant)
+        measured = share.measured()
+        if measured is None or self._clock() - measured > _MEASURED_SECONDS:
             used = await run_sync(self._measure, tenant)
-            self._known[tenant] = known = (self._clock(), used)
-            self._admitted[tenant] = 0
-        used = known[1]
-        coming = self._admitted[tenant] + declared
-        if policy.storage_bytes is not None and used.stored_bytes + coming > policy.storage_bytes:
-            msg = f"{policy.storage_bytes} bytes are all that this tenant may store"
-            raise QuotaExceeded(msg, dicom_status=0xA700)
-        if policy.storage_instances is not None and used.instances >= policy.storage_instances:
-            msg = f"{policy.storage_instances} instances are all that this tenant may store"
-            raise QuotaExceeded(msg, dicom_status=0xA700)
-        self._admitted[tenant] = coming
+            with self._shares.turn:
+                share.measure(used.stored_bytes, used.instances, self._clock())
+        with self._shares.turn:
+            stored, instances = share.used()
+            if policy.storage_bytes is not None and stored + declared > policy.storage_bytes:
+                msg = f"{policy.storage_bytes} bytes are all that this tenant may store"
+                raise QuotaExceeded(msg, dicom_status=0xA700)
+            if policy.storage_instances is not None and instances >= policy.storage_instances:
+                msg = f"{policy.storage_instances} instances are all that this tenant may store"
+                raise QuotaExceeded(msg, dicom_status=0xA700)
+            share.admit(declared)
 
     def _measure(self, tenant: str) -> Usage:
         with self._database.read() as tx:

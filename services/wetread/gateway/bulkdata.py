@@ -18,6 +18,7 @@ from wetread.core.ports.archive import ArchivedInstance
 from wetread.gateway.responses import DATA_HEADERS, accepted, base_url, etag_of, not_modified
 from wetread.gateway.retrieval import RetrieveEndpoints, instance_url, tenant_of
 from wetread.gateway.settings import GatewaySettings
+from wetread.gateway.threads import beside
 
 _PIXELS: Final = frozenset({"7FE00008", "7FE00009", "7FE00010"})
 Value = tuple[ArchivedInstance, str]
@@ -44,7 +45,7 @@ class BulkEndpoints:
         ranges = tuple(media for media in ranges if media.multipart or media.payload in ("*/*", "*"))
         if not ranges:
             raise NotAcceptable(f"available: multipart/related; type={OCTETS}")
-        found = await run_sync(self._retrieve.find, request)
+        found = await beside(self._retrieve.find, request)
         tags = [(item.sop_uid, item.content_hash) for item in found]
         etag = etag_of(tags, pixels_only, [str(media) for media in ranges])
         same = not_modified(request, etag)

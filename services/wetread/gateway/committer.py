@@ -7,6 +7,7 @@ themselves while the previous one is being synced.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import queue
 import threading
 from collections.abc import Sequence
@@ -21,8 +22,23 @@ from wetread.gateway.prepare import Part, Prepared
 _RETRY_SECONDS = 2.0
 
 
+@dataclass(frozen=True, slots=True)
+class Received:
+    """Parts, each whole or in pieces, that nobody has parsed yet. ``study_uid``: the study that the URL names."""
+
+    parts: Sequence[Part | Sequence[Part]]
+    study_uid: str | None
+
+
+Pending = Future[list[Prepared]] | Prepared | Received
+
+
 class Committer:
-    """Two threads: one parses parts as they arrive, one commits groups. ``open`` before use, ``close`` after."""
+    """Two threads: one commits groups, one parses parts of requests whose next part is still arriving.
+
+    What a request ends with is parsed by the thread that commits it: a hand-over costs more than it gains there, since
+    nothing of that request is left to do meanwhile. ``open`` before use, ``close`` after.
+    """
 
     def __init__(self, ingest: GroupIngest) -> None:
         self._ingest = ingest
@@ -63,16 +79,16 @@ class Committer:
         return [self._ingest.prepare(part, transfer, study_uid=study_uid) for part in parts]
 
     def commit(
-        self, transfer: Transfer, parts: Sequence[Future[list[Prepared]] | Prepared], *, last: bool
+        self, transfer: Transfer, parts: Sequence[Pending], *, last: bool
     ) -> asyncio.Future[list[InstanceOutcome]]:
-        """Queue parts, some of them still being parsed; done with their outcomes when all is durable."""
+        """Queue parts, some of them still to be parsed; done with their outcomes when all is durable."""
         if self._thread is None:
             msg = "the gateway is not ready to store"
             raise Unavailable(msg)
-        done: Future[list[InstanceOutcome]] = Future()
-        done.set_running_or_notify_cancel()  # what is queued is committed, also when its request has gone
-        self._queue.put(_Queued(transfer, parts, last, done))
-        return asyncio.wrap_future(done)
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[list[InstanceOutcome]] = loop.create_future()
+        self._queue.put(_Queued(transfer, parts, last, _Reply(loop, done)))
+        return done
 
     def _run(self) -> None:
         carried: _Queued | None = None
@@ -94,31 +110,63 @@ class Committer:
                 if not following.ready or any(following.transfer is batch.transfer for batch, _ in group):
                     carried = following
                     break
-                for batch, done in self._parsed(following):
+                for batch, reply in self._parsed(following):
                     count += len(batch.parts)
                     size += _size(batch)
-                    group.append((batch, done))
+                    group.append((batch, reply))
             if group:
                 self._commit(group)
 
-    def _parsed(self, item: _Queued) -> list[tuple[Batch, Future[list[InstanceOutcome]]]]:
+    def _parsed(self, item: _Queued) -> list[tuple[Batch, _Reply]]:
         """Return the batch of an item, once it is parsed; nothing when parsing broke down, which its request learns."""
+        parts: list[Prepared] = []
         try:
-            parts = [part for one in item.parts for part in ([one] if isinstance(one, Prepared) else one.result())]
+            for one in item.parts:
+                if isinstance(one, Prepared):
+                    parts.append(one)
+                elif isinstance(one, Received):
+                    parts += self._prepare(one.parts, item.transfer, one.study_uid)
+                else:
+                    parts += one.result()
         except Exception as error:  # noqa: BLE001 - the waiting request has to learn of it
-            item.done.set_exception(error)
+            _answer([(item.reply, error)])
             return []
-        return [(Batch(item.transfer, parts, item.last), item.done)]
+        return [(Batch(item.transfer, parts, item.last), item.reply)]
 
-    def _commit(self, group: list[tuple[Batch, Future[list[InstanceOutcome]]]]) -> None:
+    def _commit(self, group: list[tuple[Batch, _Reply]]) -> None:
         try:
             self._ingest.commit([batch for batch, _ in group])
         except Exception as error:  # noqa: BLE001 - every waiting request has to learn of it
-            for _, done in group:
-                done.set_exception(error)
+            _answer([(reply, error) for _, reply in group])
             return
-        for batch, done in group:
-            done.set_result(batch.outcomes)
+        _answer([(reply, batch.outcomes) for batch, reply in group])
+
+
+@dataclass(frozen=True, slots=True)
+class _Reply:
+    """Where a request waits. It may have gone: what is queued is committed all the same."""
+
+    loop: asyncio.AbstractEventLoop
+    done: asyncio.Future[list[InstanceOutcome]]
+
+
+_Answer = tuple[_Reply, list[InstanceOutcome] | Exception]
+
+
+def _answer(answers: list[_Answer]) -> None:
+    """Tell the requests of a group, waking their event loop once."""
+    with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        answers[0][0].loop.call_soon_threadsafe(_settle, answers)
+
+
+def _settle(answers: list[_Answer]) -> None:
+    for reply, answer in answers:
+        if reply.done.done():
+            continue
+        if isinstance(answer, Exception):
+            reply.done.set_exception(answer)
+        else:
+            reply.done.set_result(answer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,14 +174,14 @@ class _Queued:
     """Parts of one transfer on their way to a group."""
 
     transfer: Transfer
-    parts: Sequence[Future[list[Prepared]] | Prepared]
+    parts: Sequence[Pending]
     last: bool
-    done: Future[list[InstanceOutcome]]
+    reply: _Reply
 
     @property
     def ready(self) -> bool:
         """True when nobody has to wait for the parser."""
-        return all(isinstance(part, Prepared) or part.done() for part in self.parts)
+        return all(not isinstance(part, Future) or part.done() for part in self.parts)
 
 
 def _size(batch: Batch) -> int:

@@ -20,6 +20,7 @@ from wetread.core.ports.archive import COUNT_LIMIT, Archive, Match, SearchPage
 from wetread.core.ports.database import Database
 from wetread.gateway.responses import accepted, base_url, data_response, etag_of, warning_299
 from wetread.gateway.settings import GatewaySettings
+from wetread.gateway.threads import beside
 from wetread.gateway.xml_answers import wants_xml, xml_response
 
 
@@ -65,7 +66,7 @@ class SearchEndpoints:
             raise InvalidInput(query.warnings[0])
         tenant = getattr(request.state, "tenant", "default")
         base = base_url(request, self._settings)
-        page, body = await run_sync(self._run, tenant, query, study, series, base)
+        page, body = await beside(self._run, tenant, query, study, series, base)
         warnings = [warning_299(base, warning) for warning in query.warnings]
         if page.remaining:
             least = "at least " if page.at_least else ""

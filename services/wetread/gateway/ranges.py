@@ -6,12 +6,12 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from anyio.to_thread import run_sync
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from wetread.core.errors import InvalidInput
+from wetread.gateway.threads import beside
 
 _ONE_RANGE: Final = re.compile(r"bytes=[ \t]*([0-9]{0,18})-([0-9]{0,18})[ \t]*", re.IGNORECASE)
 
@@ -93,7 +93,7 @@ async def read_part(
     wanted = asked_range(request, length, headers["ETag"])
     if wanted is None:
         return None
-    return _partial(await run_sync(read, *wanted), wanted[0], length, headers)
+    return _partial(await beside(read, *wanted), wanted[0], length, headers)
 
 
 def _partial(data: bytes, start: int, length: int, headers: Mapping[str, str]) -> Response:

@@ -32,6 +32,7 @@ from wetread.gateway.pixels import FrameReader
 from wetread.gateway.ranges import part_of, parts_of, read_part
 from wetread.gateway.responses import DATA_HEADERS, accepted, base_url, data_response, etag_of, not_modified, takes_gzip
 from wetread.gateway.settings import GatewaySettings
+from wetread.gateway.threads import beside
 from wetread.gateway.transcoding import Transcoder, Undecodable
 from wetread.gateway.xml_answers import wants_xml, xml_response
 
@@ -66,7 +67,7 @@ class RetrieveEndpoints:
 
     async def instances(self, request: Request) -> Response:
         """``GET`` of a study, series or instance: PS3.10 files."""
-        found = await run_sync(self.find, request)
+        found = await beside(self.find, request)
         single = request.path_params.get("instance") is not None
         ranges = accepted(request)
         zipped = None if single else zip_range(ranges)
@@ -158,7 +159,7 @@ class RetrieveEndpoints:
     async def _group(self, request: Request, group: Sequence[Planned]) -> list[tuple[ArchivedInstance, bytes, Choice]]:
         """Read a few instances; those that go out as stored in one go."""
         if all(plan[0].form == STORED for _, plan in group):
-            bodies = await run_sync(lambda: [self._objects.read(item.ref) for item, _ in group])
+            bodies = await beside(lambda: [self._objects.read(item.ref) for item, _ in group])
             return [(item, body, plan[0]) for (item, plan), body in zip(group, bodies, strict=True)]
         return [(item, *await self._instance(request, item, plan)) for item, plan in group]
 
@@ -167,7 +168,7 @@ class RetrieveEndpoints:
         problem: Undecodable | None = None
         for choice in plan:
             if choice.form == STORED:
-                return await run_sync(self._objects.read, item.ref), choice
+                return await beside(self._objects.read, item.ref), choice
             converting = partial(self.transcoder.instance, tenant_of(request), item, choice.transfer_syntax)
             try:
                 return await run_sync(converting, limiter=self.codec_turns), choice
@@ -190,7 +191,7 @@ class RetrieveEndpoints:
     async def frames(self, request: Request) -> Response:
         """``GET .../frames/{list}``: 1-based frame numbers, in the order asked for."""
         numbers = self.frame_numbers(request)
-        item, plan, etag, same, read = await run_sync(self._stored_frames, request, numbers)
+        item, plan, etag, same, read = await beside(self._stored_frames, request, numbers)
         if same is not None:
             return same
         if read is None:
@@ -226,7 +227,7 @@ class RetrieveEndpoints:
         as_xml = wants_xml(accepted(request))
         base = base_url(request, self._settings)
         coding = "gzip" if takes_gzip(request) and not as_xml else ""
-        body, versions = await run_sync(self._metadata, request, base, coding)
+        body, versions = await beside(self._metadata, request, base, coding)
         version = tenant_of(request), versions, base, sorted(request.path_params.items())
         if as_xml:
             return await run_sync(lambda: xml_response(request, orjson.loads(body), version=version))
@@ -249,7 +250,7 @@ class RetrieveEndpoints:
         if not _BULK_PATH.fullmatch(path):
             msg = "a bulk data path is tags and item numbers"
             raise InvalidInput(msg)
-        (item,) = await run_sync(self.find, request)
+        (item,) = await beside(self.find, request)
         ranges = accepted(request)
         etag = etag_of(item.content_hash, path.upper(), [str(media) for media in ranges])
         same = not_modified(request, etag)

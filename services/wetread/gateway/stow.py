@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
-from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
-from typing import Final
+from types import TracebackType
+from typing import Final, Self
 
 from anyio.to_thread import run_sync
 from starlette.requests import ClientDisconnect, Request
@@ -39,7 +39,7 @@ from wetread.core.ports.ingest import InstanceOutcome
 from wetread.gateway import reasons
 from wetread.gateway.assembling import instances
 from wetread.gateway.bulkparts import METADATA, BulkSpool, receive
-from wetread.gateway.committer import Committer
+from wetread.gateway.committer import Committer, Pending, Received
 from wetread.gateway.ingest import Transfer
 from wetread.gateway.partbuffer import PartBuffer
 from wetread.gateway.prepare import Part, Prepared
@@ -104,16 +104,59 @@ class StowEndpoint:
 
     async def _body(self, request: Request) -> AsyncIterator[bytes]:
         """Yield the body; a body that stands still is given up. The consumer's own work does not count."""
-        idle, loop = self._limits.idle_seconds, asyncio.get_running_loop()
-        try:
-            async with asyncio.timeout(idle) as timer:
-                async for chunk in request.stream():
-                    if chunk:
-                        timer.reschedule(None)
-                        yield chunk
-                    timer.reschedule(loop.time() + idle)
-        except TimeoutError as error:
-            raise RequestTimedOut from error
+        receive = request.receive
+        with _IdleWatch(self._limits.idle_seconds) as idle:
+            more = True
+            while more:
+                try:
+                    idle.since = idle.now()
+                    message = await receive()
+                    idle.since = None
+                except asyncio.CancelledError:
+                    if idle.fired:
+                        raise RequestTimedOut from None
+                    raise
+                if message["type"] == "http.disconnect":
+                    raise ClientDisconnect
+                more = message.get("more_body", False)
+                if chunk := message.get("body"):
+                    yield chunk
+
+
+class _IdleWatch:
+    """Cancels the task that made it when it has waited too long. ``since``: when the wait began (None: none is on).
+
+    One timer per request, which looks how long the wait has lasted: one per wait costs as much as what is waited for.
+    """
+
+    __slots__ = ("_handle", "_loop", "_seconds", "_task", "fired", "now", "since")
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._loop = asyncio.get_running_loop()
+        self._task = asyncio.current_task()
+        self.now = self._loop.time
+        self.since: float | None = None
+        self.fired = False
+
+    def __enter__(self) -> Self:
+        self._handle = self._loop.call_later(self._seconds, self._look)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._handle.cancel()
+        if self.fired and self._task is not None:
+            self._task.uncancel()
+
+    def _look(self) -> None:
+        left = self._seconds if self.since is None else self.since + self._seconds - self.now()
+        if left <= 0 and self._task is not None:
+            self.fired = True
+            self._task.cancel()
+        else:
+            self._handle = self._loop.call_later(max(left, 0.0), self._look)
 
 
 class RequestTimedOut(InvalidInput):
@@ -154,7 +197,7 @@ class _Store:
         self._study_uid = study_uid
         self._received: list[list[Part]] = []
         self._received_bytes = 0
-        self._pending: list[Future[list[Prepared]] | Prepared] = []
+        self._pending: list[Pending] = []
         self._pending_parts = 0
         self._pending_bytes = 0
         self._complete_parts = 0
@@ -252,7 +295,7 @@ class _Store:
                     await self._make_room()
                     self._begin(event.headers.get("content-type", ""))
                 else:
-                    self._end()
+                    self._end(closed=splitter.complete)
                     await self._flush_full()
             if splitter.broken:
                 self.too_large = splitter.too_many
@@ -300,7 +343,8 @@ class _Store:
         self._buffer.discard()
         self._refusal = InstanceOutcome(None, None, None, failure_reason=reason, comment=comment)
 
-    def _end(self) -> None:
+    def _end(self, *, closed: bool = False) -> None:
+        """A part is complete. ``closed``: the body ends here, so that the parser would do nothing beside anything."""
         buffer = self._buffer
         self._buffer = None
         if buffer is None:
@@ -314,7 +358,7 @@ class _Store:
         self._pending_bytes += buffer.size
         self._received.append(buffer.pieces())
         self._received_bytes += buffer.size
-        if self._received_bytes >= _PARSE_BYTES:
+        if self._received_bytes >= _PARSE_BYTES and not closed:
             self._parse()
 
     def _parse(self) -> None:
@@ -352,6 +396,9 @@ class _Store:
             await self._settle()
 
     def _send(self, *, last: bool) -> None:
+        if last and self._received:
+            self._pending.append(Received(self._received, self._study_uid))
+            self._received, self._received_bytes = [], 0
         self._parse()
         pending, self._pending = self._pending, []
         self._pending_parts = self._pending_bytes = 0

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
+from types import TracebackType
 from typing import Any
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
 from wetread.adapters.index import migrations
-from wetread.adapters.index.engines import driver_for
+from wetread.adapters.index.engines import Driver, KeptConnections, driver_for
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,7 @@ class SqlDatabase:
         self._driver = driver_for(address, full_sync=full_sync)
         self._engine: Engine | None = None
         self._reading: Engine | None = None
+        self._connections: KeptConnections | None = None
         self._opening = Lock()
 
     @property
@@ -72,12 +74,28 @@ class SqlDatabase:
         with self._translated():
             migrations.verify(self.engine)
 
-    @contextmanager
-    def write(self) -> Iterator[SqlTransaction]:
+    def write(self) -> AbstractContextManager[SqlTransaction]:
         """Open a write transaction; writers take turns: no upgrade dead-locks, no lost updates.
 
         Durable when the block has ended, not before: on PostgreSQL the next writer need not wait for the disk.
         """
+        kept = self._kept()
+        return self._write() if kept is None else _KeptTransaction(self._driver, kept, writing=True)
+
+    def read(self) -> AbstractContextManager[SqlTransaction]:
+        """Open a read-only snapshot."""
+        kept = self._kept()
+        return self._read() if kept is None else _KeptTransaction(self._driver, kept, writing=False)
+
+    def _kept(self) -> KeptConnections | None:
+        if self._connections is None and self._driver.keeps:
+            engine = self.engine
+            with self._opening:
+                self._connections = self._connections or KeptConnections(engine)
+        return self._connections
+
+    @contextmanager
+    def _write(self) -> Iterator[SqlTransaction]:
         with self._translated(), self.engine.connect() as connection:
             with connection.begin():
                 self._driver.lock_writers(connection)
@@ -85,8 +103,7 @@ class SqlDatabase:
             self._driver.make_durable(connection)
 
     @contextmanager
-    def read(self) -> Iterator[SqlTransaction]:
-        """Open a read-only snapshot."""
+    def _read(self) -> Iterator[SqlTransaction]:
         if self._reading is None:
             self._reading = self._driver.reader(self.engine)
         with self._translated(), self._reading.connect() as connection, connection.begin():
@@ -94,6 +111,9 @@ class SqlDatabase:
 
     def close(self) -> None:
         """Close all connections."""
+        kept, self._connections = self._connections, None
+        if kept is not None:
+            kept.close()
         if self._engine is not None:
             self._engine.dispose()
             self._engine = self._reading = None
@@ -107,3 +127,34 @@ class SqlDatabase:
             if typed is None:
                 raise
             raise typed from error
+
+
+class _KeptTransaction:
+    """A transaction on a kept connection: what ``write`` and ``read`` return where there are such connections."""
+
+    __slots__ = ("_connection", "_driver", "_kept", "_writing")
+
+    def __init__(self, driver: Driver, kept: KeptConnections, *, writing: bool) -> None:
+        self._driver = driver
+        self._kept = kept
+        self._writing = writing
+
+    def __enter__(self) -> SqlTransaction:
+        try:
+            self._connection = self._kept.begin(writing=self._writing)
+        except DBAPIError as error:
+            raise self._typed(error) from error
+        return SqlTransaction(self._connection)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._kept.end(self._connection, writing=self._writing, well=error is None)
+        except DBAPIError as late:
+            raise self._typed(late) from late
+        if isinstance(error, DBAPIError) and (typed := self._driver.translated(error)) is not None:
+            raise typed from error
+
+    def _typed(self, error: DBAPIError) -> Exception:
+        return self._driver.translated(error) or error

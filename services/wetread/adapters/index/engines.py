@@ -7,6 +7,7 @@ transaction is still the newest one when it is written, and numbers are given ou
 from __future__ import annotations
 
 import sqlite3
+import time
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -22,6 +23,9 @@ SCHEMA: Final = "wetread"
 _WRITERS: Final = 0x77657472  # "wetr"
 _MIGRATION: Final = 0x6D696772  # "migr"
 _LOCK_MILLISECONDS: Final = 30_000
+_FIRST_PAUSE_SECONDS: Final = 0.000_1
+_LONGEST_PAUSE_SECONDS: Final = 0.005
+"""Between two looks at SQLite's write lock."""
 _FROZEN_MILLISECONDS: Final = 15_000
 """A writer that stopped in the middle of a transaction (frozen machine, lost network) is cut off after so long."""
 
@@ -32,6 +36,10 @@ class Driver(Protocol):
     @property
     def url(self) -> str:
         """URL for DBOS, which keeps its tables in the same database."""
+
+    @property
+    def keeps(self) -> bool:
+        """Whether transactions run on ``KeptConnections``."""
 
     def open(self) -> Engine:
         """Make the engine; connects on first use."""
@@ -64,6 +72,11 @@ class SqliteDriver:
         """URL of the file."""
         return f"sqlite:///{self._path}"
 
+    @property
+    def keeps(self) -> bool:
+        """What SQLAlchemy does around a transaction costs several times what SQLite does for it."""
+        return True
+
     def open(self) -> Engine:
         """Make the engine. Writers take their lock at once (BEGIN IMMEDIATE): no upgrade dead-locks."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -85,7 +98,8 @@ class SqliteDriver:
         @event.listens_for(engine, "begin")
         def _begin(connection: Connection) -> None:
             mode = connection.get_execution_options().get("wetread_begin", "IMMEDIATE")
-            run_text(connection, f"BEGIN {mode}")
+            if mode:
+                run_text(connection, f"BEGIN {mode}")
 
         return engine
 
@@ -112,6 +126,82 @@ class SqliteDriver:
         return None
 
 
+class KeptConnections:
+    """Connections to SQLite that are open for good, with transactions begun and ended by hand.
+
+    Writers ask for the lock themselves: SQLite's own waiting sleeps for milliseconds between two looks, and a
+    transaction of the ingest path takes less than one. Thread-safe.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        # SQLAlchemy believes in a transaction of its own as soon as it executes anything; that one does nothing.
+        self._engine = engine.execution_options(wetread_begin="")
+        self._readers: list[Connection] = []
+        self._writers: list[Connection] = []
+        self._closed = False
+
+    def begin(self, *, writing: bool) -> Connection:
+        """Return a connection inside a transaction. Raises DBAPIError."""
+        idle = self._writers if writing else self._readers
+        try:
+            connection = idle.pop()
+        except IndexError:
+            connection = self._engine.connect()
+            if writing:
+                run_text(connection, "PRAGMA busy_timeout=0")
+        try:
+            if writing:
+                _take_turn(connection)
+            else:
+                run_text(connection, "BEGIN DEFERRED")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def end(self, connection: Connection, *, writing: bool, well: bool) -> None:
+        """Commit, or roll back what did not go well, and keep the connection. Raises DBAPIError."""
+        try:
+            if well:
+                run_text(connection, "COMMIT")
+            elif connection.connection.dbapi_connection.in_transaction:  # type: ignore[union-attr]
+                run_text(connection, "ROLLBACK")
+            if connection.in_transaction():
+                connection.rollback()
+        except BaseException:
+            connection.invalidate()
+            connection.close()
+            raise
+        if self._closed:
+            connection.close()
+        else:
+            (self._writers if writing else self._readers).append(connection)
+
+    def close(self) -> None:
+        """Close those that nobody uses; the others are closed when their transaction ends."""
+        self._closed = True
+        for idle in (self._writers, self._readers):
+            while idle:
+                idle.pop().close()
+
+
+def _take_turn(connection: Connection) -> None:
+    """Wait for SQLite's write lock, at most as long as any writer waits. Raises DBAPIError."""
+    raw: Any = connection.connection.dbapi_connection
+    deadline, pause = time.monotonic() + _LOCK_MILLISECONDS / 1000, _FIRST_PAUSE_SECONDS
+    while time.monotonic() < deadline:
+        try:
+            raw.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                break
+        else:
+            return
+        time.sleep(pause)
+        pause = min(pause * 1.25, _LONGEST_PAUSE_SECONDS)
+    run_text(connection, "BEGIN IMMEDIATE")  # says what is wrong as SQLAlchemy does
+
+
 class PostgresDriver:
     """PostgreSQL by psycopg 3. Every commit is durable, so ``full_sync`` changes nothing here."""
 
@@ -126,6 +216,11 @@ class PostgresDriver:
     def url(self) -> str:
         """URL as DBOS takes it. Holds the password: never logged."""
         return self._url.set(drivername="postgresql").render_as_string(hide_password=False)
+
+    @property
+    def keeps(self) -> bool:
+        """Connections of a pool are looked at before they are used: the server may have dropped them."""
+        return False
 
     def open(self) -> Engine:
         """Make the engine; a connection that the server has dropped is replaced before it is used."""

@@ -6,24 +6,25 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import orjson
-from sqlalchemy import bindparam, func, insert, select
+from sqlalchemy import func, insert, select
 
 from wetread.adapters.index.database import connection_of
 from wetread.adapters.index.event_rows import TRACE_KEY, event_of
 from wetread.adapters.index.statement import DriverStatement
 from wetread.adapters.index.tables import events
 from wetread.adapters.index.turnarounds import SqlTurnarounds
+from wetread.adapters.index.upsert import ignoring
 from wetread.core import tracing
 from wetread.core.events import Event
 from wetread.core.ports import Deliveries, Transaction
 
 # Statements of the ingest path.
-_KNOWN: Final = DriverStatement(
-    select(events.c.cursor).where(events.c.tenant == bindparam("of"), events.c.id == bindparam("event"))
-)
-_INSERT: Final = DriverStatement(
-    insert(events).inline(), columns=("tenant", "id", "type", "subject", "time", "data_json", "stamps_json")
-)
+_COLUMNS: Final = ("tenant", "id", "type", "subject", "time", "data_json", "stamps_json")
+_INSERT: Final = DriverStatement(insert(events).inline(), columns=_COLUMNS)
+_INSERT_ONCE: Final = {
+    dialect: DriverStatement(ignoring(dialect, events, ("tenant", "id")).inline(), columns=_COLUMNS)
+    for dialect in ("sqlite", "postgresql")
+}
 
 
 class SqlEventLog:
@@ -38,9 +39,10 @@ class SqlEventLog:
         self._turnarounds = SqlTurnarounds()
 
     def append(self, tx: Transaction, event: Event) -> bool:
-        if _KNOWN.first(connection_of(tx), {"of": event.tenant, "event": event.id}) is not None:
+        connection = connection_of(tx)
+        if _INSERT_ONCE[connection.dialect.name].count(connection, _row(event.tenant, event)) == 0:
             return False
-        self._append(tx, event.tenant, [event])
+        self._told(tx, event.tenant, [event])
         return True
 
     def append_all(self, tx: Transaction, tenant: str, several: Sequence[Event]) -> None:
@@ -53,6 +55,9 @@ class SqlEventLog:
         if not new:
             return
         _INSERT.many(connection_of(tx), [_row(tenant, event) for event in new])
+        self._told(tx, tenant, new)
+
+    def _told(self, tx: Transaction, tenant: str, new: Sequence[Event]) -> None:
         self._deliveries.open(tx, tenant, new)
         for event in new:
             self._turnarounds.note(tx, event)

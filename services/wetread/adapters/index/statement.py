@@ -71,7 +71,7 @@ class DriverStatement:
 
     def _text(self, dialect: Dialect) -> tuple[str, tuple[str, ...] | None, Values]:
         """Return SQL, the order of its parameters (None: by name) and the values that the statement itself has."""
-        key = f"{dialect.name}+{dialect.driver}"
+        key = dialect.driver
         known = self._compiled.get(key)
         if known is None:
             compiled = self._statement.compile(dialect=dialect, column_keys=self._columns)  # type: ignore[attr-defined]
@@ -100,7 +100,7 @@ def _parameters(order: tuple[str, ...] | None, fixed: Values, values: Values) ->
     if order is None:
         return {**fixed, **values}
     if fixed:
-        values = {**fixed, **values}
+        return [values[name] if name in values else fixed[name] for name in order]
     return [values[name] for name in order]
 
 

@@ -5,7 +5,7 @@ Statements are made once per table and set of columns: making one costs more tha
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -46,8 +46,13 @@ def _adding(dialect: str, table: Table, key: tuple[str, ...], amounts: tuple[str
 
 @cache
 def _ignoring(dialect: str, table: Table) -> Any:
-    statement = _insert(dialect, table).on_conflict_do_nothing(index_elements=[c.name for c in table.primary_key])
-    return statement.execution_options(preserve_rowcount=True)
+    unique = [column.name for column in table.primary_key]
+    return ignoring(dialect, table, unique).execution_options(preserve_rowcount=True)
+
+
+def ignoring(dialect: str, table: Table, unique: Sequence[str]) -> Any:
+    """Return an insert that does nothing when a row with the same *unique* columns is there."""
+    return _insert(dialect, table).on_conflict_do_nothing(index_elements=list(unique))
 
 
 def _insert(dialect: str, table: Table) -> sqlite.Insert | postgresql.Insert:

@@ -25,9 +25,12 @@ class Found:
     time: float
 
 
-def records_of(path: Path, *, after: int = -1) -> Iterator[Found]:
-    """Yield intact records whose payload lies behind offset *after*. Damaged ones are stepped over."""
-    size = path.stat().st_size
+def records_of(path: Path, *, after: int = -1, size: int | None = None) -> Iterator[Found]:
+    """Yield intact records whose payload lies behind offset *after*. Damaged ones are stepped over.
+
+    ``size``: where to stop, the end of the file by default.
+    """
+    size = path.stat().st_size if size is None else size
     with path.open("rb") as file:
         position = 0
         while position + record.HEAD_SIZE <= size:

@@ -162,8 +162,22 @@ class SegmentStore:
             if path.parent.name != directory or owner != shard or number < mark[0]:
                 continue
             skip_to = mark[1] if number == mark[0] else -1
-            for found in records_of(path, after=skip_to):
+            for found in records_of(path, after=skip_to, size=self._durable_size(path)):
                 yield found, f"{directory}/{path.stem}"
+
+    def _durable_size(self, path: Path) -> int:
+        """Return how much of a file survives a loss of power, which after this is what there was.
+
+        A process may have died, or be about to go on, between writing records and syncing them. Whoever scans indexes
+        what is found, and the index must not be ahead of the bytes (ADR 0202).
+        """
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            size = os.fstat(descriptor).st_size
+            self._sync(descriptor)
+        finally:
+            os.close(descriptor)
+        return size
 
     def _writer(self, tenant: str) -> _Writer:
         writer = self._writers.get(tenant)

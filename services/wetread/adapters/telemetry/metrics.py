@@ -5,14 +5,16 @@ Every metric is listed in docs/operations/metrics.md (tested). No label ever hol
 
 from __future__ import annotations
 
+import os
 from collections import Counter as Counter_
 from collections.abc import Iterable, Iterator
 from itertools import accumulate
-from typing import Final
+from typing import Final, Protocol
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest, values
 from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
+from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
@@ -142,10 +144,57 @@ def _turnaround() -> HistogramMetricFamily:
     )
 
 
-class Metrics:
-    """The metrics of one web process."""
+class RequestCount(Protocol):
+    """How many requests are being answered."""
 
-    def __init__(self, database: Database) -> None:
+    def change(self, by: int) -> None:
+        """So many more are being answered by this process, or less."""
+
+    def total(self) -> int:
+        """Return how many all processes of this server are answering."""
+
+
+class OwnRequests:
+    """``RequestCount`` of a server that is one process."""
+
+    def __init__(self) -> None:
+        self._open = 0
+
+    def change(self, by: int) -> None:
+        """Count."""
+        self._open += by
+
+    def total(self) -> int:
+        """Return the count."""
+        return self._open
+
+
+class _InFlight(Collector):
+    """The gauge of requests being answered."""
+
+    def __init__(self, requests: RequestCount) -> None:
+        self._requests = requests
+
+    def collect(self) -> Iterator[Metric]:
+        """Read the count."""
+        yield GaugeMetricFamily("wetread_http_in_flight", "HTTP requests being served.", self._requests.total())
+
+
+def count_together(folder: str, process: str) -> None:
+    """Keep what this process counts in *folder*, where its siblings see it and whoever follows it goes on counting.
+
+    ``process``: its name among them. To be called before anything is counted.
+    """
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+    values.ValueClass = values.MultiProcessValue(lambda: process)  # type: ignore[no-untyped-call]
+
+
+class Metrics:
+    """The metrics of a server. ``folder``: where all its processes count (``count_together``); None: it is one."""
+
+    def __init__(self, database: Database, requests: RequestCount | None = None, folder: str | None = None) -> None:
+        self._folder = folder
+        self._open = requests or OwnRequests()
         self.registry = CollectorRegistry()
         self.requests = Counter(
             "wetread_http_requests_total", "HTTP requests.", ("route", "method", "status"), registry=self.registry
@@ -156,12 +205,38 @@ class Metrics:
             ("route",),
             registry=self.registry,
         )
-        self.in_flight = Gauge("wetread_http_in_flight", "HTTP requests being served.", registry=self.registry)
         self.audit_lost = Counter(
             "wetread_audit_lost_total", "Accesses that the audit trail could not keep.", registry=self.registry
         )
-        self.registry.register(DatabaseCollector(database))
+        self._counters: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+        self._read = (_InFlight(self._open), DatabaseCollector(database))
+        for collector in self._read:
+            self.registry.register(collector)
+
+    def began(self) -> None:
+        """A request has come."""
+        self._open.change(1)
+
+    def ended(self) -> None:
+        """A request has been answered."""
+        self._open.change(-1)
+
+    def answered(self, route: str, method: str, status: int, seconds: float) -> None:
+        """Count an answer. Routes and methods come from closed lists."""
+        key = (route, method, status)
+        counters = self._counters.get(key)
+        if counters is None:
+            counted = self.requests.labels(route, method, str(status))
+            counters = self._counters[key] = (counted, self.seconds.labels(route))
+        counters[0].inc()
+        counters[1].observe(seconds)
 
     def render(self) -> bytes:
-        """Return the exposition text."""
-        return generate_latest(self.registry)
+        """Return the exposition text: the sums over all processes of the server."""
+        if self._folder is None:
+            return generate_latest(self.registry)
+        together = CollectorRegistry()
+        MultiProcessCollector(together, self._folder)  # type: ignore[no-untyped-call]
+        for collector in self._read:
+            together.register(collector)
+        return generate_latest(together)

@@ -6,6 +6,9 @@ import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
+_EXACT = 1 << 53
+"""Integers up to here are what they are as a float, too."""
+
 Attributes = Mapping[str, Mapping[str, Any]]
 """A data set, or one level of it, in the DICOM JSON model: 8 upper-case hex digits to {vr, Value...}."""
 
@@ -22,7 +25,9 @@ def values(data: Attributes, tag: str) -> list[Any]:
 def text(data: Attributes, tag: str) -> str:
     """Return the first value as text; empty when there is none. A person name is its literal value."""
     entry = data.get(tag)
-    found = entry.get("Value") if entry is not None else None
+    if entry is None:
+        return ""
+    found = entry.get("Value")
     if not found or not isinstance(found, list):
         return ""
     first = found[0]
@@ -49,7 +54,13 @@ def integer(data: Attributes, tag: str) -> int | None:
     entry = data.get(tag)
     if entry is None:
         return None
-    value = number(data, tag)
+    found = entry.get("Value")
+    if not found or not isinstance(found, list):
+        return None
+    first = found[0]
+    if type(first) is int and -_EXACT <= first <= _EXACT:
+        return first
+    value = as_float(first)
     if value is None or not value.is_integer() or abs(value) >= 1 << 62:
         return None
     return int(value)
@@ -57,10 +68,11 @@ def integer(data: Attributes, tag: str) -> int | None:
 
 def numbers(data: Attributes, tag: str, count: int) -> tuple[float, ...] | None:
     """Return exactly *count* floats, or None."""
-    found = [as_float(value) for value in values(data, tag)]
-    if len(found) != count or any(value is None for value in found):
+    found = values(data, tag)
+    if len(found) != count:
         return None
-    return tuple(value for value in found if value is not None)
+    result = [number for value in found if (number := as_float(value)) is not None]
+    return tuple(result) if len(result) == count else None
 
 
 def as_float(value: Any) -> float | None:

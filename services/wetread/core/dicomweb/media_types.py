@@ -100,8 +100,9 @@ def _unquote(value: str) -> str:
     return value.strip('"')
 
 
+@lru_cache(maxsize=256)
 def parse_media_type(text: str) -> MediaType:
-    """Parse one media type with parameters; ``q`` becomes the quality.
+    """Parse one media type with parameters; ``q`` becomes the quality. A sender says the same with every request.
 
     Raises InvalidInput when there is no type/subtype.
     """
