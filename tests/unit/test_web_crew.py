@@ -169,3 +169,20 @@ def test_a_killed_process_is_replaced_and_what_was_counted_stays(crew: tuple[int
     assert sorted(path.name for path in folder.glob("ended-*")) == ["ended-0", "ended-1"], "each has ended its own"
     with pytest.raises(OSError):
         socket.create_connection(("127.0.0.1", port), 5)
+
+
+@pytest.mark.parametrize("status", [1, 2])
+def test_a_server_that_cannot_start_says_so_and_ends(tmp_path: Path, status: int) -> None:
+    def fail(_place: Place) -> int:
+        return status
+
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        parent = os.fork()
+        if parent == 0:
+            code = 99
+            with contextlib.suppress(BaseException):
+                code = Crew(listener, 2, fail, metrics=str(tmp_path)).run()
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(parent, 0)[1]) == status

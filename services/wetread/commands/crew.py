@@ -34,6 +34,7 @@ logger = logging.getLogger("wetread.web")
 
 _BACKLOG: Final = 1024
 _GRACE_SECONDS: Final = 15.0
+_PAUSE_SECONDS: Final = 0.05
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 _UNUSABLE: Final = 2
 """Exit status of a process that cannot work with this configuration: starting it again changes nothing."""
@@ -66,6 +67,8 @@ class Crew:
         self._turn = 0
         self._selector = selectors.DefaultSelector()
         self._accepting = False
+        self._unplaced: list[socket.socket] = []
+        self._settled = False
         self._stopping = False
         self._status = 0
 
@@ -83,16 +86,16 @@ class Crew:
         self._selector.register(wake, selectors.EVENT_READ)
         try:
             while not self._stopping:
-                pause = self._start_some()
+                pause = _PAUSE_SECONDS if self._unplaced else self._start_some()
                 for key, _ in self._selector.select(pause):
                     if key.fileobj is wake:
                         with contextlib.suppress(BlockingIOError):
                             wake.recv(4096)
+                        self._reap()
                     elif key.fileobj is self._listener:
                         self._accept()
                     else:
                         self._hear(key.data)
-                self._reap()
                 self._open_or_close()
         finally:
             self._end()
@@ -165,7 +168,7 @@ class Crew:
         except OSError:
             told = b""
         if told == READY:
-            member.ready = True
+            member.ready = self._settled = True
         else:
             self._shut(member)
 
@@ -190,12 +193,15 @@ class Crew:
             self._page.leave(member.number)
             member.deaths = 0 if now - member.started > STEADY_SECONDS else member.deaths + 1
             member.restart_at = now + BACKOFF_SECONDS[min(member.deaths, len(BACKOFF_SECONDS) - 1)]
-            if os.waitstatus_to_exitcode(status) == _UNUSABLE:
-                self._status, self._stopping = _UNUSABLE, True
+            code = os.waitstatus_to_exitcode(status)
+            if not self._settled or code == _UNUSABLE:
+                # The server has not started at all: whoever started it has to know.
+                self._status, self._stopping = code if code > 0 else 1, True
 
     def _open_or_close(self) -> None:
         """Accept while there is somebody to hand a connection to; until then they wait in the backlog."""
-        wanted = any(member.ready for member in self._members)
+        self._unplaced = [connection for connection in self._unplaced if not self._place(connection)]
+        wanted = not self._unplaced and any(member.ready for member in self._members)
         if wanted and not self._accepting:
             self._selector.register(self._listener, selectors.EVENT_READ)
         elif self._accepting and not wanted:
@@ -205,21 +211,31 @@ class Crew:
     def _accept(self) -> None:
         try:
             connection, _ = self._listener.accept()
+        except (BlockingIOError, ConnectionError):
+            return  # it has gone again
         except OSError:
-            return  # it has gone again, or there are no descriptors left
-        with connection:
-            for member in self._by_load():
-                assert member.door is not None
-                try:
-                    socket.send_fds(member.door, [b"c"], [connection.fileno()])
-                except BlockingIOError:
-                    continue
-                except OSError:
-                    self._shut(member)
-                    continue
-                member.given += 1
-                self._turn = member.number
-                return
+            time.sleep(_PAUSE_SECONDS)  # there are no descriptors left: what waits stays in the backlog
+            return
+        if not self._place(connection):
+            self._unplaced.append(connection)
+
+    def _place(self, connection: socket.socket) -> bool:
+        """Hand a connection over; False when nobody can take it now."""
+        for member in self._by_load():
+            if member.door is None:
+                continue
+            try:
+                socket.send_fds(member.door, [b"c"], [connection.fileno()])
+            except BlockingIOError:
+                continue
+            except OSError:
+                self._shut(member)
+                continue
+            connection.close()
+            member.given += 1
+            self._turn = member.number
+            return True
+        return False
 
     def _by_load(self) -> list[_Member]:
         """Return who can take a connection: fewest requests first, then fewest connections, then whose turn it is.
@@ -250,6 +266,8 @@ class Crew:
             os.waitpid(member.pid, 0)
         for member in self._members:
             self._shut(member)
+        for connection in self._unplaced:
+            connection.close()
         signal.set_wakeup_fd(-1)
         self._selector.close()
 

@@ -18,7 +18,7 @@ class IngestSettings:
     """Instances per commit group: bounds the index transaction."""
     group_bytes: int = 32 << 20
     """Bytes per commit group: bounds what one sync has to write."""
-    in_flight_bytes: int = 96 << 20
+    in_flight_bytes: int = 64 << 20
     """Received but not yet durable bytes of all requests; beyond it no new part is read (TCP back-pressure)."""
     part_bytes: int = 16 << 30
     """Size of one part; larger ones fail with A700."""

@@ -50,6 +50,8 @@ from wetread.gateway.store_response import location, store_response, store_statu
 _STORABLE: Final = f"stored are {MULTIPART} and single parts of type {DICOM}, {DICOM_JSON}, {DICOM_XML}"
 _PARSE_BYTES: Final = 64 << 10
 """Received bytes that are worth a hand-over to the parser."""
+_LEFT_BYTES: Final = 4 << 20
+"""At the end of a body: less is left to the committer, whom it does not keep from others for long."""
 
 
 class StowEndpoint:
@@ -229,7 +231,7 @@ class _Store:
         if self._buffer is not None and not self._buffer.size and self._refusal is None:
             msg = "the body is empty"
             raise InvalidInput(msg)
-        self._end()
+        self._end(closed=True)
         await self._finish()
 
     async def metadata(self, body: AsyncIterator[bytes], content: MediaType) -> None:
@@ -358,7 +360,7 @@ class _Store:
         self._pending_bytes += buffer.size
         self._received.append(buffer.pieces())
         self._received_bytes += buffer.size
-        if self._received_bytes >= _PARSE_BYTES and not closed:
+        if self._received_bytes >= (_LEFT_BYTES if closed else _PARSE_BYTES):
             self._parse()
 
     def _parse(self) -> None:
@@ -396,7 +398,7 @@ class _Store:
             await self._settle()
 
     def _send(self, *, last: bool) -> None:
-        if last and self._received:
+        if last and self._received and self._received_bytes <= _LEFT_BYTES:
             self._pending.append(Received(self._received, self._study_uid))
             self._received, self._received_bytes = [], 0
         self._parse()

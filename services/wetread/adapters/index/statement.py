@@ -7,7 +7,8 @@ numbers and bytes, which need no conversion on SQLite or PostgreSQL.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 from sqlalchemy import Connection
@@ -19,6 +20,7 @@ from sqlalchemy.sql.schema import ScalarElementColumnDefault
 
 Row = Sequence[Any]
 Values = Mapping[str, Any]
+Parameters = Callable[[Values], Any]
 
 
 class DriverStatement:
@@ -27,13 +29,11 @@ class DriverStatement:
     def __init__(self, statement: Executable, columns: Sequence[str] | None = None) -> None:
         self._statement = statement
         self._columns = columns
-        self._compiled: dict[str, tuple[str, tuple[str, ...] | None, Values]] = {}
+        self._compiled: dict[str, tuple[str, Parameters]] = {}
 
     def all(self, connection: Connection, values: Values) -> list[Row]:
         """Run it and return its rows."""
-        cursor = self._run(connection, values)
-        rows: list[Row] = cursor.fetchall()
-        cursor.close()
+        rows: list[Row] = self._run(connection, values).fetchall()
         return rows
 
     def first(self, connection: Connection, values: Values) -> Row | None:
@@ -43,36 +43,34 @@ class DriverStatement:
 
     def count(self, connection: Connection, values: Values) -> int:
         """Run it and return how many rows it changed."""
-        cursor = self._run(connection, values)
-        changed = int(cursor.rowcount)
-        cursor.close()
-        return changed
+        return int(self._run(connection, values).rowcount)
 
     def many(self, connection: Connection, rows: Sequence[Values]) -> None:
         """Run it once per row."""
-        text, order, fixed = self._text(connection.dialect)
+        if len(rows) == 1:
+            self._run(connection, rows[0])
+            return
+        text, parameters = self._text(connection.dialect)
         cursor = connection.connection.cursor()
         try:
-            cursor.executemany(text, [_parameters(order, fixed, values) for values in rows])
+            cursor.executemany(text, list(map(parameters, rows)))
         except connection.dialect.loaded_dbapi.Error as error:
             raise _translated(text, error, connection.dialect) from error
         finally:
             cursor.close()
 
     def _run(self, connection: Connection, values: Values) -> Any:
-        text, order, fixed = self._text(connection.dialect)
-        cursor = connection.connection.cursor()
+        """Return the driver's cursor; it is closed when nobody holds it any more."""
+        text, parameters = self._text(connection.dialect)
+        driver: Any = connection.connection.dbapi_connection
         try:
-            cursor.execute(text, _parameters(order, fixed, values))
+            return driver.execute(text, parameters(values))
         except connection.dialect.loaded_dbapi.Error as error:
-            cursor.close()
             raise _translated(text, error, connection.dialect) from error
-        return cursor
 
-    def _text(self, dialect: Dialect) -> tuple[str, tuple[str, ...] | None, Values]:
-        """Return SQL, the order of its parameters (None: by name) and the values that the statement itself has."""
-        key = dialect.driver
-        known = self._compiled.get(key)
+    def _text(self, dialect: Dialect) -> tuple[str, Parameters]:
+        """Return SQL, and what makes its parameters of values."""
+        known = self._compiled.get(dialect.driver)
         if known is None:
             compiled = self._statement.compile(dialect=dialect, column_keys=self._columns)  # type: ignore[attr-defined]
             assert isinstance(compiled, SQLCompiler)
@@ -81,7 +79,7 @@ class DriverStatement:
             for column in compiled.insert_prefetch:
                 if isinstance(column.default, ScalarElementColumnDefault):
                     fixed[column.key] = column.default.arg
-            known = self._compiled[key] = (str(compiled), order, fixed)
+            known = self._compiled[dialect.driver] = str(compiled), _parameters(order, fixed)
         return known
 
 
@@ -96,12 +94,13 @@ def run_text(connection: Connection, text: str) -> None:
         cursor.close()
 
 
-def _parameters(order: tuple[str, ...] | None, fixed: Values, values: Values) -> Any:
+def _parameters(order: tuple[str, ...] | None, fixed: Values) -> Parameters:
+    """Return what puts values, and those that the statement itself has, in *order* (None: by name)."""
     if order is None:
-        return {**fixed, **values}
-    if fixed:
-        return [values[name] if name in values else fixed[name] for name in order]
-    return [values[name] for name in order]
+        return lambda values: {**fixed, **values}
+    if not fixed and len(order) > 1:
+        return itemgetter(*order)
+    return lambda values: [values[name] if name in values else fixed[name] for name in order]
 
 
 def _translated(text: str, error: BaseException, dialect: Dialect) -> BaseException:

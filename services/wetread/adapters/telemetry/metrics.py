@@ -175,6 +175,10 @@ class _InFlight(Collector):
     def __init__(self, requests: RequestCount) -> None:
         self._requests = requests
 
+    def describe(self) -> Iterator[Metric]:
+        """Name the metric."""
+        return self.collect()
+
     def collect(self) -> Iterator[Metric]:
         """Read the count."""
         yield GaugeMetricFamily("wetread_http_in_flight", "HTTP requests being served.", self._requests.total())

@@ -26,7 +26,14 @@ from wetread.core.dicom.header import (
     read_elements,
     read_meta,
 )
-from wetread.core.dicom.json_model import BULK_KEY, JsonDataset, convert_elements
+from wetread.core.dicom.json_model import (
+    BULK_KEY,
+    NOT_ALONE,
+    SELF_EVIDENT,
+    JsonDataset,
+    convert_elements,
+    self_evident_entry,
+)
 from wetread.core.dicom.transfer_syntax import EXPLICIT_LE
 from wetread.core.errors import InstanceRejected
 
@@ -41,6 +48,7 @@ _PLAIN_BYTES: Final = 1 << 16
 """Headers with longer values are left to the walk."""
 _CHARSET: Final = 0x00080005
 _PIXEL_REPRESENTATION: Final = 0x00280103
+_SELF_EVIDENT: Final = {vr.encode(): vr for vr in SELF_EVIDENT}
 _SHORTEST_RUN: Final = 2
 _LONGEST_RUN: Final = 24
 _ALTERNATIVES: Final = 24
@@ -116,7 +124,7 @@ class HeaderMemory:
         found = self._old.get(key)
         seen = found is not None
         if found is None:
-            found = convert(raw, encodings, 0, {}, self._limits)
+            found = _self_evident(raw) or convert(raw, encodings, 0, {}, self._limits)
         if len(raw) <= _REMEMBERED_BYTES:
             self._element_bytes += len(raw) + len(found.json)
             if self._element_bytes > self._room:
@@ -255,6 +263,17 @@ class _Reading:
         self._attributes[found.key] = found.entry
         self._json.append(found.json)
         self._clean = self._clean and found.clean
+
+
+def _self_evident(raw: bytes) -> Converted | None:
+    """Convert an element whose VR says all; None: it needs the walk. Those that differ in each instance are such."""
+    group, number, code, _ = _SHORT_AT(raw, 0)
+    vr = _SELF_EVIDENT.get(code)
+    if vr is None or group & 1 or not number or group << 16 | number in NOT_ALONE:
+        return None
+    key = f"{group:04X}{number:04X}"
+    entry = self_evident_entry(vr, raw[8:])
+    return Converted(key, entry, b"," + orjson.dumps({key: entry})[1:-1], True, 1)
 
 
 def convert(

@@ -19,6 +19,7 @@ import numpy as np
 
 from wetread.core.dicom.charsets import DEFAULT, decode_text, encodings_of
 from wetread.core.dicom.header import Element, Header
+from wetread.core.dicom.transfer_syntax import EXPLICIT_LE
 
 JsonDataset = dict[str, dict[str, Any]]
 
@@ -56,6 +57,17 @@ def convert_elements(header: Header, encodings: tuple[str, ...], representation:
     """Return the model of a piece of a data set, whose character set and pixel representation come from before it."""
     converter = _Converter(header, INLINE_LIMIT)
     return converter.data_set(header.elements, encodings, representation, ""), converter.clean
+
+
+SELF_EVIDENT: Final = frozenset({"AE", "AS", "CS", "DA", "DS", "DT", "IS", "TM", "UI"})
+"""VRs whose value alone says what it becomes."""
+NOT_ALONE: Final = frozenset({_CHARSET})
+"""Elements of such a VR that others depend on."""
+
+
+def self_evident_entry(vr: str, value: bytes) -> dict[str, Any]:
+    """Return the entry of a value of one of the ``SELF_EVIDENT`` VRs: without a walk, for a single element."""
+    return _ALONE._entry(vr, value, DEFAULT)  # noqa: SLF001 - of this module
 
 
 class _Converter:
@@ -199,6 +211,9 @@ class _Converter:
         if code in "qQ":
             return [number if abs(number) <= _EXACT_INTEGER else str(number) for number in numbers]
         return numbers
+
+
+_ALONE: Final = _Converter(Header(b"", EXPLICIT_LE, True, True, 0, True), INLINE_LIMIT)
 
 
 def _native_vr(elements: list[Element], data: bytes | memoryview, *, little: bool) -> str:
