@@ -9,6 +9,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from pathlib import Path
+from threading import BoundedSemaphore
 from typing import Any, Final, Protocol
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
@@ -26,6 +27,9 @@ _LOCK_MILLISECONDS: Final = 30_000
 _FIRST_PAUSE_SECONDS: Final = 0.000_1
 _LONGEST_PAUSE_SECONDS: Final = 0.005
 """Between two looks at SQLite's write lock."""
+_MOST_READERS: Final = 16
+_MOST_WRITERS: Final = 8
+"""Kept connections of one process; the pool below has room for more. Whoever comes beyond that waits for one."""
 _FROZEN_MILLISECONDS: Final = 15_000
 """A writer that stopped in the middle of a transaction (frozen machine, lost network) is cut off after so long."""
 
@@ -138,10 +142,21 @@ class KeptConnections:
         self._engine = engine.execution_options(wetread_begin="")
         self._readers: list[Connection] = []
         self._writers: list[Connection] = []
+        self._free = {False: BoundedSemaphore(_MOST_READERS), True: BoundedSemaphore(_MOST_WRITERS)}
         self._closed = False
 
     def begin(self, *, writing: bool) -> Connection:
-        """Return a connection inside a transaction. Raises DBAPIError."""
+        """Return a connection inside a transaction. Raises DBAPIError, and Unavailable when none became free."""
+        if not self._free[writing].acquire(timeout=_LOCK_MILLISECONDS / 1000):
+            msg = "the database does not answer"
+            raise Unavailable(msg)
+        try:
+            return self._begin(writing=writing)
+        except BaseException:
+            self._free[writing].release()
+            raise
+
+    def _begin(self, *, writing: bool) -> Connection:
         idle = self._writers if writing else self._readers
         try:
             connection = idle.pop()
@@ -161,6 +176,12 @@ class KeptConnections:
 
     def end(self, connection: Connection, *, writing: bool, well: bool) -> None:
         """Commit, or roll back what did not go well, and keep the connection. Raises DBAPIError."""
+        try:
+            self._end(connection, writing=writing, well=well)
+        finally:
+            self._free[writing].release()
+
+    def _end(self, connection: Connection, *, writing: bool, well: bool) -> None:
         try:
             if well:
                 run_text(connection, "COMMIT")
