@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from functools import cache
+from html import unescape
 from io import BytesIO
 
 import highdicom as hd
@@ -12,10 +15,13 @@ from tests.evidence_cases import evidence, frames, headers, positive, refusal, r
 
 from wetread.adapters.evidence.encoder import Encoder
 from wetread.core.detector import Observation
+from wetread.core.dicom.header import read_header
+from wetread.core.dicom.json_model import to_json
 from wetread.core.ports import EvidenceInput
 from wetread.core.results import result_set
 from wetread.core.ruo import RUO_STATEMENT
 from wetread.core.states import AiState
+from wetread.gateway.report_page import page, plain
 
 
 def report(case: EvidenceInput) -> hd.sr.Comprehensive3DSR:
@@ -245,3 +251,49 @@ def test_no_three_dimensional_coordinates_in_a_derived_frame() -> None:
     for source in sources:
         del source.FrameOfReferenceUID
     assert not [e for e in report(evidence(sources)).iterall() if e.value == "SCOORD3D"]
+
+
+def told(item: Dataset) -> list[str]:
+    """What a reader has to see of a content item, read by pydicom."""
+    if item.ValueType == "TEXT":
+        return [item.TextValue.rstrip()]
+    if item.ValueType == "CODE":
+        return [item.ConceptCodeSequence[0].CodeMeaning, item.ConceptCodeSequence[0].CodeValue]
+    if item.ValueType == "NUM":
+        measured = item.MeasuredValueSequence[0]
+        unit = measured.MeasurementUnitsCodeSequence[0]
+        return [f"{float(measured.NumericValue):.15g}", unit.CodeValue, unit.CodeMeaning]
+    if item.ValueType == "IMAGE":
+        reference = item.ReferencedSOPSequence[0]
+        return [reference.ReferencedSOPInstanceUID, reference.ReferencedSOPClassUID.name]
+    return [item.GraphicType] if item.ValueType in ("SCOORD", "SCOORD3D") else []
+
+
+def test_report_can_be_read_as_a_page_and_as_text() -> None:
+    """PS3.18 8.7.4, table 8.7.4-1: every name, code, value, unit and reference of the tree, and the statement."""
+    file = BytesIO()
+    standard().save_as(file)
+    model, clean = to_json(read_header(file.getvalue()))
+    shown = page(model, lambda study, series, instance: f"https://pacs/{study}/{series}/{instance}").decode()
+    words = unescape(re.sub(r"<[^>]*>", "", shown))
+    text = plain(model).decode()
+    assert clean
+    for each in (RUO_STATEMENT, "Doe, Jane", "Imaging Measurement Report", "complete, unverified, preliminary"):
+        assert each in words
+        assert each in text
+    items = list(content_items(standard()))
+    assert len(items) > 60
+    for item in items:
+        concept = item.ConceptNameCodeSequence[0]
+        for each in (concept.CodeMeaning, concept.CodeValue, *told(item)):
+            assert each in words
+            assert each.split("\n")[0] in text
+    images = {i.ReferencedSOPSequence[0].ReferencedSOPInstanceUID for i in items if i.ValueType == "IMAGE"}
+    assert images
+    assert {link.rpartition("/")[2] for link in re.findall(r'href="https://pacs/([^"]*)"', shown)} >= images
+
+
+def content_items(data: Dataset) -> Iterator[Dataset]:
+    for item in data.get("ContentSequence", []):
+        yield item
+        yield from content_items(item)

@@ -22,6 +22,7 @@ from wetread.core.errors import ConfigurationError
 from wetread.core.ports.archive import COUNT_LIMIT
 from wetread.gateway import endpoints as _endpoints  # noqa: F401 - its modules define problems of their own
 from wetread.gateway import reasons
+from wetread.gateway.documents import OFFERED
 from wetread.gateway.settings import GatewaySettings, IngestSettings
 
 # Newer than the dictionary of the library.
@@ -127,6 +128,11 @@ def _aliases() -> str:
     return _rows(("taken", "as"), [(f"`{name}`", f"`{standard}`") for name, standard in sorted(ALIASES.items())])
 
 
+def _rendered_types() -> str:
+    rows = [(kind.value, ", ".join(f"`{media}`" for media in types) or "404") for kind, types in OFFERED.items()]
+    return _rows(("category", "media types, the default first"), rows)
+
+
 TABLES: Final[Mapping[str, Callable[[], str]]] = {
     "transfer-syntaxes": _transfer_syntaxes,
     "query-keys": _query_keys,
@@ -135,4 +141,5 @@ TABLES: Final[Mapping[str, Callable[[], str]]] = {
     "statuses": _statuses,
     "limits": _limits,
     "media-type-aliases": _aliases,
+    "rendered-types": _rendered_types,
 }

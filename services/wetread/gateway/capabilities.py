@@ -16,7 +16,7 @@ from wetread.core.dicomweb.media_types import DICOM, DICOM_JSON, DICOM_XML, OCTE
 from wetread.core.errors import NotAcceptable
 from wetread.gateway.archives import ZIP
 from wetread.gateway.bulkparts import METADATA
-from wetread.gateway.rendering import FORMATS
+from wetread.gateway.documents import OFFERED
 from wetread.gateway.responses import accepted, base_url, data_response, etag_of
 from wetread.gateway.settings import GatewaySettings
 
@@ -28,6 +28,7 @@ _RELATED: Final = "multipart/related; type="
 
 _INSTANCES: Final = (f'{_RELATED}"{DICOM}"',)
 _BULK: Final = (OCTETS, f'{_RELATED}"{OCTETS}"')
+_RENDERED: Final = tuple(dict.fromkeys(media for offered in OFFERED.values() for media in offered))
 # Media types by (method, last fixed segment of the path); what is not named here is DICOM JSON.
 _MEDIA: Final[Mapping[tuple[str, str], Sequence[str]]] = {
     ("GET", "study"): (*_INSTANCES, ZIP),
@@ -36,12 +37,16 @@ _MEDIA: Final[Mapping[tuple[str, str], Sequence[str]]] = {
     ("GET", "frames"): _BULK,
     ("GET", "bulkdata"): _BULK,
     ("GET", "pixeldata"): _BULK[1:],
-    ("GET", "rendered"): tuple(FORMATS),
+    ("GET", "rendered"): (*_RENDERED, *(f'{_RELATED}"{media}"' for media in _RENDERED)),
     ("GET", "thumbnail"): ("image/jpeg",),
     ("GET", "changefeed"): (JSON,),
     ("GET", "latest"): (JSON,),
 }
-_QUERY: Final = ("{attributeID}", "includefield", "fuzzymatching", "limit", "offset")
+_QUERY: Final[Mapping[str, Sequence[str]]] = {
+    "search": ("{attributeID}", "includefield", "fuzzymatching", "limit", "offset"),
+    "rendered": ("accept", "charset", "window", "viewport", "quality"),
+}
+"""Query parameters by the kind of resource."""
 
 Node = dict[str, Any]
 
@@ -94,8 +99,9 @@ def _resource(path: str, methods: Sequence[str]) -> Node:
 def _method(method: str, path: str) -> Node:
     children = []
     kind = _kind(path)
-    if method == "GET" and kind == "search":
-        children.append(_node("request", {}, [_node("param", {"name": name, "style": "query"}) for name in _QUERY]))
+    if method == "GET" and kind in _QUERY:
+        names = _QUERY[kind]
+        children.append(_node("request", {}, [_node("param", {"name": name, "style": "query"}) for name in names]))
     if method == "POST" and path in ("studies", "studies/{study}"):
         metadata = [media for kind in METADATA for media in (f'{_RELATED}"{kind}"', kind)]
         accepted = [f'{_RELATED}"{DICOM}"', DICOM, *metadata]

@@ -164,15 +164,3 @@ def _cut(image: Image.Image, region: tuple[float, float, float, float]) -> Image
 def thumbnail(reader: FrameReader, data: Mapping[str, Mapping[str, Any]], frame: int, side: int) -> bytes:
     """Return a small JPEG without any text."""
     return render(reader, data, frame, RenderOptions(viewport=Viewport(side, side)), "image/jpeg")
-
-
-def icon(side: int) -> bytes:
-    """Return the picture of an object that has none: a neutral sheet."""
-    sheet = np.full((side, side), 32, np.uint8)
-    margin = side // 5
-    sheet[margin:-margin, margin:-margin] = 96
-    for row in range(margin + side // 10, side - margin - side // 20, side // 10):
-        sheet[row : row + max(side // 50, 1), margin + side // 20 : -margin - side // 20] = 176
-    target = io.BytesIO()
-    Image.fromarray(sheet, "L").save(target, "JPEG", quality=80)
-    return target.getvalue()

@@ -307,11 +307,13 @@ class RetrieveEndpoints:
         limit = self._settings.frame_bytes
         return FrameReader(self._objects, self.transcoder, tenant, item, attributes, frame_bytes=limit)
 
-    def attributes(self, tenant: str, item: ArchivedInstance) -> Mapping[str, Mapping[str, Any]]:
-        """Return the stored metadata of one instance."""
+    def attributes(self, tenant: str, item: ArchivedInstance, url: str = "") -> Mapping[str, Mapping[str, Any]]:
+        """Return the stored metadata of one instance; bulk data addresses below *url*."""
         with self._database.read() as tx:
             (group,) = self._archive.metadata(tx, tenant, item.study_uid, item.series_uid, item.sop_uid)
-        found: Mapping[str, Mapping[str, Any]] = orjson.loads(stored_metadata.unpack(group.instances[0][1]))
+        found: Mapping[str, Mapping[str, Any]] = orjson.loads(
+            stored_metadata.addressed(group.instances[0][1], url.encode())
+        )
         return found
 
     def frame_numbers(self, request: Request) -> list[int]:

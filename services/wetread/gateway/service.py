@@ -106,7 +106,7 @@ def gateway(
         SearchEndpoints(database, archive, settings),
         retrieve,
         BulkEndpoints(retrieve, settings),
-        RenderEndpoints(retrieve, settings),
+        RenderEndpoints(retrieve, settings, objects),
         CapabilitiesEndpoint(settings),
         DeleteEndpoint(database, archive, ingest),
         ChangeFeedEndpoints(database, archive, settings),

@@ -82,13 +82,14 @@ def _page(index: Path, _changed: int) -> tuple[str, str]:
 
     Its scripts are its own files and the inline ones of this very text; its array library and its decoders write
     functions while they run, hence ``unsafe-eval``; decoders are WebAssembly in workers; pictures are made in the page
-    (blob, data); requests go to our origin only.
+    (blob, data); PDFs and videos are shown by the browser itself; requests go to our origin only.
     """
     html = index.read_text(encoding="utf-8")
     hashes = sorted({f"'sha256-{_digest(script)}'" for script in _INLINE_SCRIPT.findall(html)})
     policy = (
         f"default-src 'none'; script-src 'self' 'unsafe-eval' {' '.join(hashes)}; worker-src 'self' blob:; "
         "style-src 'self' 'unsafe-inline'; img-src 'self' blob: data:; font-src 'self' data:; "
+        "object-src 'self' blob:; frame-src 'self' blob:; media-src 'self' blob:; "
         "connect-src 'self' blob: data:; manifest-src 'self'; base-uri 'none'; form-action 'none'; "
         "frame-ancestors 'none'"
     )

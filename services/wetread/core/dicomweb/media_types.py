@@ -28,6 +28,7 @@ ALIASES: Final[Mapping[str, str]] = {
     "image/dicom+jpx": "image/jpx",
     "image/jhc": "image/jphc",
     "image/jpg": "image/jpeg",
+    "video/h265": "video/H265",
 }
 """Names that clients send, and the standard name that we answer with (PS3.18 table 8.7.3-2 and older editions)."""
 
