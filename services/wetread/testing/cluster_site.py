@@ -153,7 +153,9 @@ class Site:
         told = self.events("finding.positive,result.ready,task.finished,task.failed")
         ids = [event["id"] for event in told]
         _require(len(ids) == len(set(ids)), "an event came twice")
-        ready = Counter(e["data"]["result_key"] for e in told if e["type"] == "result.ready")
+        ready = Counter(
+            (e["data"]["result_key"], e["data"]["preliminary"]) for e in told if e["type"] == "result.ready"
+        )
         _require(set(ready.values()) <= {1}, "a result became ready twice")
         positives = Counter((e["subject"], e["data"]["result_key"]) for e in told if e["type"] == "finding.positive")
         _require(set(positives.values()) <= {1}, "a finding was told twice")
