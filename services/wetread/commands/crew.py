@@ -16,7 +16,6 @@ import shutil
 import signal
 import socket
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -286,10 +285,13 @@ def run_crew(names: Sequence[str], settings: Settings, size: int, *, fd: int | N
         import_module(f"wetread.bootstrap.{module}")
     gc.collect()
     gc.freeze()
-    metrics = tempfile.mkdtemp(prefix="wetread-metrics-")
+    # Of this server alone, and made anew: what a killed one has left is neither counted on nor kept.
+    metrics = settings.data / "metrics" / "-".join([settings.instance or "web", *names])
+    shutil.rmtree(metrics, ignore_errors=True)
+    metrics.mkdir(parents=True)
     logger.info("listening", extra={"address": "{}:{}".format(*listener.getsockname()[:2]), "processes": size})
     try:
-        return Crew(listener, size, lambda place: _serve(names, settings, place), metrics=metrics).run()
+        return Crew(listener, size, lambda place: _serve(names, settings, place), metrics=str(metrics)).run()
     finally:
         listener.close()
         shutil.rmtree(metrics, ignore_errors=True)
