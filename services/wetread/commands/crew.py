@@ -149,6 +149,8 @@ class Crew:
                 if door is not None:
                     door.close()
             status = self._serve(place)
+        except SystemExit as leaving:  # it has said why, for example that the database is away
+            status = leaving.code if isinstance(leaving.code, int) else 1
         except BaseException:  # noqa: BLE001 - nothing of the parent may run in here
             sys.excepthook(*sys.exc_info())
         finally:
