@@ -47,16 +47,25 @@ class Detector(BaseDetector):
         return selection.select(self.manifest.input, study)
 
     def steps(self, volume: Volume, context: Context) -> Generator[Request, Tensors, Result]:
-        """Candidates, one request to the network, marks."""
-        del context  # nothing can be set yet
+        """Candidates, one request to the network, marks, and what became of them since earlier results."""
+        parameters = {**self.manifest.parameters, **context.parameters}
+        mean_error = float(parameters["volume_error"])
         point = self.card.operating_point()
         if point is None:
             raise ConfigurationError("the card of lung-nodule has no operating point")
         reading = read(volume)
         if not len(reading.candidates):
-            return result_of(reading, (), point.threshold, 0.0, None)
+            return result_of(reading, (), point.threshold, 0.0, None, mean_error=mean_error, priors=context.priors)
         outputs = yield Request(self.manifest.name, {"patches": reading.patches()})
         logits = np.asarray(outputs["logit"], dtype=np.float64)[:, 0]
         scores = 1 / (1 + np.exp(-np.clip(logits, -30, 30)))
         marks = marks_of(reading, scores, point.threshold, MOST + 1)
-        return result_of(reading, marks, point.threshold, float(scores.max()), outputs.get("cam"))
+        return result_of(
+            reading,
+            marks,
+            point.threshold,
+            float(scores.max()),
+            outputs.get("cam"),
+            mean_error=mean_error,
+            priors=context.priors,
+        )

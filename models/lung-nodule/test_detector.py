@@ -14,7 +14,10 @@ from wetread.core.codes import concept, unit_code
 from wetread.core.detector import Context
 from wetread.core.errors import ConfigurationError, NotApplicable, NotProcessable
 from wetread.core.facts import SeriesFacts, StudyFacts
+from wetread.core.findings import Run
 from wetread.core.manifest import Card
+from wetread.core.priors import PatientStudy, PriorCandidate, choose_priors
+from wetread.core.results import result_set
 from wetread.detection.authoring import cards
 from wetread.detection.authoring.golden import differences
 from wetread.detection.evaluation.measure import case_maker, drive, read_rows
@@ -88,7 +91,7 @@ def test_a_threshold_that_nothing_reaches_gives_a_negative(case, engine):
 
 def test_without_an_operating_point_it_does_not_run(case):
     detector = load(INSTALLED)
-    detector.card = Card(name="lung-nodule", version="0.2.0")
+    detector.card = Card(name="lung-nodule", version="0.3.0")
     with pytest.raises(ConfigurationError):
         next(detector.steps(case.volume, Context(case.volume)))
 
@@ -146,6 +149,36 @@ def test_the_card_tells_its_evidence_and_the_readme_says_what_it_says():
     for name, figures in stored["metrics"].items():
         if "seeds" in figures:
             assert figures["n"] == sum(r["set"] == name for r in rows)
+
+
+def test_the_error_that_growth_must_exceed_is_not_below_the_cards():
+    stated = cards.read(INSTALLED.folder)["lesions"]["s0"]["volume_error"]["value"]
+    assert INSTALLED.info.manifest.parameters["volume_error"] >= stated
+
+
+def test_a_nodule_of_half_the_volume_then_has_grown(case, engine, result):
+    digests = dict.fromkeys(("model_digest", "params_digest", "input_digest", "rules_digest", "software", "engine"), "")
+    known = {"result_key": "k", "tenant": "t", "study_uid": "1.1", "series_uid": None, "started_at": 0.0}
+    then = result_set(Run(**known, **digests, detector="lung-nodule", version="0.3.0"), result, case.volume.frames)
+    [found] = then.findings
+    volume = found.measurements[0]
+    halved = volume.model_copy(update={"value": volume.value / 2, "uncertainty": volume.uncertainty / 2})
+    finding = found.model_copy(update={"measurements": (halved, *found.measurements[1:])})
+    now, before = (PatientStudy(u, "", "", "", day, "") for u, day in (("1.2", "20260101"), ("1.1", "20251001")))
+    candidate = PriorCandidate(before, then.model_copy(update={"findings": (finding,)}))
+    priors = choose_priors(now, [candidate], version="0.3.0", shadow=True, limit=3)
+    steps = load(INSTALLED).steps(case.volume, Context(case.volume, priors=priors))
+    request = next(steps)
+    with pytest.raises(StopIteration) as done:
+        steps.send(engine.infer(request.network, request.tensors))
+    answer = done.value.value
+    [seen] = answer.observations
+    assert (seen.change.course, seen.change.finding.finding_id) == ("grown", found.finding_id)
+    more = {m.name: m.value for m in seen.measures if m not in result.observations[0].measures}
+    assert more == {"volume_change": 100.0, "doubling_time": pytest.approx(92.0)}
+    [entry] = json.loads(answer.attachments[0].data)["nodules"]
+    assert (entry["change"]["course"], entry["change"]["prior_date"]) == ("grown", "2025-10-01")
+    assert result.observations[0].change is None, "without an earlier result nothing is said"
 
 
 def test_the_operating_point_follows_from_the_tuning_rows():

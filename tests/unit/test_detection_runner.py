@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,11 @@ import pytest
 
 from wetread.adapters.inference.onnxruntime import engine_identity
 from wetread.core.errors import ComputationFailed, ConfigurationError, NotFound, Unavailable
+from wetread.core.findings import Code, PriorReference, RunPriors
 from wetread.core.ports.inference import RunRequest
 from wetread.core.ports.objects import ObjectRef
 from wetread.core.ports.studies import StoredInstance
+from wetread.core.priors import PriorFinding, PriorResult, Priors
 from wetread.core.run_identity import input_digest
 from wetread.core.states import AiState
 from wetread.detection.artifact import explanation_key, mask_bytes, mask_key, read_mask
@@ -364,3 +367,22 @@ def test_masks_are_written_the_same_way_every_time():
     assert mask_bytes(mask) == mask_bytes(mask.copy())
     assert np.array_equal(read_mask(mask_bytes(mask)), mask)
     assert mask_key("abc") == "mask/abc.npz"
+
+
+def test_earlier_results_reach_the_detector_and_its_answer_names_them(runner, request_for):
+    then = PriorFinding(finding_id="f", code=Code(value="1386000", scheme="SCT", meaning="x"), state="positive")
+    prior = PriorResult(
+        study_uid="1.1",
+        result_key="k",
+        version="1.0.0",
+        state="positive",
+        study_date=date(2025, 1, 1),
+        days=90.5,
+        findings=(then,),
+    )
+    result = go(runner, request_for(priors=Priors(results=(prior,), left_out=("sex",))))
+    reference = PriorReference(study_uid="1.1", result_key="k", study_date=prior.study_date)
+    assert result.run.priors == RunPriors(results=(reference,), left_out=("sex",))
+    [finding] = result.findings
+    assert (finding.change.course, finding.change.prior_result_key, finding.predecessor) == ("stable", "k", "f")
+    assert result.run.result_key != go(runner, request_for()).run.result_key

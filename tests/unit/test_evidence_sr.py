@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import date
 from functools import cache
 from html import unescape
 from io import BytesIO
@@ -14,14 +16,17 @@ from pydicom.sr.codedict import codes
 from tests.evidence_cases import evidence, frames, headers, positive, refusal, run
 
 from wetread.adapters.evidence.encoder import Encoder
-from wetread.core.detector import Observation
+from wetread.core.detector import Change, Measure, Observation
 from wetread.core.dicom.header import read_header
 from wetread.core.dicom.json_model import to_json
+from wetread.core.findings import Code, result_json
 from wetread.core.ports import EvidenceInput
+from wetread.core.priors import PriorFinding, PriorResult, Priors
 from wetread.core.results import result_set
 from wetread.core.ruo import RUO_STATEMENT
 from wetread.core.states import AiState
 from wetread.gateway.report_page import page, plain
+from wetread.worklist.schemas import RecordedResultOut
 
 
 def report(case: EvidenceInput) -> hd.sr.Comprehensive3DSR:
@@ -297,3 +302,65 @@ def content_items(data: Dataset) -> Iterator[Dataset]:
     for item in data.get("ContentSequence", []):
         yield item
         yield from content_items(item)
+
+
+PRIOR = PriorResult(
+    study_uid="1.2.840.99.1",
+    result_key="9f" * 32,
+    version="1.2.0",
+    state="positive",
+    study_date=date(2025, 3, 1),
+    days=306.0,
+    findings=(PriorFinding(finding_id="p0", code=Code(value="1386000", scheme="SCT", meaning="x"), state="positive"),),
+)
+
+
+def test_what_became_of_a_finding_is_coded_and_stands_on_the_study_of_then() -> None:
+    priors = Priors(results=(PRIOR,), left_out=("birth_date",))
+    result = positive()
+    measures = (Measure("volume_change", 150.0, "%", "against then"), Measure("doubling_time", 231.4, "d"))
+    grown = replace(result.observations[0], measures=measures, change=Change("grown", PRIOR, PRIOR.findings[0]))
+    new = replace(result.observations[1], change=Change("new", PRIOR))
+    dataset = report(evidence(result=replace(result, observations=(grown, new)), priors=priors.record()))
+    assert values(described(dataset, 1), ("111049", "DCM")) == ["Increase in size"]
+    assert values(described(dataset, 2), ("111049", "DCM")) == ["New: the earlier result holds no such finding"]
+    [change] = [i for i in described(dataset, 1).ContentSequence if name(i) == ("111049", "DCM")]
+    day, study = change.ContentSequence
+    assert (day.RelationshipType, day.Date, study.UID) == ("INFERRED FROM", "20250301", PRIOR.study_uid)
+    numbers = {
+        name(i)[0]: (
+            float(i.MeasuredValueSequence[0].NumericValue),
+            i.MeasuredValueSequence[0].MeasurementUnitsCodeSequence[0].CodeValue,
+        )
+        for i in described(dataset, 1).ContentSequence
+        if i.ValueType == "NUM"
+    }
+    assert (numbers["volume-change"], numbers["doubling-time"]) == ((150.0, "%"), (231.4, "d"))
+    assert f"prior_result_key={PRIOR.result_key}" in values(outcome(dataset), ("111002", "DCM"))
+    [said] = values(outcome(dataset), ("121106", "DCM"))
+    assert said == "Earlier results of ich handed in: 2025-03-01. Not used, with the reason: birth_date."
+    words = [i.TextValue for i in dataset.ContentSequence if i.ValueType == "TEXT"][-1]
+    assert "Intracranial hemorrhage: positive, grown since 2025-03-01" in words
+
+
+def test_that_there_was_no_earlier_result_is_said_only_by_who_asked() -> None:
+    asked = report(evidence(priors=Priors().record()))
+    assert values(outcome(asked), ("121106", "DCM")) == ["No earlier result to compare with."]
+    assert values(outcome(standard()), ("121106", "DCM")) == []
+
+
+def test_the_answer_of_the_api_says_what_was_compared() -> None:
+    result = positive()
+    grown = replace(result.observations[0], change=Change("grown", PRIOR, PRIOR.findings[0]))
+    case = evidence(result=replace(result, observations=(grown,)), priors=Priors(results=(PRIOR,)).record())
+    answer = RecordedResultOut.model_validate(result_json(case.result, ())).model_dump()
+    assert answer["priors"]["results"][0]["study_date"] == "2025-03-01"
+    assert answer["findings"][0]["change"] == {
+        "course": "grown",
+        "prior_study_uid": PRIOR.study_uid,
+        "prior_result_key": PRIOR.result_key,
+        "prior_date": "2025-03-01",
+        "prior_finding_id": "p0",
+    }
+    silent = RecordedResultOut.model_validate(result_json(evidence().result, ()))
+    assert (silent.priors, silent.findings[0].change) == (None, None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -128,6 +128,31 @@ class MeasurementEdit(BaseModel):
     unit: str
 
 
+class Change(_Answer):
+    """What became of a finding since an earlier result. ``stable``: no change beyond the error of measuring."""
+
+    course: str
+    prior_study_uid: str
+    prior_result_key: str
+    prior_date: date
+    prior_finding_id: str | None
+
+
+class Prior(_Answer):
+    """An earlier result that a run was handed."""
+
+    study_uid: str
+    result_key: str
+    study_date: date
+
+
+class Priors(_Answer):
+    """Earlier results that a run was handed, newest first, and why others of the Patient ID were not."""
+
+    results: tuple[Prior, ...]
+    left_out: tuple[str, ...]
+
+
 class Finding(_Answer):
     """One thing that a detector saw."""
 
@@ -141,6 +166,7 @@ class Finding(_Answer):
     volume_ml: float | None
     measurements: tuple[Measurement, ...]
     key_image: KeyImage | None
+    change: Change | None = None
     feedback: Feedback | None = None
 
 
@@ -165,6 +191,7 @@ class RecordedResult(_Answer):
     preliminary: bool
     model_digest: str | None
     quality: tuple[str, ...]
+    priors: Priors | None = None
     findings: tuple[Finding, ...]
     stored: tuple[Stored, ...]
     ruo: str

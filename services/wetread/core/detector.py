@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from wetread.core.facts import StudyFacts
 from wetread.core.manifest import Card, Manifest
+from wetread.core.priors import NO_PRIORS, PriorFinding, PriorResult, Priors
 
 Array = npt.NDArray[Any]
 FloatArray = npt.NDArray[np.float32]
@@ -135,6 +136,16 @@ class Measure:
 
 
 @dataclass(frozen=True, slots=True)
+class Change:
+    """What became of a thing since an earlier result that was handed in (``Context.priors``)."""
+
+    course: Literal["grown", "stable", "shrunk", "new"]
+    prior: PriorResult
+    finding: PriorFinding | None = None
+    """What it was then; None when it is new."""
+
+
+@dataclass(frozen=True, slots=True)
 class Observation:
     """One thing a detector saw, before it gets identity and encodings."""
 
@@ -152,6 +163,8 @@ class Observation:
     laterality: Literal["", "left", "right", "bilateral"] = ""
     """Side of the patient; empty when the finding has none."""
     site: str = ""
+    change: Change | None = None
+    """Of a detector that asks for earlier results; None when there is none to compare with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +243,8 @@ class Context:
     volume: Volume
     parameters: Mapping[str, Any] = field(default_factory=dict)
     """The ``with:`` block of the workflow, checked against the manifest."""
+    priors: Priors = NO_PRIORS
+    """Earlier results, for a detector whose manifest asks for them (``input.priors``)."""
 
 
 class BaseDetector(ABC):

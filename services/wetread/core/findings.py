@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -53,6 +54,17 @@ class KeyImage(_Value):
     """Index into the selected instances, in order along the normal."""
 
 
+class Change(_Value):
+    """What became of a finding since an earlier result of the same detector (``Run.priors``)."""
+
+    course: Literal["grown", "stable", "shrunk", "new"]
+    """``stable``: no change beyond the error of measuring; ``new``: the earlier result holds no such finding."""
+    prior_study_uid: str
+    prior_result_key: str
+    prior_date: date
+    prior_finding_id: str | None = None
+
+
 class Finding(_Value):
     """One finding of one run. ``label`` is its voxel value in the run's mask (None: no region)."""
 
@@ -71,11 +83,30 @@ class Finding(_Value):
     key_image: KeyImage | None = None
     quality: tuple[str, ...] = ()
     predecessor: str | None = None
+    change: Change | None = None
     ruo: str = RUO_STATEMENT
 
     def volume_ml(self) -> float | None:
         """Return the finding's volume in mL, if it has one."""
         return next((m.value for m in self.measurements if m.unit == "mL"), None)
+
+
+class PriorReference(_Value):
+    """An earlier result that a run was handed."""
+
+    study_uid: str
+    result_key: str
+    study_date: date
+
+
+class RunPriors(_Value):
+    """The earlier results that a run was handed, newest first, and why others of the Patient ID were not.
+
+    A reason comes without a study: it may be another patient's.
+    """
+
+    results: tuple[PriorReference, ...] = ()
+    left_out: tuple[str, ...] = ()
 
 
 class Run(_Value):
@@ -99,6 +130,8 @@ class Run(_Value):
     started_at: float
     """Unix seconds UTC, recorded once: every attempt writes byte-identical objects."""
     shadow: bool = False
+    priors: RunPriors | None = None
+    """None: the detector asks for none, or was run without an archive."""
 
 
 class StoredAttachment(_Value):
@@ -192,6 +225,7 @@ def result_json(result: ResultSet, stored: tuple[StoredSeries, ...]) -> dict[str
         "preliminary": result.preliminary,
         "model_digest": result.run.model_digest,
         "quality": list(result.quality),
+        "priors": result.run.priors.model_dump(mode="json") if result.run.priors else None,
         "findings": [
             {
                 "finding_id": f.finding_id,
@@ -207,6 +241,7 @@ def result_json(result: ResultSet, stored: tuple[StoredSeries, ...]) -> dict[str
                     for m in f.measurements
                 ],
                 "key_image": f.key_image.model_dump() if f.key_image else None,
+                "change": f.change.model_dump(mode="json") if f.change else None,
             }
             for f in result.findings
         ],

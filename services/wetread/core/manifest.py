@@ -48,6 +48,13 @@ class TimeNeeds(_Strict):
     min_duration_s: float | None = None
 
 
+class PriorNeeds(_Strict):
+    """Earlier results of the same detector for the same patient, handed in as values; no image is read again."""
+
+    results: Annotated[int, Field(ge=1, le=10)]
+    """At most so many, the newest."""
+
+
 class LossyPolicy(_Strict):
     allowed: bool = True
     max_ratio: float | None = None
@@ -64,6 +71,8 @@ class InputNeeds(_Strict):
     time: TimeNeeds | None = None
     """Given: the detector reads a dynamic series, and its volume is a ``DynamicVolume``."""
     lossy: LossyPolicy = LossyPolicy()
+    priors: PriorNeeds | None = None
+    """Given: the detector is handed earlier results (``Context.priors``)."""
     select: str
 
 

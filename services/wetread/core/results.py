@@ -14,6 +14,7 @@ from wetread.core.codes import concept, unit_code
 from wetread.core.detector import FrameRef, LabelArray, Measure, Observation, Result
 from wetread.core.errors import ComputationFailed
 from wetread.core.findings import (
+    Change,
     Finding,
     KeyImage,
     Measurement,
@@ -63,6 +64,8 @@ def findings_from_result(
             label=seen.label,
             key_image=_key_image(seen, mask, volume_frames),
             quality=result.flags,
+            predecessor=seen.change.finding.finding_id if seen.change and seen.change.finding else None,
+            change=_change(seen),
         )
         for index, seen in enumerate(result.observations)
     )
@@ -136,6 +139,19 @@ def _score(value: float | None, threshold: float | None, point: str, *, calibrat
         threshold=_finite(threshold, "threshold"),
         operating_point=point,
         calibrated=calibrated,
+    )
+
+
+def _change(seen: Observation) -> Change | None:
+    if seen.change is None:
+        return None
+    prior, finding = seen.change.prior, seen.change.finding
+    return Change(
+        course=seen.change.course,
+        prior_study_uid=prior.study_uid,
+        prior_result_key=prior.result_key,
+        prior_date=prior.study_date,
+        prior_finding_id=finding.finding_id if finding else None,
     )
 
 

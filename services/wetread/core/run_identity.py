@@ -41,7 +41,7 @@ def result_key(
             "model": info.model_digest,
             "parameters": {**parameters, "engine": engine},
             "encoder": encoder_version,
-            "input": request.input_digest or input_digest(request.instances),
+            "input": _input(request),
         }
     )
 
@@ -61,11 +61,20 @@ def run_record(
         title=info.manifest.title,
         model_digest=info.model_digest,
         params_digest=digest({**parameters, "engine": engine}),
-        input_digest=request.input_digest or input_digest(request.instances),
+        input_digest=_input(request),
         rules_digest=request.rules_digest,
         software=f"wetread {wetread.__version__}",
         engine=engine,
         phantom_evidence_id=info.card.phantom_evidence_id,
         started_at=request.started_at,
         shadow=request.shadow,
+        priors=request.priors.record() if request.priors is not None else None,
     )
+
+
+def _input(request: RunRequest) -> str:
+    """Return the digest of what a run reads: its images and the earlier results it is handed."""
+    if request.input_digest:
+        return request.input_digest
+    images = input_digest(request.instances)
+    return request.priors.sealed(images) if request.priors is not None else images

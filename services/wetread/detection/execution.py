@@ -29,6 +29,7 @@ from wetread.core.findings import ResultSet, Run, StoredAttachment, StoredExplan
 from wetread.core.manifest import Manifest
 from wetread.core.ports.inference import InferenceClient
 from wetread.core.ports.pixels import FrameDecoder
+from wetread.core.priors import NO_PRIORS, Priors
 from wetread.core.results import result_set
 from wetread.core.run_identity import attachment_key
 from wetread.core.states import AiState
@@ -72,8 +73,9 @@ def execute(
     parameters: Mapping[str, Any],
     preliminary: bool = False,
     mask_key: str | None = None,
+    priors: Priors | None = None,
 ) -> Execution:
-    """Run *detector* on the PS3.10 *objects* of its input set.
+    """Run *detector* on the PS3.10 *objects* of its input set, and on the earlier results it asks for.
 
     A typed refusal is an answer and becomes a result set. Raises ComputationFailed (out_of_memory, crashed,
     model_unavailable); anything else that a detector raises is ``crashed``.
@@ -85,7 +87,7 @@ def execute(
         with tracing.span("assemble volume"):
             volume = assemble_input(objects, engines.decoder, manifest.input, threads=engines.threads)
         clock.lap("assemble")
-        result = _drive(detector, volume, Context(volume, parameters), engines.inference, clock)
+        result = _drive(detector, volume, Context(volume, parameters, priors or NO_PRIORS), engines.inference, clock)
         clock.lap("detect")
         result = _with_volume_flags(result, volume)
         _check(manifest, result, volume)

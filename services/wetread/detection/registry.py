@@ -81,7 +81,7 @@ def read_folder(folder: Path) -> InstalledDetector:
     networks = _networks(manifest, folder)
     model_digest = digest(
         "wetread.model/1",
-        manifest.model_dump(mode="json"),
+        _described(manifest),
         [point.model_dump(mode="json") for point in card.operating_points],
         card.default_operating_point,
         _sha256(folder / "detector.py"),
@@ -89,6 +89,14 @@ def read_folder(folder: Path) -> InstalledDetector:
     )
     info = DetectorInfo(manifest.name, manifest.version, manifest, card, model_digest)
     return InstalledDetector(info, folder, networks)
+
+
+def _described(manifest: Manifest) -> dict[str, Any]:
+    """Return the manifest as its digest sees it: a need that came later and is not there changes no detector."""
+    described = manifest.model_dump(mode="json")
+    if manifest.input.priors is None:
+        del described["input"]["priors"]
+    return described
 
 
 def load(installed: InstalledDetector) -> BaseDetector:

@@ -140,6 +140,7 @@ class ProcessDetectorRunner:
             "refs": [(i.ref.locator, i.ref.length) for i in request.instances],
             "parameters": parameters,
             "preliminary": request.preliminary,
+            "priors": None if request.priors is None else request.priors.model_dump(mode="json"),
             "trace": tracing.current(),
         }
 

@@ -29,6 +29,7 @@ from wetread.core.detector import BaseDetector
 from wetread.core.errors import ComputationFailed, ConfigurationError, WetreadError
 from wetread.core.findings import Run
 from wetread.core.ports.objects import ObjectRef
+from wetread.core.priors import Priors
 from wetread.detection import registry
 from wetread.detection.artifact import explanation_bytes, maps_bytes, maps_key, mask_bytes, mask_key
 from wetread.detection.execution import Engines, execute
@@ -83,6 +84,7 @@ class Worker:
                 parameters=order["parameters"],
                 preliminary=order["preliminary"],
                 mask_key=key,
+                priors=None if order["priors"] is None else Priors.model_validate(order["priors"]),
             )
             del objects
             if execution.mask is not None:

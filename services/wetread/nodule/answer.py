@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
 
 from wetread.core.detector import Attachment, Explanation, FloatArray, LabelArray, Measure, Observation, Result
+from wetread.core.priors import Priors
 from wetread.core.ruo import RUO_STATEMENT
 from wetread.nodule.category import Category, category
+from wetread.nodule.comparison import AXES, Comparison, Lungs, compare, lungs_of
 from wetread.nodule.frame import to_planes
+from wetread.nodule.growth import Sized, error_of
 from wetread.nodule.measure import Nodule
 from wetread.nodule.patches import SIZE
 from wetread.nodule.reading import Mark, Reading
@@ -20,16 +24,29 @@ METHOD: Final = "region growing"
 METHOD_VOLUME: Final = "region growing, border by partial volume"
 MOST: Final = 20
 """Findings of one result; of more, the surest are kept and the flag ``more_marks`` is set."""
-SPEC: Final = "wetread.lung-nodule/2"
+SPEC: Final = "wetread.lung-nodule/3"
 HEAT_FLOOR: Final = 0.05
 
 
 def result_of(
-    reading: Reading, marks: Sequence[Mark], threshold: float, best: float, cams: FloatArray | None
+    reading: Reading,
+    marks: Sequence[Mark],
+    threshold: float,
+    best: float,
+    cams: FloatArray | None,
+    *,
+    mean_error: float,
+    priors: Priors | None = None,
 ) -> Result:
-    """Result of a reading: *marks* at or above *threshold*; *best* is the highest score of any candidate."""
+    """Result of a reading: *marks* at or above *threshold*; *best* is the highest score of any candidate.
+
+    *mean_error*: of a volume, relative, as the card states it. *priors*: earlier results to compare with.
+    """
     shown = [m for m in marks if m.nodule is not None][:MOST]
-    flags = reading.frame.volume.flags
+    lungs = lungs_of(reading)
+    sizes = [_sized(reading, mark, lungs, mean_error) for mark in shown]
+    comparison = compare(sizes, lungs, priors.results if priors else (), MOST)
+    flags = (*reading.frame.volume.flags, *comparison.flags)
     if len(marks) > MOST:
         flags += ("more_marks",)
     mask: LabelArray = np.zeros(reading.frame.volume.voxels.shape, dtype=np.uint8)
@@ -37,27 +54,43 @@ def result_of(
     for label, mark in reversed(list(enumerate(shown, start=1))):
         assert mark.nodule is not None
         to_planes(reading.frame, mark.nodule.mask, mark.nodule.start, mark.nodule.step, label, mask)
-    seen = tuple(_observation(reading, mark, label, mask) for label, mark in enumerate(shown, start=1))
+    height = Measure("lungs_height", lungs.height_mm, "mm")
+    seen = tuple(
+        replace(
+            _observation(reading, mark, label, mask),
+            measures=(*_measures(mark, sizes[label - 1]), height, *comparison.measures.get(label - 1, ())),
+            change=comparison.changes.get(label - 1),
+        )
+        for label, mark in enumerate(shown, start=1)
+    )
     # a candidate above the threshold at which nothing stands out from the lung is no finding
     score = max((m.score for m in shown), default=min(best, float(np.nextafter(threshold, 0))))
     return Result(
         state="positive" if seen else "negative",
-        observations=seen or (Observation("nodule", "negative", score=score),),
+        observations=seen or (Observation("nodule", "negative", score=score, measures=(height,)),),
         score=score,
         threshold=threshold,
         mask=mask,
         explanation=_explanation(reading, shown, cams) if cams is not None and shown else None,
         flags=flags,
-        attachments=(Attachment("lung-nodules.json", "application/json", _document(reading, shown, threshold)),),
+        attachments=(
+            Attachment("lung-nodules.json", "application/json", _document(reading, shown, threshold, comparison)),
+        ),
     )
 
 
-def _observation(reading: Reading, mark: Mark, label: int, mask: LabelArray) -> Observation:
+def _sized(reading: Reading, mark: Mark, lungs: Lungs, mean_error: float) -> Sized:
+    assert mark.nodule is not None
+    volume = _figures(mark.nodule.volume_mm3)
+    return Sized(lungs.place(mark.centre_lps_mm), volume, error_of(volume, reading.blur_mm, mean_error))
+
+
+def _measures(mark: Mark, size: Sized) -> tuple[Measure, ...]:
     nodule = mark.nodule
     assert nodule is not None
     x, y, z = (round(v, 2) for v in mark.centre_lps_mm)
     measures = [
-        Measure("volume", _figures(nodule.volume_mm3), "mm3", METHOD_VOLUME),
+        Measure("volume", size.volume_mm3, "mm3", METHOD_VOLUME, _figures(size.error * size.volume_mm3)),
         Measure("long_axis", round(nodule.long_axis_mm, 1), "mm", METHOD),
         Measure("short_axis", round(nodule.short_axis_mm, 1), "mm", METHOD),
         Measure("mean_attenuation", round(nodule.mean_hu, 0), "[hnsf'U]", METHOD),
@@ -67,13 +100,19 @@ def _observation(reading: Reading, mark: Mark, label: int, mask: LabelArray) -> 
     ]
     if nodule.solidity == "part_solid":
         measures.insert(3, Measure("solid_diameter", round(nodule.solid_diameter_mm, 1), "mm", METHOD))
+    return *measures, *(Measure(f"from_lungs_{axis}", v, "mm") for axis, v in zip(AXES, size.centre_mm, strict=True))
+
+
+def _observation(reading: Reading, mark: Mark, label: int, mask: LabelArray) -> Observation:
+    """The observation of a mark but for its measures."""
+    nodule = mark.nodule
+    assert nodule is not None
     counts = (mask == label).sum(axis=(1, 2))
     return Observation(
         code="nodule",
         state="positive",
         score=mark.score,
         types=types_of(nodule),
-        measures=tuple(measures),
         label=label if counts.any() else None,
         key_plane=int(counts.argmax()) if counts.any() else _nearest_plane(reading, mark),
         laterality="left" if mark.centre_lps_mm[0] > _middle_lps(reading, mark) else "right",
@@ -133,7 +172,7 @@ def _explanation(reading: Reading, marks: Sequence[Mark], cams: FloatArray) -> E
     )
 
 
-def _document(reading: Reading, marks: Sequence[Mark], threshold: float) -> bytes:
+def _document(reading: Reading, marks: Sequence[Mark], threshold: float, comparison: Comparison) -> bytes:
     document: dict[str, Any] = {
         "schema": SPEC,
         "disclaimer": RUO_STATEMENT,
@@ -141,9 +180,26 @@ def _document(reading: Reading, marks: Sequence[Mark], threshold: float) -> byte
         "candidates": len(reading.candidates),
         "lung_level_hu": round(reading.level_hu, 1),
         "category_table": "size and density rows of Lung-RADS v2022, a look-up and no assessment; none for a mass",
-        "nodules": [_entry(reading, mark) for mark in marks],
+        "compared_with": [prior.study_date.isoformat() for prior in comparison.compared],
+        "nodules": [_entry(reading, mark) | _followed(comparison, k) for k, mark in enumerate(marks)],
+        "gone": [
+            {"prior_date": prior.study_date.isoformat(), "volume_mm3": size.volume_mm3}
+            for prior, size in comparison.gone
+        ],
     }
     return (json.dumps(document, indent=1, allow_nan=False) + "\n").encode()
+
+
+def _followed(comparison: Comparison, number: int) -> dict[str, Any]:
+    change = comparison.changes.get(number)
+    if change is None:
+        return {"change": None}
+    entry: dict[str, Any] = {"course": change.course, "prior_date": change.prior.study_date.isoformat()}
+    for measure in comparison.measures.get(number, ()):
+        entry |= {f"{measure.name}_{'percent' if measure.unit == '%' else 'days'}": measure.value}
+        if measure.name == "volume_change":
+            entry["how"] = measure.method
+    return {"change": entry}
 
 
 def _entry(reading: Reading, mark: Mark) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from wetread.orchestration import workitems
 from wetread.orchestration.announce import Announcer, Stamps
 from wetread.orchestration.namespace import namespace, results_of, source_study
 from wetread.orchestration.ports import Ports, Rules
-from wetread.orchestration.requests import Requests
+from wetread.orchestration.requests import Requests, Verb
 from wetread.orchestration.unanswered import unanswered
 
 _POSITIVE = frozenset({AiState.POSITIVE, AiState.PRELIMINARY_POSITIVE})
@@ -74,6 +74,7 @@ class Conclusions:
             kind = EventType.TASK_FAILED if final.state is AiState.FAILED else EventType.TASK_FINISHED
             self._announce.task(tx, kind, task, stamps)
             self._wake_dependants(tx, task)
+            self._follow(tx, task, final)
         self._report(tx, task, final, stamps)
         return task
 
@@ -325,6 +326,22 @@ class Conclusions:
                 "stamps": {},
             },
         )
+
+    def _follow(self, tx: Transaction, task: Task, result: ResultSet) -> None:
+        """Have the patient's later studies looked at again, which this one is an earlier result of.
+
+        And this one, when an earlier study was read while it was: what it was handed had been sealed before.
+        """
+        needs = self._ports.runner.detectors()[task.detector].manifest.input.priors
+        if needs is None or result.state not in READ:
+            return
+        about = (tx, task.tenant, task.study_uid, task.detector)
+        later = self._ports.results.read_later(*about)
+        found = self._ports.results.of_patient(*about)
+        handed = {prior.study_uid for prior in result.run.priors.results} if result.run.priors else set()
+        missed = found is not None and any(c.study.study_uid not in handed for c in found[1])
+        for study_uid in [*later, *([task.study_uid] if missed else [])]:
+            self._requests.enqueue(tx, task.tenant, Verb.FOLLOW, study_uid, task.detector)
 
 
 def _positives(result: ResultSet | None) -> dict[str, Finding | None]:

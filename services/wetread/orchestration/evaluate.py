@@ -20,6 +20,7 @@ from wetread.orchestration.conclusions import Conclusions
 from wetread.orchestration.explain import recorded
 from wetread.orchestration.plan import History, StudyPlan, Verdict, plan_study
 from wetread.orchestration.ports import Ports, Rules
+from wetread.orchestration.priors import with_priors
 from wetread.orchestration.requests import Requests
 from wetread.orchestration.runs import Runs, Situation
 
@@ -86,10 +87,10 @@ class Evaluator:
         self._watch(tx, tenant, study_uid, plan, now)
         return Evaluation(plan.whole.level, tuple(cancel))
 
-    def rerun(self, tx: Transaction, task: Task) -> tuple[str, ...]:
+    def rerun(self, tx: Transaction, task: Task, *, unless_same: bool = False) -> tuple[str, ...]:
         """Start a finished task again on its study as it is now; returns the ids of runs to cancel.
 
-        A study or an input that today's rules refuse stays as it is.
+        A study or an input that today's rules refuse stays as it is; *unless_same*: one that was read already, too.
         """
         tenant, study_uid = task.tenant, task.study_uid
         try:
@@ -98,7 +99,7 @@ class Evaluator:
             return ()
         situation = self._situation(tx, tenant, study_uid, present, present, "request:rerun", {})
         plan = next((p for p in situation.study.plans if p.detector == task.detector), None)
-        if plan is None or plan.verdict is not Verdict.RUN:
+        if plan is None or plan.verdict is not Verdict.RUN or (unless_same and plan.digest == task.input_digest):
             return ()
         return tuple(self._runs.restart(tx, plan, task, situation))
 
@@ -131,6 +132,7 @@ class Evaluator:
             asked_for({*signals, signal}),
         )
         plan = plan_study(facts, evidence, self._rules, self._ports.runner, history, now=now)
+        plan = with_priors(tx, self._ports, plan)
         return Situation(
             study=plan,
             tasks={task.detector: task for task in tasks},

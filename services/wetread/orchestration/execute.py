@@ -119,7 +119,13 @@ class Execution:
         info = self._ports.runner.detectors()[task.detector]
         request = self._runs.request(task, info, chosen.series_uid, task.input_digest, now)
         located = self._ports.studies.locate(tx, task.tenant, task.study_uid, chosen.sop_instance_uids)
-        return replace(request, instances=tuple(located), result_key=task.result_key or "", preliminary=task.early)
+        return replace(
+            request,
+            instances=tuple(located),
+            result_key=task.result_key or "",
+            preliminary=task.early,
+            priors=chosen.priors if info.manifest.input.priors is not None else None,
+        )
 
     def _conclude(self, run_id: str, result: ResultSet, flags: Sequence[str], stamps: Mapping[str, float]) -> str:
         with self._ports.database.write() as tx:

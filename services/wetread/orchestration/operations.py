@@ -47,6 +47,7 @@ class Operations:
             Verb.CANCEL: self._cancel,
             Verb.DISCARD: self._discard,
             Verb.RERUN: self._rerun,
+            Verb.FOLLOW: self._follow,
             Verb.REENCODE: self._reencode,
         }
 
@@ -109,6 +110,10 @@ class Operations:
         data = {"text": text or "run again with the model and the parameters of today"}
         self._announce.task(tx, EventType.TASK_RETRIED, task, {}, cause=f"rerun {task.updated_at}", **data)
         return Afterwards("queued again", cancel=self._evaluator.rerun(tx, task))
+
+    def _follow(self, tx: Transaction, task: Task, _text: str, _reason: str) -> Afterwards:
+        """Read again with the earlier results that have come since; when they say nothing new, nothing happens."""
+        return Afterwards("looked again", cancel=self._evaluator.rerun(tx, task, unless_same=True))
 
     def _reencode(self, tx: Transaction, task: Task, _text: str, _reason: str) -> Afterwards:
         if task.result_key is None:

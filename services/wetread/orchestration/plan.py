@@ -22,6 +22,7 @@ from wetread.core.identifiers import digest
 from wetread.core.ports.inference import DetectorChooser
 from wetread.core.ports.work import Task
 from wetread.core.priority import Priority
+from wetread.core.priors import NO_PRIORS, Priors
 from wetread.core.states import FINAL, UNANSWERED, AiState
 from wetread.core.workflow import TaskSpec, Workflow, base_detector, pair_name
 from wetread.orchestration.namespace import namespace, results_of, source_study
@@ -54,6 +55,8 @@ class Plan:
     digest: str = ""
     """Of the selected instances; of all source instances when nothing could be selected."""
     judgement: Judgement | None = None
+    priors: Priors = NO_PRIORS
+    """Earlier results for a detector that asks for them; the digest covers them."""
     only: str = ""
     """Series Instance UID of one task of a fan-out: it sees no other series."""
 
@@ -69,6 +72,10 @@ class Plan:
 
     def as_json(self) -> dict[str, Any]:
         """Return the plan for the decision trace."""
+        handed = {
+            "priors": [prior.study_uid for prior in self.priors.results],
+            "priors_left_out": list(self.priors.left_out),
+        }
         return {
             "detector": self.detector,
             "verdict": str(self.verdict),
@@ -81,6 +88,7 @@ class Plan:
             "why_this_series": self.chosen.reason if self.chosen else "",
             "input": self.judgement.level if self.judgement else None,
             "by": self.judgement.by if self.judgement else None,
+            **(handed if self.priors else {}),
         }
 
 

@@ -34,6 +34,8 @@ class Verb(StrEnum):
     EXPEDITE = "expedite"
     REMOVED = "removed"
     """Not asked for by a person: instances of the study were deleted."""
+    FOLLOW = "follow"
+    """Nor this: an earlier study of the patient has a result now, which the detector asks for."""
     CLAIMED = "claimed"
     """This and the following: what happened to a workitem that external performers are offered."""
     UNCLAIMED = "unclaimed"
@@ -47,6 +49,7 @@ ALLOWED: Final[dict[Verb, frozenset[AiState]]] = {
     Verb.CANCEL: CANCELLABLE,
     Verb.DISCARD: frozenset({AiState.FAILED}),
     Verb.RERUN: RERUNNABLE,
+    Verb.FOLLOW: READ,
     Verb.REENCODE: READ | {AiState.NOT_PROCESSABLE, AiState.PRELIMINARY_POSITIVE},
 }
 """States of the task in which each verb makes sense."""

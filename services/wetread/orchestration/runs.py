@@ -229,7 +229,8 @@ class Runs:
         self._ports.inputs.put(
             tx,
             RunInput(
-                queued.tenant, plan.digest, queued.study_uid, chosen.series_instance_uid, chosen.sop_instance_uids
+                *(queued.tenant, plan.digest, queued.study_uid),
+                *(chosen.series_instance_uid, chosen.sop_instance_uids, plan.priors),
             ),
         )
         self._announce.task(tx, EventType.TASK_QUEUED, queued, situation.stamps, early=queued.early)

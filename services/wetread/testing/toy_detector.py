@@ -32,7 +32,7 @@ import time
 
 import numpy as np
 
-from wetread.core.detector import BaseDetector, Explanation, Measure, Observation, Request, Result
+from wetread.core.detector import BaseDetector, Change, Explanation, Measure, Observation, Request, Result
 from wetread.core.dicom import selection
 from wetread.core.errors import NotProcessable
 
@@ -74,6 +74,7 @@ class Detector(BaseDetector):
             score=float(outputs["p"].max()),
             measures=(Measure("volume", bright, "mL"),),
             label=1 if bright > 0 else None,
+            change=next((Change("stable", prior, prior.findings[0]) for prior in context.priors.results), None),
         )
         explanation = None
         if behave in LEVELS:

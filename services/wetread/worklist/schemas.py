@@ -170,6 +170,29 @@ class KeyImageOut(BaseModel):
     plane: int
 
 
+class ChangeOut(BaseModel):
+    """What became of a finding since an earlier result. ``stable``: no change beyond the error of measuring."""
+
+    course: Literal["grown", "stable", "shrunk", "new"]
+    prior_study_uid: str
+    prior_result_key: str
+    prior_date: str
+    prior_finding_id: str | None
+
+
+class PriorOut(BaseModel):
+    study_uid: str
+    result_key: str
+    study_date: str
+
+
+class PriorsOut(BaseModel):
+    """Earlier results that a run was handed, newest first, and why others of the Patient ID were not."""
+
+    results: list[PriorOut]
+    left_out: list[str]
+
+
 class FindingOut(BaseModel):
     finding_id: str
     code: str
@@ -181,6 +204,7 @@ class FindingOut(BaseModel):
     volume_ml: float | None
     measurements: list[MeasurementOut]
     key_image: KeyImageOut | None
+    change: ChangeOut | None = None
     feedback: FeedbackOut | None = None
 
 
@@ -203,6 +227,7 @@ class RecordedResultOut(BaseModel):
     preliminary: bool
     model_digest: str | None
     quality: list[str]
+    priors: PriorsOut | None = None
     findings: list[FindingOut]
     stored: list[StoredOut]
     ruo: RuoStatement = RUO_STATEMENT

@@ -13,7 +13,13 @@ from pydicom import Dataset, Sequence
 from wetread.adapters.evidence.coding import concept_code
 from wetread.adapters.evidence.outline import Outline
 from wetread.adapters.evidence.reference_header import UTF8, ReferenceView
-from wetread.adapters.evidence.sr_groups import Group, description_group, drawn_groups, outcome_group
+from wetread.adapters.evidence.sr_groups import (
+    Group,
+    compared_with,
+    description_group,
+    drawn_groups,
+    outcome_group,
+)
 from wetread.adapters.evidence.stamp import (
     MANUFACTURER,
     NONE,
@@ -127,7 +133,11 @@ def summary(result: ResultSet) -> str:
     for finding in result.findings:
         measures = ", ".join(f"{m.code.meaning} {m.value:.4g} {m.unit}" for m in finding.measurements)
         kinds = f" [{', '.join(finding.types)}]" if finding.types else ""
-        lines.append(f"{finding.code.meaning}: {finding.state}{kinds}" + (f"; {measures}" if measures else ""))
+        change = finding.change
+        since = f", {change.course} since {change.prior_date.isoformat()}" if change else ""
+        lines.append(f"{finding.code.meaning}: {finding.state}{since}{kinds}" + (f"; {measures}" if measures else ""))
+    if compared := compared_with(run):
+        lines.append(compared)
     if result.preliminary:
         lines.append("Early result on an incomplete image set.")
     if run.shadow:

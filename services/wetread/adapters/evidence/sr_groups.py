@@ -11,7 +11,13 @@ from __future__ import annotations
 from typing import Any
 
 import highdicom as hd
-from highdicom.sr import RelationshipTypeValues, TextContentItem
+from highdicom.sr import (
+    CodeContentItem,
+    DateContentItem,
+    RelationshipTypeValues,
+    TextContentItem,
+    UIDRefContentItem,
+)
 from pydicom.uid import SegmentationStorage
 
 from wetread.adapters.evidence.coding import concept_code, to_concept, unit_concept
@@ -19,7 +25,7 @@ from wetread.adapters.evidence.outline import Outline, Points
 from wetread.adapters.evidence.reference_header import ReferenceView
 from wetread.adapters.evidence.stamp import NONE
 from wetread.core.codes import CONCEPTS, concept_of
-from wetread.core.findings import Finding, Measurement, ResultSet, Run, Score
+from wetread.core.findings import Change, Finding, Measurement, ResultSet, Run, Score
 from wetread.core.identifiers import derived_uid
 from wetread.core.states import AiState
 
@@ -57,6 +63,8 @@ def outcome_group(result: ResultSet, view: ReferenceView, flags: tuple[str, ...]
         texts.append(("ai_reason", result.reason))
     if result.detail:
         texts.append(("comment", result.detail))
+    if compared := compared_with(run):
+        texts.append(("comment", compared))
     texts += [("quality_flag", flag) for flag in (*result.quality, *view.flags, *flags)]
     if result.preliminary:
         texts.append(("quality_flag", "preliminary"))
@@ -64,6 +72,17 @@ def outcome_group(result: ResultSet, view: ReferenceView, flags: tuple[str, ...]
         texts.append(("quality_flag", "shadow"))
     _add_texts(group, texts)
     return group
+
+
+def compared_with(run: Run) -> str:
+    """Say which earlier results a run was handed, or that there was none; empty for a detector that asks for none."""
+    if run.priors is None:
+        return ""
+    days = ", ".join(prior.study_date.isoformat() for prior in run.priors.results)
+    text = f"Earlier results of {run.detector} handed in: {days}." if days else "No earlier result to compare with."
+    if run.priors.left_out:
+        text += f" Not used, with the reason: {', '.join(run.priors.left_out)}."
+    return text
 
 
 def drawn_groups(result: ResultSet, finding: Finding, view: ReferenceView, outline: Outline | None) -> list[Group]:
@@ -107,7 +126,31 @@ def description_group(
     texts = [("comment", finding.site)] if finding.site else []
     texts += [("finding_type", name) for name in finding.types if name not in CONCEPTS]
     _add_texts(group, texts)
+    if finding.change is not None:
+        group[0].ContentSequence.append(_change(finding.change))
     return group
+
+
+def _change(change: Change) -> CodeContentItem:
+    """Say what became of a finding, inferred from the study of an earlier result (PS3.16 CID 6134 where it has a word).
+
+    The result itself is named among the parameters of the run: its report may be in another archive.
+    """
+    item = CodeContentItem(
+        name=concept_code("qualitative_difference"),
+        value=concept_code(f"change_{change.course}"),
+        relationship_type=RelationshipTypeValues.CONTAINS,
+    )
+    inferred = RelationshipTypeValues.INFERRED_FROM
+    item.ContentSequence = hd.sr.ContentSequence(
+        [
+            DateContentItem(name=concept_code("study_date"), value=change.prior_date, relationship_type=inferred),
+            UIDRefContentItem(
+                name=concept_code("study_instance_uid"), value=change.prior_study_uid, relationship_type=inferred
+            ),
+        ]
+    )
+    return item
 
 
 def _drawn(
@@ -167,6 +210,7 @@ def _algorithm(run: Run, score: Score | None, *, provenance: bool) -> hd.sr.Algo
             f"engine={run.engine or NONE}",
             f"phantom_evidence_id={run.phantom_evidence_id or NONE}",
             f"result_key={run.result_key}",
+            *(f"prior_result_key={prior.result_key}" for prior in (run.priors.results if run.priors else ())),
         ]
     return hd.sr.AlgorithmIdentification(name=run.detector, version=run.version, parameters=parameters)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import orjson
-from sqlalchemy import delete, select
+from sqlalchemy import and_, delete, select
 
 from wetread.adapters.index.database import connection_of
 from wetread.adapters.index.tables import (
@@ -18,12 +18,14 @@ from wetread.adapters.index.tables import (
     quiet_watches,
     rule_sets,
     run_inputs,
+    run_priors,
 )
 from wetread.adapters.index.upsert import insert_row, replace_row
 from wetread.core.completeness import StudyManifest
 from wetread.core.errors import NotFound
 from wetread.core.ports.database import Transaction
 from wetread.core.ports.orchestration import Decision, QuietWatch, RunInput
+from wetread.core.priors import NO_PRIORS, Priors
 
 
 class SqlDecisions:
@@ -104,16 +106,25 @@ class SqlRunInputs:
             "sop_uids": zlib.compress("\n".join(run_input.sop_instance_uids).encode()),
         }
         insert_row(connection_of(tx), run_inputs, values)
+        if run_input.priors:
+            handed = {"tenant": run_input.tenant, "digest": run_input.digest}
+            insert_row(connection_of(tx), run_priors, handed | {"priors_json": run_input.priors.model_dump_json()})
 
     def get(self, tx: Transaction, tenant: str, digest: str) -> RunInput:
         """Return an input. Raises NotFound."""
-        query = select(run_inputs).where(run_inputs.c.tenant == tenant, run_inputs.c.digest == digest)
+        same = and_(run_priors.c.tenant == run_inputs.c.tenant, run_priors.c.digest == run_inputs.c.digest)
+        query = (
+            select(run_inputs, run_priors.c.priors_json)
+            .outerjoin(run_priors, same)
+            .where(run_inputs.c.tenant == tenant, run_inputs.c.digest == digest)
+        )
         row = connection_of(tx).execute(query).one_or_none()
         if row is None:
             msg = "no such run input"
             raise NotFound(msg)
         uids = tuple(uid for uid in zlib.decompress(row.sop_uids).decode().split("\n") if uid)
-        return RunInput(row.tenant, row.digest, row.study_uid, row.series_uid, uids)
+        priors = Priors.model_validate_json(row.priors_json) if row.priors_json else NO_PRIORS
+        return RunInput(row.tenant, row.digest, row.study_uid, row.series_uid, uids, priors)
 
 
 class SqlManifests:

@@ -9,11 +9,13 @@ from typing import Any
 from sqlalchemy import Row, select, update
 
 from wetread.adapters.index.database import connection_of
+from wetread.adapters.index.priors import later_studies, results_of_patient
 from wetread.adapters.index.tables import results
 from wetread.adapters.index.upsert import replace_row
 from wetread.core.errors import NotFound
 from wetread.core.findings import ResultSet, StoredSeries
 from wetread.core.ports.database import Clock, Transaction
+from wetread.core.priors import PatientStudy, PriorCandidate
 
 Stored = tuple[ResultSet, tuple[StoredSeries, ...]]
 
@@ -66,6 +68,16 @@ class SqlResults:
             results.c.tenant == tenant, results.c.study_uid == study_uid, results.c.current.is_(True)
         )
         return [_stored(row) for row in connection_of(tx).execute(query.order_by(results.c.detector))]
+
+    def of_patient(
+        self, tx: Transaction, tenant: str, study_uid: str, detector: str
+    ) -> tuple[PatientStudy, list[PriorCandidate]] | None:
+        """Return the study, and a detector's current results on others of its Patient ID that are not later."""
+        return results_of_patient(connection_of(tx), tenant, study_uid, detector)
+
+    def read_later(self, tx: Transaction, tenant: str, study_uid: str, detector: str) -> list[str]:
+        """Return later studies of the Patient ID on which a detector has a current result."""
+        return later_studies(connection_of(tx), tenant, study_uid, detector)
 
     def _row(self, tx: Transaction, tenant: str, result_key: str) -> Row[Any] | None:
         query = select(results).where(results.c.tenant == tenant, results.c.result_key == result_key)

@@ -277,6 +277,15 @@ run_inputs = Table(  # the exact input of each run, by its digest
     Index("run_inputs_study", "tenant", "study_uid"),
 )
 
+run_priors = Table(  # earlier results that a run was handed, by the digest of its input; most runs have none
+    "run_priors",
+    metadata,
+    Column("tenant", String, nullable=False),
+    Column("digest", String, nullable=False),
+    Column("priors_json", Text, nullable=False),
+    PrimaryKeyConstraint("tenant", "digest"),
+)
+
 manifests = Table(  # what a sender says its study holds
     "manifests",
     metadata,

@@ -12,6 +12,7 @@ from wetread.core.facts import StudyFacts
 from wetread.core.findings import ResultSet
 from wetread.core.manifest import Card, Manifest, TensorSpecs
 from wetread.core.ports.studies import StoredInstance
+from wetread.core.priors import Priors
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,8 @@ class RunRequest:
     started_at: float = 0.0
     shadow: bool = False
     preliminary: bool = False
+    priors: Priors | None = None
+    """Earlier results that the detector is handed; the input digest covers them. None: it asks for none."""
 
 
 @dataclass(frozen=True, slots=True)

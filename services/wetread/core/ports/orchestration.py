@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from wetread.core.completeness import StudyManifest
 from wetread.core.ports.database import Transaction
+from wetread.core.priors import NO_PRIORS, Priors
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,8 @@ class RunInput:
     study_uid: str
     series_uid: str
     sop_instance_uids: tuple[str, ...]
+    priors: Priors = NO_PRIORS
+    """Earlier results that the run is handed; the digest covers them."""
 
 
 class RunInputRepository(Protocol):

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from wetread.core.findings import ResultSet, StoredSeries
 from wetread.core.ports.database import Transaction
 from wetread.core.priority import Priority
+from wetread.core.priors import PatientStudy, PriorCandidate
 from wetread.core.states import AiState
 
 
@@ -95,6 +96,17 @@ class ResultRepository(Protocol):
 
     def current(self, tx: Transaction, tenant: str, study_uid: str) -> list[tuple[ResultSet, tuple[StoredSeries, ...]]]:
         """Return the current result sets of a study, by detector name."""
+
+    def of_patient(
+        self, tx: Transaction, tenant: str, study_uid: str, detector: str
+    ) -> tuple[PatientStudy, list[PriorCandidate]] | None:
+        """Return the study, and a detector's current results on others of its Patient ID that are not later.
+
+        Newest first, a bounded number. None: no such study, or it names no patient.
+        """
+
+    def read_later(self, tx: Transaction, tenant: str, study_uid: str, detector: str) -> list[str]:
+        """Return the UIDs of later studies of the same Patient ID on which a detector has a current result."""
 
 
 class WorkQueue(Protocol):
