@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import date
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
@@ -13,6 +14,7 @@ from tests.worklist_rows import detectors, evidence, fill
 from tests.worklist_world import World
 
 from wetread.core.events import EventType
+from wetread.core.findings import Change, PriorReference, RunPriors
 from wetread.core.ports.events import Reason
 from wetread.core.priority import Priority
 from wetread.core.ruo import RUO_STATEMENT
@@ -258,3 +260,23 @@ def test_why_a_study_is_on_top() -> None:
     assert why((Reason("order", "ordered", Priority.ROUTINE, 0.0),)) == ""
     assert why((Reason("order", "ordered", Priority.ROUTINE, 0.0), flag)) == "suspected haemorrhage (AI)"
     assert why((flag, order)) == "STAT order (order)"
+
+
+def test_the_page_says_what_became_of_a_finding_and_what_was_compared(world: World, site: InProcess) -> None:
+    world.study("1.1")
+    world.result("1.1", "lung-nodule", AiState.POSITIVE, volume_ml=1.0)
+    [(key, (result, stored))] = world.results.rows.items()
+    then = PriorReference(study_uid="1.0", result_key="k", study_date=date(2025, 3, 1))
+    change = Change(course="grown", prior_study_uid="1.0", prior_result_key="k", prior_date=then.study_date)
+    pages = []
+    for priors in (None, RunPriors(left_out=("birth_date",)), RunPriors(results=(then,))):
+        findings = tuple(
+            f.model_copy(update={"change": change if priors and priors.results else None}) for f in result.findings
+        )
+        run = result.run.model_copy(update={"priors": priors})
+        world.results.rows[key] = (result.model_copy(update={"run": run, "findings": findings}), stored)
+        pages.append(site.get("/studies/1.1").text)
+    assert "earlier result" not in pages[0]
+    assert "No earlier result to compare with. Not used: birth date." in pages[1]
+    assert "Compared with earlier results of 2025-03-01." in pages[2]
+    assert "grown since 2025-03-01" in pages[2]
