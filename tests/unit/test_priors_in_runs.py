@@ -53,14 +53,18 @@ def world(tmp_path: Path):
 
 def arrive(world: World, study: str, day: str, *, tenant: str = TENANT, issuer: str = "", **changes: str) -> None:
     """Index a study of the patient on *day*, and let its run come to its end."""
+    index(world, study, day, tenant=tenant, issuer=issuer, **changes)
+    if tenant == TENANT:
+        world.deliver(range(1, 9), study=study, series=f"{study}.1", transfer_end=True)
+        world.settle()
+
+
+def index(world: World, study: str, day: str, *, tenant: str = TENANT, issuer: str = "", **changes: str) -> None:
     values = {**PATIENT, "study_uid": study, "study_date": day, "study_time": "080000", "tenant": tenant, **changes}
     attributes = {"00100021": {"vr": "LO", "Value": [issuer]}} if issuer else {}
     rest = {"received_at": 1.0, "last_received_at": 1.0, "attributes_json": orjson.dumps(attributes)}
     with world.database.write() as tx:
         connection_of(tx).execute(insert(studies).values(**values, **rest))
-    if tenant == TENANT:
-        world.deliver(range(1, 9), study=study, series=f"{study}.1", transfer_end=True)
-        world.settle()
 
 
 def handed(world: World, study: str = NEW) -> list[str]:
@@ -106,6 +110,23 @@ def test_a_prior_that_comes_late_has_the_study_read_again_once(world: World) -> 
     assert world.current(NEW)[0].run.result_key == second.result_key
     with world.reads() as tx:
         assert world.ports.results.get(tx, TENANT, first.result_key) is not None, "superseded, not deleted"
+
+
+def test_a_run_in_flight_is_not_stopped_for_a_prior_and_read_again_afterwards(world: World) -> None:
+    index(world, NEW, "20260101")
+    world.deliver(range(1, 9), study=NEW, series=f"{NEW}.1", transfer_end=True)
+    world.step()
+    begun = world.task(study=NEW)
+    assert begun.state is AiState.QUEUED
+    index(world, OLD, "20250101")
+    with world.database.write() as tx:
+        stored = result_of(RunRequest(TENANT, OLD, "1.1", "ich", "0.1.0", (), result_key="x"), AiState.POSITIVE)
+        world.ports.results.put(tx, stored, ())
+    world.evaluator.evaluate(TENANT, NEW, 1, "quiet_study", {})
+    assert world.task(study=NEW).run_id == begun.run_id
+    world.settle()
+    assert [[p.study_uid for p in run.priors.results] for run in world.runner.runs] == [[], [OLD]]
+    assert handed(world) == [OLD]
 
 
 @pytest.mark.parametrize(

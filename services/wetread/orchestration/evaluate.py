@@ -132,7 +132,7 @@ class Evaluator:
             asked_for({*signals, signal}),
         )
         plan = plan_study(facts, evidence, self._rules, self._ports.runner, history, now=now)
-        plan = with_priors(tx, self._ports, plan)
+        plan = with_priors(tx, self._ports, plan, tasks)
         return Situation(
             study=plan,
             tasks={task.detector: task for task in tasks},
