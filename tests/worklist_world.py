@@ -60,7 +60,8 @@ class MemoryQueue:
         self._lock = threading.Lock()
 
     def enqueue(self, tx: Transaction, *, delay_seconds: float | None = None, **values: Any) -> None:
-        assert tx.connection.in_transaction()
+        raw = tx.connection.connection.dbapi_connection  # SQLAlchemy does not know of transactions begun by hand
+        assert tx.connection.in_transaction() or raw.in_transaction
         with self._lock:
             if all(entry.workflow_id != values["workflow_id"] for entry in self.entries):
                 self.entries.append(Queued(delay_seconds=delay_seconds, **values))

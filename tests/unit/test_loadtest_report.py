@@ -85,7 +85,8 @@ def test_isolation_compares_percentiles_and_wants_every_answer_right() -> None:
         for kind in ("frame", "instance"):
             idle.latencies[kind].append(0.010 + number * 1e-5)
             busy.latencies[kind].append(0.011 + number * 1e-5)
-    found = Isolation([idle], [busy])
+    found = Isolation([idle], [idle], [busy])
+    assert "(1.00)" in found.lines()[2], "beside a neighbour as when idle"
     assert found.ratio("frame") == pytest.approx(0.01194 / 0.01094, rel=1e-3)
     assert found.met
     busy.latencies["instance"] = [3 * seconds for seconds in busy.latencies["instance"]]
