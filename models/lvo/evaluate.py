@@ -1,11 +1,12 @@
 """Fit the score of `lvo` on phantoms, measure it on held-out ones, and write both into the card.
 
-    python models/lvo/evaluate.py features --set train --n 120   rows of training.csv (resumes)
-    python models/lvo/evaluate.py features --set tune --n 60
+    python models/lvo/evaluate.py features --set train --n 50    rows of training.csv (resumes)
+    python models/lvo/evaluate.py features --set tune --n 40
     python models/lvo/evaluate.py fit                            coefficients from train, threshold from tune
     python models/lvo/evaluate.py run --set s0 --n 60            rows of cases.csv (resumes); s1 to s5: --n 20
     python models/lvo/evaluate.py card                           figures of the card and README.md from cases.csv
     python models/lvo/evaluate.py speed --planes 400             seconds and peak memory of one large series
+    python models/lvo/evaluate.py frame --set s2 --first 3150000 --n 20   how well turned heads are straightened
 
 Every figure is a phantom figure. `--seconds` ends a command after the case that passes that time.
 """
@@ -37,8 +38,11 @@ from wetread.detection.evaluation.summary import answered, spec90
 from wetread.detection.registry import load, read_folder
 from wetread.lvo.analysis import analyse
 from wetread.lvo.asymmetry import FEATURES
+from wetread.lvo.frame import STEP_MM
+from wetread.lvo.scan import reduced, upper, upright
 from wetread.lvo.score import logistic
-from wetread.testing.phantoms.cta_head import cta_phantom, occlusion_of
+from wetread.lvo.symmetry import Plane, from_rows, refined
+from wetread.testing.phantoms.cta_head import cta_phantom, head_to_lps, occlusion_of
 from wetread.testing.phantoms.cta_parameters import draw_cta
 from wetread.testing.phantoms.seeds import SPLITS
 
@@ -76,13 +80,13 @@ def outcome_of(split: str, seed: int) -> Row:
     true = truth_of(split, seed)
     row: Row = {"set": split, "seed": seed, "truth": int(bool(case.truth.positive)), "lesion_scores": ""}
     row |= {f"fact:{name}": value for name, value in case.facts.items()} | true | {"false_scores": ""}
-    began = time.process_time()
+    began = time.thread_time()
     try:
         result = drive(load(installed), OnnxRuntimeClient(()), case.volume)
     except (NotApplicable, NotProcessable) as refusal:
         return row | {"state": "refused", "reason": refusal.reason, "score": "", "seconds": ""}
     row |= {"state": result.state, "reason": "", "score": round(float(result.score or 0.0), 6)}
-    row["seconds"] = round(time.process_time() - began, 3)
+    row["seconds"] = round(time.thread_time() - began, 3)
     seen = result.observations[0]
     row |= {"found_side": seen.laterality, "found_segment": seen.types[0] if seen.types else ""}
     document = json.loads(next(a.data for a in result.attachments if a.name == "lvo.json"))
@@ -266,6 +270,26 @@ def speed(planes: int) -> dict[str, Any]:
     }
 
 
+def straightened(split: str, seed: int) -> dict[str, Any]:
+    """Return how far the plane of symmetry lies off the true one, before and after the comparison with the mirror."""
+    phantom = cta_phantom(seed, split=split)
+    ends = head_to_lps(phantom.spec, np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 0.0]]))
+    true = ends[0] - ends[1]
+    volume = upper(reduced(upright(phantom.to_volume()), STEP_MM))
+    first, began = from_rows(volume), time.process_time()
+    found = refined(volume, first)
+    seconds = time.process_time() - began
+
+    def degrees(plane: Plane) -> float:
+        return round(float(np.degrees(np.arccos(np.clip(plane.normal @ true, -1.0, 1.0)))), 2)
+
+    pose = {name: round(getattr(phantom.spec, name), 1) for name in ("turn_deg", "roll_deg", "nod_deg")}
+    off = round(float((ends[1] - found.point) @ found.normal), 2)
+    return {"seed": seed, **pose, "before_deg": degrees(first), "after_deg": degrees(found), "off_mm": off} | {
+        "seconds": round(seconds, 2)
+    }
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Parse the command line and do it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -279,6 +303,10 @@ def main(arguments: list[str] | None = None) -> int:
     parsers.add_parser("fit")
     parsers.add_parser("card")
     parsers.add_parser("speed").add_argument("--planes", type=int, default=400)
+    turned = parsers.add_parser("frame")
+    turned.add_argument("--set", dest="split", choices=SPLITS, required=True)
+    turned.add_argument("--first", type=int, required=True)
+    turned.add_argument("--n", type=int, required=True)
     given = parser.parse_args(arguments)
     if given.command == "features":
         add_features(given.split, given.n, given.seconds, given.jobs)
@@ -288,6 +316,9 @@ def main(arguments: list[str] | None = None) -> int:
         cards.write(HERE, fitted(cards.read(HERE), read_rows(TRAINING)))
     elif given.command == "card":
         cards.write(HERE, update(cards.read(HERE), read_rows(CASES)))
+    elif given.command == "frame":
+        for seed in range(given.first, given.first + given.n):
+            sys.stdout.write(json.dumps(straightened(given.split, seed)) + "\n")
     else:
         sys.stdout.write(json.dumps(speed(given.planes)) + "\n")
     return 0

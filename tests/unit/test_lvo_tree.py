@@ -27,9 +27,11 @@ def tubes() -> np.ndarray:
     return mask
 
 
-def sides(weight: np.ndarray) -> tuple[SideReading, SideReading]:
-    weight = weight.astype(np.float32)
-    return read_sides(Vessels(weight > 0, weight, np.ones(weight.shape, bool), 350.0, 36.0), MARKS)
+def sides(weight: np.ndarray, least: float = 0.0) -> tuple[SideReading, SideReading]:
+    """Both sides of vessels that can be followed when they are brighter than *least*."""
+    faint = weight.astype(np.float32)
+    weight = np.where(faint > least, faint, np.float32(0.0))
+    return read_sides(Vessels(weight > 0, weight, faint, np.ones(weight.shape, bool), 350.0, 36.0), MARKS)
 
 
 def values(side: SideReading) -> dict[str, float]:
@@ -96,6 +98,18 @@ def test_equal_sides_lack_nothing_and_a_dim_side_lacks_brightness_only() -> None
     assert dim["proximal_loss"] == pytest.approx(0.3, abs=0.01)
     assert dim["carotid_loss"] == pytest.approx(0.3, abs=0.01)
     assert dim["proximal_stretch"] == dim["distal_stretch"] == dim["abrupt_end"] == 0.0
+
+
+def test_a_thin_side_that_is_too_pale_to_follow_is_no_missing_side() -> None:
+    weight = 0.4 * tubes().astype(np.float32)
+    weight[:, :, MIDDLE:] *= 0.65
+    worse, _ = sides(weight, least=0.28)
+    found = values(worse)
+    assert found["distal_length"] > 0.2  # as far as it can be followed
+    assert found["distal_stretch"] > 1.0
+    assert found["distal_bare"] == 0.0
+    weight[:, :, MIDDLE + 20 :] = 0.0
+    assert values(sides(weight, least=0.28)[0])["distal_bare"] > 1.5
 
 
 def test_collaterals_do_not_hide_a_shut_vessel() -> None:

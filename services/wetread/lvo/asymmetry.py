@@ -28,9 +28,11 @@ FEATURES: Final = (
     "distal_loss",
     "abrupt_end",
     "carotid_loss",
+    "distal_bare",
 )
 """Deficits of length and volume (-1..1), longest missing stretch (cm), mean loss of brightness (0..1), calibre of an
-abrupt end (0..1), and the loss of brightness of the carotid's end, which a stenosis in the neck explains."""
+abrupt end (0..1), the loss of brightness of the carotid's end, which a stenosis in the neck explains, and the longest
+distal stretch (cm) opposite which not even a pale vessel lies: one too thin to be followed is no missing one."""
 REACH_MM: Final = (7, 11)
 """A vessel counts as present when the other side's mirror image runs within this distance: proximal, distal."""
 GONE: Final = 0.45
@@ -81,6 +83,7 @@ class _Half:
     """The left half of the (mirrored) grid: vessels, their tree and how thick they look."""
 
     weight: FloatArray
+    faint: FloatArray
     tree: Tree
     bright: Tree
     """The tree of the well-filled vessels only: its tips are where filling ends."""
@@ -90,8 +93,10 @@ class _Half:
 def read_sides(vessels: Vessels, marks: Landmarks) -> tuple[SideReading, SideReading]:
     """Compare both sides about the middle of the grid's last axis; left first."""
     middle = (vessels.weight.shape[2] - 1) // 2
-    flipped = vessels.weight[:, :, ::-1]
-    halves = [_half(whole[:, :, middle:], marks) for whole in (vessels.weight, flipped)]
+    halves = [
+        _half(vessels.weight[:, :, ::way][:, :, middle:], vessels.faint[:, :, ::way][:, :, middle:], marks)
+        for way in (1, -1)
+    ]
     proximal, distal = territories(marks, halves[0].weight.shape)
     shape = vessels.weight.shape
     left = _reading("left", halves[0], halves[1], (proximal, distal), marks, shape)
@@ -99,12 +104,16 @@ def read_sides(vessels: Vessels, marks: Landmarks) -> tuple[SideReading, SideRea
     return left, right
 
 
-def _half(weight: FloatArray, marks: Landmarks) -> _Half:
+def _half(weight: FloatArray, faint: FloatArray, marks: Landmarks) -> _Half:
     near = np.ascontiguousarray(weight)
     root = (float(marks.plane), float(marks.row), 12.0 * marks.scale)
     calibre = ndimage.gaussian_filter(near, 1.5, truncate=2.5)
     return _Half(
-        near, vessel_tree(near > 0, root), vessel_tree(near > BRIGHT, root), np.asarray(calibre, dtype=np.float32)
+        near,
+        np.ascontiguousarray(faint),
+        vessel_tree(near > 0, root),
+        vessel_tree(near > BRIGHT, root),
+        np.asarray(calibre, dtype=np.float32),
     )
 
 
@@ -112,7 +121,7 @@ def _reading(
     side: Side, mine: _Half, other: _Half, parts: tuple[Mask, Mask], marks: Landmarks, shape: tuple[int, ...]
 ) -> SideReading:
     at = tuple(other.tree.points.T)
-    losses = [_loss(mine, other, reach) for reach in REACH_MM]
+    losses = [_loss(mine.weight, other, reach) for reach in REACH_MM]
     features: list[float] = []
     lengths, volumes = [], []
     gone = np.zeros(len(other.tree.points), dtype=bool)
@@ -121,11 +130,10 @@ def _reading(
         mm, other_mm = _length(mine.tree, part), _length(other.tree, part)
         voxels, other_voxels = (float(half.weight[part].sum()) for half in (mine, other))
         missing = inside & (loss > GONE)
-        longest = max((s.length_mm for s in _stretches(other.tree, missing)), default=0.0)
         features += [
             (other_mm - mm) / (other_mm + mm + _FEW_MM[index]),
             (other_voxels - voxels) / (other_voxels + voxels + _FEW_VOXELS[index]),
-            min(longest / 10.0, LONGEST_CM),
+            _longest_cm(other.tree, missing),
             _mean(loss, other.tree.length, inside),
         ]
         lengths.append(mm)
@@ -134,6 +142,7 @@ def _reading(
     stretches = [s for s in _stretches(other.tree, gone) if s.length_mm >= LEAST_STRETCH_MM]
     end, abrupt = _end(mine, other, stretches)
     features += [abrupt, _mean(losses[0], other.tree.length, marks.at_carotid_end(other.tree.points))]
+    features.append(_longest_cm(other.tree, parts[1][at] & (_loss(mine.faint, other, REACH_MM[1]) > GONE)))
     return SideReading(
         side=side,
         features=np.asarray(features),
@@ -174,6 +183,10 @@ def _stretches(tree: Tree, gone: Mask) -> list[_Stretch]:
     return out
 
 
+def _longest_cm(tree: Tree, gone: Mask) -> float:
+    return min(max((s.length_mm for s in _stretches(tree, gone)), default=0.0) / 10.0, LONGEST_CM)
+
+
 def _end(mine: _Half, other: _Half, stretches: list[_Stretch]) -> tuple[Indices | None, float]:
     """Return the end point of this side's vessels and how abrupt it is.
 
@@ -183,7 +196,7 @@ def _end(mine: _Half, other: _Half, stretches: list[_Stretch]) -> tuple[Indices 
     if not stretches:
         return None, 0.0
     first = max(stretches, key=lambda s: s.length_mm)
-    begin = other.tree.points[_upstream(other.tree, first.begin, _loss(mine, other, CLOSE_MM) > GONE)]
+    begin = other.tree.points[_upstream(other.tree, first.begin, _loss(mine.weight, other, CLOSE_MM) > GONE)]
     tips = mine.bright.points[mine.bright.tips]
     if len(tips) == 0:
         return begin, 0.0
@@ -226,10 +239,10 @@ def _on_grid(point: Indices, shape: tuple[int, ...], side: Side) -> tuple[int, i
     return z, y, middle + x if side == "left" else shape[2] - 1 - middle - x
 
 
-def _loss(mine: _Half, other: _Half, reach: int) -> Floats:
+def _loss(mine: FloatArray, other: _Half, reach: int) -> Floats:
     """Return how much darker than each centreline point of the other side the brightest vessel opposite is, 0..1."""
     at = tuple(other.tree.points.T)
-    brightest = ndimage.maximum_filter(mine.weight, 2 * reach - 1)[at]
+    brightest = ndimage.maximum_filter(mine, 2 * reach - 1)[at]
     loss = np.clip(1.0 - brightest / np.maximum(other.weight[at], 1e-3), 0.0, 1.0)
     return np.asarray(loss, dtype=np.float64)
 

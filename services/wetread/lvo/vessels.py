@@ -11,13 +11,17 @@ from scipy import ndimage
 
 from wetread.core.detector import FloatArray
 from wetread.core.errors import NotApplicable, NotProcessable
-from wetread.lvo.frame import AIR_HU
+from wetread.lvo.scan import AIR_HU
 
 BONE_HU: Final = 300.0
 LEAST_ENHANCEMENT_HU: Final = 60.0
 """The brightest vessels stand at least this much above brain, or there is no contrast to speak of."""
 SHARE: Final = 0.28
 """A vessel voxel stands this share of the brightest vessels' height above brain."""
+FAINT_SHARE: Final = 0.12
+"""What stands at least this high shows that a vessel is there, though too thin or too pale to be followed."""
+FAINT_NOISE: Final = 3.5
+"""And this many times the noise of the smoothed image."""
 LUMEN_RANKS: Final = slice(150, 450)
 """The lumen's value is the mean of these ranks of the brightest voxels: the few before are calcium and metal."""
 LEAST_VOXELS: Final = 12
@@ -32,10 +36,14 @@ Mask = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class Vessels:
-    """``mask`` and ``weight`` (0..1, height above brain) [z, y, x]; ``lumen_hu`` of the brightest, ``brain_hu``."""
+    """``mask`` and ``weight`` (0..1, height above brain) [z, y, x]; ``lumen_hu`` of the brightest, ``brain_hu``.
+
+    ``faint``: the same height for all that stands out of the noise, the vessels of the mask and paler ones.
+    """
 
     mask: Mask
     weight: FloatArray
+    faint: FloatArray
     inside: Mask
     lumen_hu: float
     brain_hu: float
@@ -56,14 +64,27 @@ def find_vessels(hu: FloatArray) -> Vessels:
         raise NotApplicable("contrast", "no vessel inside the skull is filled with contrast")
     if lumen - brain < 4.0 * spread:
         raise NotProcessable("noise", "vessels do not stand out of the noise")
-    limit = brain + max(SHARE * (lumen - brain), 2.5 * spread * 0.6)
-    mask = inside & (smooth > limit)
-    labels, count = ndimage.label(mask, np.ones((3, 3, 3)))
+    noise = 0.6 * spread
+    height = lumen - brain
+    rise = np.where(inside, smooth - brain, 0.0)
+    mask = _parts(rise > max(SHARE * height, 2.5 * noise))
+    weight = np.clip(rise / height, 0.0, 1.0).astype(np.float32)
+    faint = _parts(rise > max(FAINT_SHARE * height, FAINT_NOISE * noise)) | mask
+    return Vessels(mask, weight * mask, weight * faint, inside, lumen, brain)
+
+
+def _parts(mask: Mask) -> Mask:
+    """Leave out crumbs; what lies around the outermost voxels of the mask is not looked at."""
+    held = tuple(
+        slice(int(where[0]), int(where[-1]) + 1) if len(where) else slice(0, 0)
+        for where in (np.flatnonzero(mask.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1)))
+    )
+    labels, count = ndimage.label(mask[held], np.ones((3, 3, 3)))
     sizes = np.bincount(labels.ravel(), minlength=count + 1)
     sizes[0] = 0
-    mask = np.asarray((sizes >= LEAST_VOXELS)[labels], dtype=np.bool_)
-    weight = np.clip((smooth - brain) / (lumen - brain), 0.0, 1.0) * mask
-    return Vessels(mask, np.asarray(weight, dtype=np.float32), inside, lumen, brain)
+    out = np.zeros_like(mask)
+    out[held] = (sizes >= LEAST_VOXELS)[labels]
+    return out
 
 
 def _inside(hu: FloatArray) -> Mask:
