@@ -92,7 +92,7 @@ def test_a_head_that_looks_over_its_shoulder_is_refused() -> None:
 
 @pytest.mark.slow
 def test_planes_that_lie_unevenly_and_lean_keep_their_places() -> None:
-    volume, true = turned(turn_deg=10.0, tilt_deg=15.0)
+    volume, true = turned(**FINE | {"turn_deg": 10.0, "tilt_deg": 15.0})
     kept = np.delete(np.arange(len(volume.voxels)), [5, 6, 11])
     uneven = replace(
         volume,
@@ -103,7 +103,7 @@ def test_planes_that_lie_unevenly_and_lean_keep_their_places() -> None:
     )
     places = Places.of(uneven)
     at = uneven.origins[7] + 12 * uneven.pixel_spacing[0] * uneven.column_direction + 30.0 * uneven.row_direction
-    assert [float(v) for v in places.indices(places.axes @ at)] == pytest.approx([7.0, 12.0, 12.0], abs=0.02)
+    assert [float(v) for v in places.indices(places.axes @ at)] == pytest.approx([7.0, 12.0, 25.0], abs=0.02)
     assert float(places.indices(places.axes @ (at + 500.0 * uneven.normal))[0]) == -1.0
     assert degrees(symmetry_plane(uneven).normal, true) < 1.0
 

@@ -135,15 +135,23 @@ def refined(volume: Volume, first: Plane) -> Plane:
     best = first.moved(trials[int(np.argmax([wide.likeness(first.moved(trial)) for trial in trials]))])
     narrow = mirror.about(best)
     simplex = np.array([[0.0, 0.0, 0.0], [3.0, 0.0, 0.0], [0.0, 3.0, 0.0], [0.0, 0.0, 2.0]])
-    found = optimize.minimize(
-        lambda change: -narrow.likeness(best.moved(change)),
+
+    def unlikeness(change: Floats) -> float:
+        return -narrow.likeness(best.moved(change))
+
+    change = optimize.fmin(
+        unlikeness,
         np.zeros(3),
-        method="Nelder-Mead",
-        options={"initial_simplex": simplex, "xatol": 0.05, "fatol": 1e-5, "maxfev": 100},
+        xtol=0.05,
+        ftol=1e-5,
+        maxfun=100,
+        disp=False,
+        initial_simplex=simplex,
     )
-    if -float(found.fun) < LEAST_LIKENESS:
+    found = best.moved(change)
+    if narrow.likeness(found) < LEAST_LIKENESS:
         raise NotProcessable("no_symmetry", "the head is nowhere like its mirror image")
-    return best.moved(found.x)
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +192,7 @@ class _Mirror:
         return replace(half, points=half.points[np.maximum(left, right) > 0.0])
 
     def _steps(self) -> npt.NDArray[np.intp]:
-        return np.rint((self.points - self.points.min(axis=0)) / COARSE_MM).astype(np.intp)
+        return np.asarray(np.rint((self.points - self.points.min(axis=0)) / COARSE_MM), dtype=np.intp)
 
     def pairs(self, plane: Plane) -> tuple[Floats, Floats]:
         """Return the signal at the points and at their mirror images; -1 beyond the scan."""
