@@ -16,6 +16,8 @@ from wetread.lvo.scan import AIR_HU
 BONE_HU: Final = 300.0
 LEAST_ENHANCEMENT_HU: Final = 60.0
 """The brightest vessels stand at least this much above brain, or there is no contrast to speak of."""
+LONG_MM: Final = 30.0
+"""Vessels at that height go on over at least this distance. Islands of bone, calcium and metal are bright and short."""
 SHARE: Final = 0.28
 """A vessel voxel stands this share of the brightest vessels' height above brain."""
 FAINT_SHARE: Final = 0.12
@@ -32,6 +34,7 @@ BONE_MARGIN: Final = 2
 """Voxels around bone whose values are bone's partial volume."""
 
 Mask = npt.NDArray[np.bool_]
+_CUBE: Final = np.ones((3, 3, 3), dtype=bool)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +60,11 @@ def find_vessels(hu: FloatArray) -> Vessels:
     brain = float(np.median(hu[inside]))
     spread = float(np.percentile(hu[inside], 50) - np.percentile(hu[inside], 16))
     smooth = ndimage.gaussian_filter(hu, 0.6, truncate=2.0)
-    values = smooth[inside]
+    values = smooth[_long(inside & (smooth > brain + LEAST_ENHANCEMENT_HU))]
+    if len(values) < LUMEN_RANKS.stop:
+        raise NotApplicable("contrast", "no vessel inside the skull is filled with contrast")
     brightest = np.partition(values, -LUMEN_RANKS.stop)[-LUMEN_RANKS.stop :]
     lumen = float(np.sort(brightest)[::-1][LUMEN_RANKS].mean())
-    if lumen - brain < LEAST_ENHANCEMENT_HU:
-        raise NotApplicable("contrast", "no vessel inside the skull is filled with contrast")
     if lumen - brain < 4.0 * spread:
         raise NotProcessable("noise", "vessels do not stand out of the noise")
     noise = 0.6 * spread
@@ -74,17 +77,20 @@ def find_vessels(hu: FloatArray) -> Vessels:
 
 
 def _parts(mask: Mask) -> Mask:
-    """Leave out crumbs; what lies around the outermost voxels of the mask is not looked at."""
-    held = tuple(
-        slice(int(where[0]), int(where[-1]) + 1) if len(where) else slice(0, 0)
-        for where in (np.flatnonzero(mask.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1)))
-    )
-    labels, count = ndimage.label(mask[held], np.ones((3, 3, 3)))
+    """Leave out crumbs."""
+    labels, count = ndimage.label(mask, _CUBE)
     sizes = np.bincount(labels.ravel(), minlength=count + 1)
     sizes[0] = 0
-    out = np.zeros_like(mask)
-    out[held] = (sizes >= LEAST_VOXELS)[labels]
-    return out
+    return np.asarray((sizes >= LEAST_VOXELS)[labels], dtype=np.bool_)
+
+
+def _long(mask: Mask) -> Mask:
+    """Keep the parts whose bounding box is at least ``LONG_MM`` across."""
+    labels, count = ndimage.label(mask, _CUBE)
+    kept = np.zeros(count + 1, dtype=bool)
+    for label, box in enumerate(ndimage.find_objects(labels), start=1):
+        kept[label] = float(np.linalg.norm([part.stop - part.start for part in box])) >= LONG_MM
+    return np.asarray(kept[labels], dtype=np.bool_)
 
 
 def _inside(hu: FloatArray) -> Mask:
