@@ -258,8 +258,9 @@ def compared(old: Sequence[Row], new: Sequence[Row]) -> dict[str, Any]:
 
 
 def update(card: Mapping[str, Any], rows: Sequence[Row]) -> dict[str, Any]:
-    """Return the card with every figure of the rows; shadow follows from the gates alone."""
-    return {**cards.measured(HERE, {**card, "shadow": False}, rows), "occlusions": occlusions(rows)}
+    """Return the card with every figure of the rows; a missed gate means shadow, and so does a reason on the card."""
+    shadow = bool(card.get("shadow_reason"))
+    return {**cards.measured(HERE, {**card, "shadow": shadow}, rows), "occlusions": occlusions(rows)}
 
 
 def large_volume(planes: int) -> Volume:
