@@ -65,6 +65,22 @@ def test_rows_can_be_made_again(evaluate):
             assert row[name] == again[name]
 
 
+def test_two_versions_are_compared_on_the_heads_that_both_answered(evaluate):
+    def rows(scores):
+        return [
+            {"set": "s2", "seed": seed, "truth": int(seed % 2), "score": score} for seed, score in enumerate(scores)
+        ]
+
+    old, new = rows([0.1, 0.4, 0.3, 0.2, 0.5, 0.9]), rows([0.1, 0.4, 0.3, 0.8, 0.2, ""])
+    found = evaluate.compared(old, new)["s2"]
+    assert (found["n"], found["positives"], found["seeds"]) == (5, 2, [0, 4])
+    assert found["auc"] == [0.5, 1.0]
+    assert found["gain"] == 0.5
+    # Pairs gained by the two positives over the three open heads: (0, 0, 1) and (0, 1, 1).
+    error = (((1 / 3 - 0.5) ** 2 + (2 / 3 - 0.5) ** 2) / 1 / 2 + ((0 - 0.5) ** 2 + 0 + (1 - 0.5) ** 2) / 2 / 3) ** 0.5
+    assert found["ci95"] == [round(0.5 + sign * 1.96 * error, 4) for sign in (-1, 1)]
+
+
 def study(age=60.0, **changes):
     facts = {"modality": "CT", "instances": (), "body_part": "HEAD", "description": "CTA", "contrast": True}
     series = SeriesFacts("1.2.3", **(facts | changes))

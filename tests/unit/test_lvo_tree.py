@@ -27,9 +27,11 @@ def tubes() -> np.ndarray:
     return mask
 
 
-def sides(weight: np.ndarray) -> tuple[SideReading, SideReading]:
-    weight = weight.astype(np.float32)
-    return read_sides(Vessels(weight > 0, weight, np.ones(weight.shape, bool), 350.0, 36.0), MARKS)
+def sides(weight: np.ndarray, least: float = 0.0) -> tuple[SideReading, SideReading]:
+    """Both sides of vessels that can be followed when they are brighter than *least*."""
+    faint = weight.astype(np.float32)
+    weight = np.where(faint > least, faint, np.float32(0.0))
+    return read_sides(Vessels(weight > 0, weight, faint, np.ones(weight.shape, bool), 350.0, 36.0), MARKS)
 
 
 def values(side: SideReading) -> dict[str, float]:
@@ -75,6 +77,9 @@ def test_a_shut_vessel_shows_on_its_side_where_it_stops(side) -> None:
     assert found["distal_stretch"] == pytest.approx(2.0, abs=0.6)
     assert found["abrupt_end"] > 0.8
     assert found["carotid_loss"] == 0.0
+    assert found["distal_short"] == pytest.approx(np.log(5.0))  # nothing, against 100 mm
+    assert values(better)["distal_short"] < 1.0
+    assert found["distal_cut"] > 1.5
     assert worse.site == "M1"
     sign = 1 if side == "left" else -1
     assert worse.end is not None
@@ -82,20 +87,32 @@ def test_a_shut_vessel_shows_on_its_side_where_it_stops(side) -> None:
     assert (np.flatnonzero(worse.missing.any(axis=(0, 1))) - MIDDLE).max() * sign >= -20
     assert better.end is None
     assert not better.missing.any()
-    assert max(values(better).values()) <= 0.0
+    assert max(values(better)[name] for name in FEATURES if name != "distal_short") <= 0.0
     assert side_score(worse, MODEL) > 0.5 > side_score(better, MODEL)
 
 
 def test_equal_sides_lack_nothing_and_a_dim_side_lacks_brightness_only() -> None:
     left, right = sides(tubes().astype(np.float32))
     assert left.features == pytest.approx(right.features, abs=0.04)
-    assert max(values(left).values()) < 0.02
+    assert max(values(left)[name] for name in FEATURES if name != "distal_short") < 0.02
     weight = tubes().astype(np.float32)
     weight[:, :, MIDDLE:] *= 0.7  # a stenosis in the neck
     dim = values(sides(weight)[0])
     assert dim["proximal_loss"] == pytest.approx(0.3, abs=0.01)
     assert dim["carotid_loss"] == pytest.approx(0.3, abs=0.01)
+    assert dim["distal_cut"] == 0.0
     assert dim["proximal_stretch"] == dim["distal_stretch"] == dim["abrupt_end"] == 0.0
+
+
+def test_a_thin_side_that_is_too_pale_to_follow_is_not_cut_off() -> None:
+    weight = 0.4 * tubes().astype(np.float32)
+    weight[:, :, MIDDLE:] *= 0.65
+    found = values(sides(weight, least=0.28)[0])
+    assert found["distal_length"] > 0.2  # as far as it can be followed
+    assert found["distal_stretch"] > 1.0
+    assert found["distal_cut"] == 0.0
+    weight[:, :, MIDDLE + 20 :] = 0.0
+    assert values(sides(weight, least=0.28)[0])["distal_cut"] > 1.5
 
 
 def test_collaterals_do_not_hide_a_shut_vessel() -> None:
@@ -104,6 +121,17 @@ def test_collaterals_do_not_hide_a_shut_vessel() -> None:
     worse, _ = sides(weight)
     assert worse.site == "M1"
     assert values(worse)["distal_stretch"] > 1.5
+
+
+def test_vessels_filled_from_beyond_a_clot_count_as_cut_off_however_bright() -> None:
+    weight = tubes().astype(np.float32)
+    weight[:, :, MIDDLE + 27 :] *= 0.8
+    assert values(sides(weight)[0])["distal_cut"] == 0.0
+    weight[:, :, MIDDLE + 20 : MIDDLE + 27] = 0.1
+    found = values(sides(weight)[0])
+    assert found["distal_stretch"] == 0.0
+    assert found["distal_cut"] > 1.5
+    assert found["distal_short"] == pytest.approx(np.log(5.0))
 
 
 def test_a_model_of_other_features_is_a_fault_of_the_card() -> None:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from wetread.core.detector import FloatArray
-from wetread.lvo.landmarks import Landmarks, territories
+from wetread.lvo.landmarks import Landmarks, source, territories
 from wetread.lvo.tree import Tree, vessel_tree
 from wetread.lvo.vessels import Vessels
 
@@ -28,13 +28,20 @@ FEATURES: Final = (
     "distal_loss",
     "abrupt_end",
     "carotid_loss",
+    "distal_cut",
+    "distal_short",
 )
 """Deficits of length and volume (-1..1), longest missing stretch (cm), mean loss of brightness (0..1), calibre of an
-abrupt end (0..1), and the loss of brightness of the carotid's end, which a stenosis in the neck explains."""
+abrupt end (0..1), and the loss of brightness of the carotid's end, which a stenosis in the neck explains. The last two
+ask where blood comes from: the longest distal stretch (cm) opposite which nothing hangs together with the carotid's
+end, and how little vessel of this side does (a logarithm), which needs no other side.
+"""
 REACH_MM: Final = (7, 11)
 """A vessel counts as present when the other side's mirror image runs within this distance: proximal, distal."""
 GONE: Final = 0.45
 """Loss of brightness from which a vessel counts as missing: what collaterals bring is dimmer than the vessel was."""
+CONDUCTS: Final = 0.14
+"""Share of the lumen's height from which vessel hangs together; a clot stands lower."""
 BRIGHT: Final = 0.5
 """Share of the lumen's height that a vessel keeps up to where it is shut."""
 TIP_MM: Final = 9.0
@@ -44,12 +51,15 @@ UPSTREAM_MM: Final = 16.0
 GAP_MM: Final = 3.0
 """A stretch is known by what has nothing within reach; its beginning is sought this far upstream with a closer reach,
 over gaps that a crossing vessel leaves."""
+USUAL_MM: Final = 100.0
+"""Length of a side's distal vessels that is neither little nor much."""
 LEAST_STRETCH_MM: Final = 8.0
 LONGEST_CM: Final = 6.0
 FULL_STRETCH_MM: Final = 15.0
 _CUBE: Final = np.ones((3, 3, 3), dtype=bool)
 _FEW_MM = (15.0, 60.0)
 _FEW_VOXELS = (60.0, 100.0)
+_FEW_FED_MM = 20.0
 
 Side = Literal["left", "right"]
 Site = Literal["ICA", "M1", "M2"]
@@ -81,6 +91,8 @@ class _Half:
     """The left half of the (mirrored) grid: vessels, their tree and how thick they look."""
 
     weight: FloatArray
+    fed: FloatArray
+    """What hangs together with the carotid's end, over pale vessels too: blood that came the straight way."""
     tree: Tree
     bright: Tree
     """The tree of the well-filled vessels only: its tips are where filling ends."""
@@ -90,8 +102,10 @@ class _Half:
 def read_sides(vessels: Vessels, marks: Landmarks) -> tuple[SideReading, SideReading]:
     """Compare both sides about the middle of the grid's last axis; left first."""
     middle = (vessels.weight.shape[2] - 1) // 2
-    flipped = vessels.weight[:, :, ::-1]
-    halves = [_half(whole[:, :, middle:], marks) for whole in (vessels.weight, flipped)]
+    halves = [
+        _half(vessels.weight[:, :, ::way][:, :, middle:], vessels.faint[:, :, ::way][:, :, middle:], marks)
+        for way in (1, -1)
+    ]
     proximal, distal = territories(marks, halves[0].weight.shape)
     shape = vessels.weight.shape
     left = _reading("left", halves[0], halves[1], (proximal, distal), marks, shape)
@@ -99,33 +113,48 @@ def read_sides(vessels: Vessels, marks: Landmarks) -> tuple[SideReading, SideRea
     return left, right
 
 
-def _half(weight: FloatArray, marks: Landmarks) -> _Half:
+def _half(weight: FloatArray, faint: FloatArray, marks: Landmarks) -> _Half:
     near = np.ascontiguousarray(weight)
     root = (float(marks.plane), float(marks.row), 12.0 * marks.scale)
     calibre = ndimage.gaussian_filter(near, 1.5, truncate=2.5)
     return _Half(
-        near, vessel_tree(near > 0, root), vessel_tree(near > BRIGHT, root), np.asarray(calibre, dtype=np.float32)
+        near,
+        _fed(faint, source(marks, near.shape)),
+        vessel_tree(near > 0, root),
+        vessel_tree(near > BRIGHT, root),
+        np.asarray(calibre, dtype=np.float32),
     )
+
+
+def _fed(faint: FloatArray, start: Mask) -> FloatArray:
+    """Leave what vessel hangs together with *start*; a clot is darker than ``CONDUCTS``."""
+    labels, count = ndimage.label(faint > CONDUCTS, _CUBE)
+    kept = np.zeros(count + 1, dtype=bool)
+    kept[np.unique(labels[start])] = True
+    kept[0] = False
+    return np.asarray(faint * kept[labels], dtype=np.float32)
 
 
 def _reading(
     side: Side, mine: _Half, other: _Half, parts: tuple[Mask, Mask], marks: Landmarks, shape: tuple[int, ...]
 ) -> SideReading:
-    at = tuple(other.tree.points.T)
-    losses = [_loss(mine, other, reach) for reach in REACH_MM]
+    proximal, distal = (part[tuple(other.tree.points.T)] for part in parts)
+    carotid = marks.at_carotid_end(other.tree.points)
+    losses = [
+        _loss(mine.weight, other, reach, chosen)
+        for reach, chosen in zip(REACH_MM, (proximal | carotid, distal), strict=True)
+    ]
     features: list[float] = []
     lengths, volumes = [], []
     gone = np.zeros(len(other.tree.points), dtype=bool)
-    for index, (part, loss) in enumerate(zip(parts, losses, strict=True)):
-        inside = part[at]
+    for index, (part, inside, loss) in enumerate(zip(parts, (proximal, distal), losses, strict=True)):
         mm, other_mm = _length(mine.tree, part), _length(other.tree, part)
         voxels, other_voxels = (float(half.weight[part].sum()) for half in (mine, other))
         missing = inside & (loss > GONE)
-        longest = max((s.length_mm for s in _stretches(other.tree, missing)), default=0.0)
         features += [
             (other_mm - mm) / (other_mm + mm + _FEW_MM[index]),
             (other_voxels - voxels) / (other_voxels + voxels + _FEW_VOXELS[index]),
-            min(longest / 10.0, LONGEST_CM),
+            _longest_cm(other.tree, missing),
             _mean(loss, other.tree.length, inside),
         ]
         lengths.append(mm)
@@ -133,7 +162,12 @@ def _reading(
         gone |= missing
     stretches = [s for s in _stretches(other.tree, gone) if s.length_mm >= LEAST_STRETCH_MM]
     end, abrupt = _end(mine, other, stretches)
-    features += [abrupt, _mean(losses[0], other.tree.length, marks.at_carotid_end(other.tree.points))]
+    features += [
+        abrupt,
+        _mean(losses[0], other.tree.length, carotid),
+        _longest_cm(other.tree, _loss(mine.fed, other, REACH_MM[0], distal) > GONE),
+        float(np.log(USUAL_MM / (_length(mine.tree, parts[1] & (mine.fed > 0)) + _FEW_FED_MM))),
+    ]
     return SideReading(
         side=side,
         features=np.asarray(features),
@@ -174,6 +208,10 @@ def _stretches(tree: Tree, gone: Mask) -> list[_Stretch]:
     return out
 
 
+def _longest_cm(tree: Tree, gone: Mask) -> float:
+    return min(max((s.length_mm for s in _stretches(tree, gone)), default=0.0) / 10.0, LONGEST_CM)
+
+
 def _end(mine: _Half, other: _Half, stretches: list[_Stretch]) -> tuple[Indices | None, float]:
     """Return the end point of this side's vessels and how abrupt it is.
 
@@ -183,7 +221,9 @@ def _end(mine: _Half, other: _Half, stretches: list[_Stretch]) -> tuple[Indices 
     if not stretches:
         return None, 0.0
     first = max(stretches, key=lambda s: s.length_mm)
-    begin = other.tree.points[_upstream(other.tree, first.begin, _loss(mine, other, CLOSE_MM) > GONE)]
+    points = other.tree.points
+    near = np.linalg.norm(points - points[first.begin], axis=1) < UPSTREAM_MM + CLOSE_MM
+    begin = points[_upstream(other.tree, first.begin, _loss(mine.weight, other, CLOSE_MM, near) > GONE)]
     tips = mine.bright.points[mine.bright.tips]
     if len(tips) == 0:
         return begin, 0.0
@@ -226,12 +266,19 @@ def _on_grid(point: Indices, shape: tuple[int, ...], side: Side) -> tuple[int, i
     return z, y, middle + x if side == "left" else shape[2] - 1 - middle - x
 
 
-def _loss(mine: _Half, other: _Half, reach: int) -> Floats:
-    """Return how much darker than each centreline point of the other side the brightest vessel opposite is, 0..1."""
-    at = tuple(other.tree.points.T)
-    brightest = ndimage.maximum_filter(mine.weight, 2 * reach - 1)[at]
-    loss = np.clip(1.0 - brightest / np.maximum(other.weight[at], 1e-3), 0.0, 1.0)
-    return np.asarray(loss, dtype=np.float64)
+def _loss(mine: FloatArray, other: _Half, reach: int, chosen: Mask) -> Floats:
+    """Return how much darker than *chosen* centreline points of the other side the brightest vessel opposite is, 0..1.
+
+    Points that are not chosen get 0.
+    """
+    out = np.zeros(len(chosen))
+    points = other.tree.points[chosen]
+    if len(points):
+        low, high = np.maximum(points.min(axis=0) - reach, 0), points.max(axis=0) + reach + 1
+        box = tuple(slice(*ends) for ends in zip(low, high, strict=True))
+        brightest = ndimage.maximum_filter(mine[box], 2 * reach - 1)[tuple((points - low).T)]
+        out[chosen] = np.clip(1.0 - brightest / np.maximum(other.weight[tuple(points.T)], 1e-3), 0.0, 1.0)
+    return out
 
 
 def _length(tree: Tree, part: Mask) -> float:

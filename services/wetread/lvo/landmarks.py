@@ -84,3 +84,10 @@ def territories(marks: Landmarks, shape: tuple[int, ...]) -> tuple[Mask, Mask]:
     proximal = (out > 6) & (out <= 34) & (abs(back + 4) < 20) & (up > -10) & (up < 14)
     distal = (out > 30) & (out < 75) & (back > -48) & (back < 45) & (up > -8) & (up < 58) & ~proximal
     return proximal, distal
+
+
+def source(marks: Landmarks, shape: tuple[int, ...]) -> Mask:
+    """Return where a side's vessels come from: about the end of its carotid; x counts from the midline."""
+    z, y, x = np.ogrid[: shape[0], : shape[1], : shape[2]]
+    out, back = x / marks.scale, (y - marks.row) / marks.scale
+    return np.asarray((abs(out - 11) < 6) & (abs(back + 6) < 9) & (abs(z - marks.plane) < 8), dtype=np.bool_)

@@ -11,13 +11,19 @@ from scipy import ndimage
 
 from wetread.core.detector import FloatArray
 from wetread.core.errors import NotApplicable, NotProcessable
-from wetread.lvo.frame import AIR_HU
+from wetread.lvo.scan import AIR_HU
 
 BONE_HU: Final = 300.0
 LEAST_ENHANCEMENT_HU: Final = 60.0
 """The brightest vessels stand at least this much above brain, or there is no contrast to speak of."""
+LONG_MM: Final = 30.0
+"""Vessels at that height go on over at least this distance. Islands of bone, calcium and metal are bright and short."""
 SHARE: Final = 0.28
 """A vessel voxel stands this share of the brightest vessels' height above brain."""
+FAINT_SHARE: Final = 0.12
+"""What stands at least this high shows that a vessel is there, though too thin or too pale to be followed."""
+FAINT_NOISE: Final = 3.5
+"""And this many times the noise of the smoothed image."""
 LUMEN_RANKS: Final = slice(150, 450)
 """The lumen's value is the mean of these ranks of the brightest voxels: the few before are calcium and metal."""
 LEAST_VOXELS: Final = 12
@@ -28,14 +34,19 @@ BONE_MARGIN: Final = 2
 """Voxels around bone whose values are bone's partial volume."""
 
 Mask = npt.NDArray[np.bool_]
+_CUBE: Final = np.ones((3, 3, 3), dtype=bool)
 
 
 @dataclass(frozen=True, slots=True)
 class Vessels:
-    """``mask`` and ``weight`` (0..1, height above brain) [z, y, x]; ``lumen_hu`` of the brightest, ``brain_hu``."""
+    """``mask`` and ``weight`` (0..1, height above brain) [z, y, x]; ``lumen_hu`` of the brightest, ``brain_hu``.
+
+    ``faint``: the same height for all that stands out of the noise, the vessels of the mask and paler ones.
+    """
 
     mask: Mask
     weight: FloatArray
+    faint: FloatArray
     inside: Mask
     lumen_hu: float
     brain_hu: float
@@ -49,21 +60,37 @@ def find_vessels(hu: FloatArray) -> Vessels:
     brain = float(np.median(hu[inside]))
     spread = float(np.percentile(hu[inside], 50) - np.percentile(hu[inside], 16))
     smooth = ndimage.gaussian_filter(hu, 0.6, truncate=2.0)
-    values = smooth[inside]
+    values = smooth[_long(inside & (smooth > brain + LEAST_ENHANCEMENT_HU))]
+    if len(values) < LUMEN_RANKS.stop:
+        raise NotApplicable("contrast", "no vessel inside the skull is filled with contrast")
     brightest = np.partition(values, -LUMEN_RANKS.stop)[-LUMEN_RANKS.stop :]
     lumen = float(np.sort(brightest)[::-1][LUMEN_RANKS].mean())
-    if lumen - brain < LEAST_ENHANCEMENT_HU:
-        raise NotApplicable("contrast", "no vessel inside the skull is filled with contrast")
     if lumen - brain < 4.0 * spread:
         raise NotProcessable("noise", "vessels do not stand out of the noise")
-    limit = brain + max(SHARE * (lumen - brain), 2.5 * spread * 0.6)
-    mask = inside & (smooth > limit)
-    labels, count = ndimage.label(mask, np.ones((3, 3, 3)))
+    noise = 0.6 * spread
+    height = lumen - brain
+    rise = np.where(inside, smooth - brain, 0.0)
+    mask = _parts(rise > max(SHARE * height, 2.5 * noise))
+    weight = np.clip(rise / height, 0.0, 1.0).astype(np.float32)
+    faint = _parts(rise > max(FAINT_SHARE * height, FAINT_NOISE * noise)) | mask
+    return Vessels(mask, weight * mask, weight * faint, inside, lumen, brain)
+
+
+def _parts(mask: Mask) -> Mask:
+    """Leave out crumbs."""
+    labels, count = ndimage.label(mask, _CUBE)
     sizes = np.bincount(labels.ravel(), minlength=count + 1)
     sizes[0] = 0
-    mask = np.asarray((sizes >= LEAST_VOXELS)[labels], dtype=np.bool_)
-    weight = np.clip((smooth - brain) / (lumen - brain), 0.0, 1.0) * mask
-    return Vessels(mask, np.asarray(weight, dtype=np.float32), inside, lumen, brain)
+    return np.asarray((sizes >= LEAST_VOXELS)[labels], dtype=np.bool_)
+
+
+def _long(mask: Mask) -> Mask:
+    """Keep the parts whose bounding box is at least ``LONG_MM`` across."""
+    labels, count = ndimage.label(mask, _CUBE)
+    kept = np.zeros(count + 1, dtype=bool)
+    for label, box in enumerate(ndimage.find_objects(labels), start=1):
+        kept[label] = float(np.linalg.norm([part.stop - part.start for part in box])) >= LONG_MM
+    return np.asarray(kept[labels], dtype=np.bool_)
 
 
 def _inside(hu: FloatArray) -> Mask:
