@@ -225,14 +225,15 @@ class Runs:
         else:
             self._conclusions.update_workitem(tx, queued, ready)
         queued = self._put(tx, queued, S.QUEUED, "", situation)
-        chosen = plan.chosen
-        self._ports.inputs.put(
-            tx,
-            RunInput(
-                *(queued.tenant, plan.digest, queued.study_uid),
-                *(chosen.series_instance_uid, chosen.sop_instance_uids, plan.priors),
-            ),
+        given = RunInput(
+            tenant=queued.tenant,
+            digest=plan.digest,
+            study_uid=queued.study_uid,
+            series_uid=plan.chosen.series_instance_uid,
+            sop_instance_uids=plan.chosen.sop_instance_uids,
+            priors=plan.priors,
         )
+        self._ports.inputs.put(tx, given)
         self._announce.task(tx, EventType.TASK_QUEUED, queued, situation.stamps, early=queued.early)
         known = self._ports.results.get(tx, queued.tenant, queued.result_key or "")
         if known is not None:  # this very input was read before: its result stands, nothing runs

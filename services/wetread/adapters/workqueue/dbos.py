@@ -72,16 +72,16 @@ class DbosWorkQueue:
             "priority": queue_number(due),
             "app_version": APPLICATION_VERSION,
         }
-        delayed = delay_seconds is not None and delay_seconds > 0
-        if delay_seconds is not None and delayed:
-            options["delay_seconds"] = delay_seconds
+        delay = max(0.0, delay_seconds or 0.0)
+        if delay:
+            options["delay_seconds"] = delay
         traceparent = tracing.current()
         if traceparent is not None:  # kept with the row: whoever runs it, and however often, is in the same trace
             options["attributes"] = {TRACE_ATTRIBUTE: {"traceparent": traceparent}}
         connection = connection_of(tx)
         self.client.enqueue_in_transaction(connection, options, **arguments)
         if connection.dialect.name == "postgresql":
-            connection.execute(_NOTIFY, {"channel": channel_of(queue), "payload": LATER if delayed else NOW})
+            connection.execute(_NOTIFY, {"channel": channel_of(queue), "payload": LATER if delay else NOW})
 
     def close(self) -> None:
         """Close the client's connections."""
