@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wetread.bootstrap.crew import Page, Place, crew_size, usable_cores
+from wetread.bootstrap.cores import usable_cores
+from wetread.bootstrap.crew import Page, Place, crew_size
 from wetread.bootstrap.rates import Rates
 from wetread.core.errors import TooManyRequests
 from wetread.core.shares import ROWS, Shares, table_bytes

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sqlalchemy import insert
 from tests.worklist_world import TENANT, World
 
+from wetread.adapters.index.tables import results
 from wetread.core.errors import InvalidInput, NotFound
 from wetread.core.events import EventType
 from wetread.core.ports import WorklistFilter, WorklistItem
@@ -232,3 +234,30 @@ def test_the_picture_of_a_study_is_the_middle_of_its_largest_series(world: World
         assert world.worklist.source_image(tx, TENANT, "1.2") is None
         with pytest.raises(NotFound):
             world.worklist.source_image(tx, TENANT, "9.9")
+
+
+def test_what_is_still_to_come_is_known_without_composing_the_answer(world: World) -> None:
+    def unanswered(uid: str) -> bool:
+        with world.database.read() as tx:
+            return world.worklist.unanswered(tx, TENANT, uid)
+
+    world.study("1.2.3", looked_at=False)
+    assert unanswered("1.2.3")  # no rules have looked at it
+    world.task("1.2.3", "shadow", AiState.RUNNING, shadow=True)
+    assert not unanswered("1.2.3")  # readers never wait for a shadow
+    world.task("1.2.3", "ich", AiState.RUNNING)
+    assert unanswered("1.2.3")
+    world.task("1.2.3", "ich", AiState.FAILED, reason="timeout")
+    assert not unanswered("1.2.3")
+    world.study("1.2.4", looked_at=True)
+    assert not unanswered("1.2.4")
+    world.study("1.2.5", looked_at=False)
+    with world.database.write() as tx:  # an index made anew: results, but no tasks
+        tx.connection.execute(
+            insert(results).values(
+                tenant=TENANT, result_key="key", study_uid="1.2.5", detector="ich", created_at=0.0, result_json="{}"
+            )
+        )
+    assert not unanswered("1.2.5")
+    with pytest.raises(NotFound):
+        unanswered("1.2.6")

@@ -13,6 +13,7 @@ from socket import socket
 from types import TracebackType
 from typing import Final
 
+from wetread.bootstrap.cores import usable_cores
 from wetread.core.shares import Shares, table_bytes
 from wetread.registry import WEB
 from wetread.settings import Settings
@@ -135,16 +136,6 @@ class Place:
 def alone() -> Place:
     """Return the place of a process that is the whole server."""
     return Place(0, Page(1))
-
-
-def usable_cores() -> int:
-    """Return on how many cores this process may run: its affinity, and its container's share of time (cgroup v2)."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text("ascii").split()
-    except (OSError, ValueError):
-        return cores
-    return cores if quota == "max" else max(1, min(cores, int(quota) // int(period)))
 
 
 def crew_size(settings: Settings, names: Sequence[str]) -> int:

@@ -10,6 +10,7 @@ from typing import Any, Final, Literal
 from wetread.adapters.inference.onnxruntime import OnnxRuntimeClient
 from wetread.adapters.taskpool.inline import InlinePool
 from wetread.adapters.taskpool.process import ProcessPool
+from wetread.bootstrap.cores import usable_cores
 from wetread.bootstrap.engines import inference_client
 from wetread.bootstrap.slides import SlideLocation
 from wetread.core.errors import ConfigurationError
@@ -87,7 +88,7 @@ def _client(network: NetworkFile) -> tuple[InferenceClient, Callable[[], None]]:
 
 def pool_maker(executor: Executor, workers: int | None = None) -> Callable[[WorkerSetup], TaskPool]:
     """Return what makes the pool: *workers* processes or actors, as many as there are cores by default."""
-    count = workers or available_cores()
+    count = workers or usable_cores()
 
     def make(setup: WorkerSetup) -> TaskPool:
         if executor == "inline":
@@ -99,11 +100,6 @@ def pool_maker(executor: Executor, workers: int | None = None) -> Callable[[Work
         return ProcessPool(setup, count)
 
     return make
-
-
-def available_cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def missing_packages(names: Sequence[str] = ("simplejpeg", "openslide", "pyarrow")) -> list[str]:

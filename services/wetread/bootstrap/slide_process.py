@@ -52,7 +52,8 @@ def carry_out(order: Mapping[str, Any], pipe: Connection) -> dict[str, Any]:
 
 
 def _analyse(order: Mapping[str, Any], pipe: Connection) -> dict[str, Any]:
-    from wetread.bootstrap.pathology import WORKER, available_cores, pool_maker
+    from wetread.bootstrap.cores import usable_cores
+    from wetread.bootstrap.pathology import WORKER, pool_maker
     from wetread.bootstrap.slides import SlideLocation, stored_location
     from wetread.bootstrap.stores import artifact_store
     from wetread.core.findings import Run
@@ -63,7 +64,7 @@ def _analyse(order: Mapping[str, Any], pipe: Connection) -> dict[str, Any]:
     settings = Settings()
     run = Run.model_validate(order["run"])
     # One core stays free: what is dangerous comes in while a slide is read.
-    workers = settings.slide_workers or max(available_cores() - 1, 1)
+    workers = settings.slide_workers or max(usable_cores() - 1, 1)
     bench = Bench(load_tile_model(run.detector), WORKER, pool_maker("process", workers), artifact_store(settings))
     with SlideLocation(stored_location(order["levels"])) as place:
         told = _Teller(pipe)

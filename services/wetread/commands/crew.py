@@ -23,6 +23,7 @@ from importlib import import_module
 from typing import Final
 
 from wetread.bootstrap.crew import READY, Page, Place
+from wetread.commands.listening import listen
 from wetread.commands.processes import BACKOFF_SECONDS, STEADY_SECONDS
 from wetread.core.errors import ConfigurationError
 from wetread.core.lifeline import die_with_parent
@@ -31,7 +32,6 @@ from wetread.settings import Settings
 
 logger = logging.getLogger("wetread.web")
 
-_BACKLOG: Final = 1024
 _GRACE_SECONDS: Final = 15.0
 _PAUSE_SECONDS: Final = 0.05
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
@@ -276,7 +276,7 @@ class Crew:
 def run_crew(names: Sequence[str], settings: Settings, size: int, *, fd: int | None) -> int:
     """Serve *names* in *size* processes at one port."""
     try:
-        listener = _listener(settings) if fd is None else socket.socket(fileno=fd)
+        listener = listen(settings) if fd is None else socket.socket(fileno=fd)
     except OSError as error:
         print(f"wetread: cannot listen on {settings.host}:{settings.port}: {error.strerror}", file=sys.stderr)
         return 3
@@ -311,13 +311,3 @@ def _serve(names: Sequence[str], settings: Settings, place: Place) -> int:
             return _UNUSABLE
         run_web(house.application(services), settings, house.stopping, place=place)
     return 0
-
-
-def _listener(settings: Settings) -> socket.socket:
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    listener = socket.socket(family)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # accepted connections inherit it
-    listener.bind((settings.host, settings.port))
-    listener.listen(_BACKLOG)
-    return listener

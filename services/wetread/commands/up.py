@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from wetread.commands.listening import listen
 from wetread.commands.processes import Child, Processes
 from wetread.core.lifeline import PARENT_VARIABLE
 from wetread.core.ruo import RUO_SHORT
@@ -45,15 +46,8 @@ class Supervisor:
         """Take the data folder and the port. Raises OSError when either is taken."""
         self.settings.data.mkdir(parents=True, exist_ok=True)
         self._lock = lock_folder(self.settings.data)
-        family = socket.AF_INET6 if ":" in self.settings.host else socket.AF_INET
-        self._socket = socket.socket(family)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        # Accepted connections inherit it; of a socket handed over, the event loop does not know that it is TCP. Without
-        # it the last packet of some answers waits 40 ms for the acknowledgement of the packet before.
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._socket.bind((self.settings.host, self.settings.port))
         # The supervisor owns the socket: while the web process restarts, connections wait instead of being refused.
-        self._socket.listen(1024)
+        self._socket = listen(self.settings)
         for names in (WEB, WORKER, DIMSE) if self.settings.dimse_port is not None else (WEB, WORKER):
             self.processes.add(names, self._starter(names))
 

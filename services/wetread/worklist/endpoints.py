@@ -90,11 +90,11 @@ def router(ports: WorklistPorts, tail: EventTail) -> APIRouter:
         tenant, uid = tenant_of(request), check_uid(study_uid)
         deadline = time.monotonic() + _seconds(wait)
         while True:
-            seen, answer, final = await run_in_threadpool(_findings, ports, tenant, uid)
-            remaining = deadline - time.monotonic()
-            if final or remaining <= 0 or tail.closed:
+            last = deadline <= time.monotonic() or tail.closed
+            seen, answer, final = await run_in_threadpool(_findings, ports, tenant, uid, whole=last)
+            if final or last:
                 return schemas.FindingsOut.model_validate(answer)
-            await tail.wait_beyond(seen, remaining)
+            await tail.wait_beyond(seen, deadline - time.monotonic())
 
     @api.post("/studies/{study_uid}/manifest", status_code=202)
     def manifest(request: Request, study_uid: str, body: schemas.ManifestIn) -> schemas.ManifestOut:
@@ -177,9 +177,12 @@ def item_out(item: WorklistItem) -> schemas.WorklistItemOut:
     )
 
 
-def _findings(ports: WorklistPorts, tenant: str, study_uid: str) -> tuple[int, dict[str, Any], bool]:
+def _findings(ports: WorklistPorts, tenant: str, study_uid: str, *, whole: bool) -> tuple[int, dict[str, Any], bool]:
+    """Return the end of the event stream, the answer and whether it is final; not *whole*: none unless it may be."""
     with ports.database.read() as tx:
         seen = ports.events.latest(tx)
+        if not whole and ports.worklist.unanswered(tx, tenant, study_uid):
+            return seen, {}, False
         item = ports.worklist.item(tx, tenant, study_uid, now=ports.clock.now())
         entries = standings(ports, tx, tenant, study_uid)
     # Rules that looked and want nothing have answered, too.

@@ -6,18 +6,19 @@ page costs the same on ten open studies and on ten thousand.
 
 from __future__ import annotations
 
-from sqlalchemy import func, select
+from sqlalchemy import exists, func, not_, or_, select
 
 from wetread.adapters.index import worklist_bands as bands
 from wetread.adapters.index.claims import taken_by_readers
 from wetread.adapters.index.database import connection_of
-from wetread.adapters.index.tables import instances, reading_order, series, studies
+from wetread.adapters.index.tables import decisions, instances, reading_order, results, series, studies, tasks
 from wetread.adapters.index.worklist_items import assemble
 from wetread.core.errors import NotFound
 from wetread.core.findings import DOCUMENT_MODALITIES
 from wetread.core.ports import ImageReference, Transaction, WorklistFilter, WorklistItem, WorklistPage
 from wetread.core.priority import Priority
 from wetread.core.reading_order import DEFAULT_GUARD, Band, Guard, Place, sequence
+from wetread.core.states import FINAL
 
 
 class SqlWorklist:
@@ -65,6 +66,26 @@ class SqlWorklist:
             raise NotFound(msg)
         band, place = bands.locate(connection, tenant, study_uid, received_at, now, self._guard)
         return assemble(connection, tenant, [(band, place)], now)[0]
+
+    def unanswered(self, tx: Transaction, tenant: str, study_uid: str) -> bool:
+        of_study = (
+            exists().where(table.c.tenant == tenant, table.c.study_uid == study_uid)
+            for table in (tasks, decisions, results)
+        )
+        at_work = (
+            select(tasks.c.detector)
+            .where(tasks.c.tenant == tenant, tasks.c.study_uid == study_uid, ~tasks.c.shadow)
+            .where(tasks.c.state.not_in(sorted(FINAL)))
+            .exists()
+        )
+        known = select(or_(at_work, not_(or_(*of_study)))).where(
+            studies.c.tenant == tenant, studies.c.study_uid == study_uid
+        )
+        unanswered = connection_of(tx).execute(known).scalar()
+        if unanswered is None:
+            msg = "no such study"
+            raise NotFound(msg)
+        return bool(unanswered)
 
     def counts(self, tx: Transaction, tenant: str) -> dict[Priority, int]:
         connection = connection_of(tx)

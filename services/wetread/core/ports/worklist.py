@@ -131,6 +131,12 @@ class Worklist(Protocol):
     def item(self, tx: Transaction, tenant: str, study_uid: str, *, now: float) -> WorklistItem:
         """Return one study. Raises NotFound."""
 
+    def unanswered(self, tx: Transaction, tenant: str, study_uid: str) -> bool:
+        """Whether something is certainly still to come: rules to look, or a detector that readers see. Raises NotFound.
+
+        One statement, for those who ask again and again.
+        """
+
     def counts(self, tx: Transaction, tenant: str) -> dict[Priority, int]:
         """Return how many open studies each class has."""
 
