@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from typing import Any
@@ -71,6 +72,12 @@ def test_the_viewer_opens_on_the_finding_and_shows_the_segmentation(page: Page, 
     assert tools == {"PlanarFreehandROI", "Length"}
     page.get_by_text("investigational use only").wait_for()
     page.get_by_text("Confirm and hide").click()
+    folder = os.environ.get("WETREAD_SCREENSHOTS")
+    if folder:
+        page.screenshot(path=f"{folder}/viewer-report.png")
     # 9005 is where the score came from: FRACTIONAL, which this viewer does not show
     page.locator('[data-cy="study-browser-thumbnail-no-image"][data-series="9002"]').dblclick()
     assert shown(page, "segments")
+    if folder:
+        page.wait_for_timeout(3000)  # the viewer says nowhere that it has drawn
+        page.screenshot(path=f"{folder}/viewer-segmentation.png")

@@ -34,6 +34,13 @@ class WorkerSpec:
     threads: int = 2
 
 
+class ProcessEnded(ComputationFailed):
+    """The process of a run ended by itself, or somebody else ended it."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__("crashed", detail)
+
+
 class WorkerProcess:
     """A running worker. Not shared between threads, except ``kill``."""
 
@@ -79,7 +86,10 @@ class WorkerProcess:
         """Wait until the worker is warm. Raises ComputationFailed("model_unavailable")."""
         if self._greeted:
             return
-        hello = self._receive(START_SECONDS, on_silence="model_unavailable", on_end="model_unavailable")
+        try:
+            hello = self._receive(START_SECONDS, on_silence="model_unavailable")
+        except ProcessEnded as error:
+            raise ComputationFailed("model_unavailable", error.detail) from error
         if "error" in hello:
             self.close()
             raise ComputationFailed("model_unavailable", hello["error"])
@@ -93,14 +103,14 @@ class WorkerProcess:
         """Have one run done and return the answer.
 
         Raises ComputationFailed (timeout, crashed, out_of_memory, model_unavailable, or the reason it was killed
-        for) or Unavailable (a store was down: try again).
+        for; ProcessEnded when nobody here killed it) or Unavailable (a store was down: try again).
         """
         try:
             self._pipe.send_bytes(json.dumps(message).encode())
         except OSError as error:
             self.close()
-            raise ComputationFailed(self.killed_for or "crashed", "the worker process is gone") from error
-        answer = self._receive(timeout_seconds, on_silence="timeout", on_end="crashed")
+            raise self._ended("the worker process is gone") from error
+        answer = self._receive(timeout_seconds, on_silence="timeout")
         tracing.adopt(finished_spans(answer))
         if "failed" in answer:
             if answer.get("transient"):
@@ -123,7 +133,7 @@ class WorkerProcess:
             self._process.kill()
         self._process.wait()
 
-    def _receive(self, seconds: float, *, on_silence: str, on_end: str) -> dict[str, Any]:
+    def _receive(self, seconds: float, *, on_silence: str) -> dict[str, Any]:
         try:
             if not self._pipe.poll(seconds):
                 self.close()
@@ -131,5 +141,8 @@ class WorkerProcess:
             answer: dict[str, Any] = json.loads(self._pipe.recv_bytes())
         except (EOFError, OSError) as error:
             self.close()
-            raise ComputationFailed(self.killed_for or on_end, "the worker process ended") from error
+            raise self._ended("the worker process ended") from error
         return answer
+
+    def _ended(self, detail: str) -> ComputationFailed:
+        return ComputationFailed(self.killed_for, detail) if self.killed_for else ProcessEnded(detail)

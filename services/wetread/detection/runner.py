@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -18,7 +19,7 @@ from wetread.core.ports.inference import DetectorInfo, Report, RunOutcome, RunRe
 from wetread.core.run_identity import result_key, run_record
 from wetread.detection import registry
 from wetread.detection.execution import merged_parameters
-from wetread.detection.process import WorkerProcess, WorkerSpec
+from wetread.detection.process import ProcessEnded, WorkerProcess, WorkerSpec
 
 logger = logging.getLogger("wetread.detection")
 
@@ -145,6 +146,16 @@ class ProcessDetectorRunner:
         }
 
     def _run(self, order: dict[str, Any], seconds: float, call: _Call) -> dict[str, Any]:
+        until = time.monotonic() + seconds
+        try:
+            return self._attempt(order, seconds, call)
+        except ProcessEnded:
+            # Most often somebody else's doing: the kernel was short of memory. What ends its process by itself does
+            # so again, and has then failed.
+            logger.warning("a run lost its process; it begins again")
+            return self._attempt(order, max(until - time.monotonic(), 0.1), call)
+
+    def _attempt(self, order: dict[str, Any], seconds: float, call: _Call) -> dict[str, Any]:
         worker = self._worker()
         worker.greet(self._engine)
         call.begin(worker)
