@@ -196,12 +196,18 @@ class World:
                 uid, CTImageStorage, digest(uid, content), ExplicitVRLittleEndian, instance_number=number
             )
         known[series] = replace(old, instances=tuple(slices.values()), declared_instances=declared)
-        new = sum(before.get(uid) != i for uid, i in slices.items())
+        new = sum(uid not in before for uid in slices)
+        replaced = sum(before.get(uid, i) != i for uid, i in slices.items())
         generation = facts.generation + 1
         changed = replace(facts, series=tuple(known.values()), generation=generation)
-        self.studies.studies[key] = replace(changed, last_received_at=now) if new else changed
+        self.studies.studies[key] = replace(changed, last_received_at=now) if new or replaced else changed
         return StudyChange(
-            TENANT, study, generation, first, transfer_end=False, new_instances=new, source=source, received_at=now
+            *(TENANT, study, generation, first),
+            transfer_end=False,
+            new_instances=new,
+            source=source,
+            received_at=now,
+            replaced_instances=replaced,
         )
 
     # --- time ------------------------------------------------------------------------------------------------------

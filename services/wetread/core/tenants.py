@@ -11,7 +11,7 @@ from wetread.core.access import is_tenant
 from wetread.core.channels import Channel, Escalation
 from wetread.core.errors import ConfigurationError
 
-DuplicatePolicy = Literal["reject", "keep_first"]
+DuplicatePolicy = Literal["reject", "keep_first", "replace"]
 
 ChannelName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 Count = Annotated[int, Field(ge=1)]

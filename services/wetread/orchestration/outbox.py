@@ -42,7 +42,11 @@ class DurableOutbox:
         """Record the change and enqueue its evaluation, earliest due first among evaluations."""
         now = self._clock.now()
         stamps = {"received": change.received_at, **change.stamps, "committed": now}
-        data = {"new_instances": change.new_instances, "transfer_end": change.transfer_end}
+        data = {
+            "new_instances": change.new_instances,
+            "replaced_instances": change.replaced_instances,
+            "transfer_end": change.transfer_end,
+        }
         if change.first:
             reason = Reason("order", "received", Priority.ROUTINE, now)
             self._reading.register(tx, change.tenant, change.study_uid, arrival=change.received_at, reason=reason)
@@ -59,7 +63,7 @@ class DurableOutbox:
             "signal": signal,
             "stamps": stamps,
         }
-        if self._held is not None and change.new_instances:
+        if self._held is not None and (change.new_instances or change.replaced_instances):
             self._held.submit(tx, HeldEvaluation(change.tenant, change.study_uid, due, arguments, tracing.current()))
             return
         self._queue.enqueue(

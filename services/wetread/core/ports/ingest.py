@@ -96,6 +96,8 @@ class StudyChange:
     received_at: float
     """Unix seconds of the last byte of this group."""
     stamps: dict[str, float] = field(default_factory=dict)
+    replaced_instances: int = 0
+    """Instances that were there and have another content now."""
 
 
 class Outbox(Protocol):
