@@ -44,7 +44,7 @@ from wetread.orchestration.compose import Composition
 from wetread.orchestration.evaluate import Evaluator
 from wetread.orchestration.execute import Execution, failure
 from wetread.orchestration.operations import Operations
-from wetread.orchestration.outbox import DurableOutbox
+from wetread.orchestration.outbox import Arrivals, DurableOutbox
 from wetread.orchestration.ports import Ports, Rules
 from wetread.orchestration.requests import Requests
 
@@ -123,7 +123,8 @@ class World:
         self.composition = Composition(self.ports, self.rules)
         self.operations = Operations(self.ports, self.rules, self.evaluator)
         self.requests = Requests(self.database, self.ports.tasks, self.ports.events, self.queue, self.clock)
-        self.outbox = DurableOutbox(self.ports.events, self.reading, self.queue, self.clock)
+        arrivals = Arrivals(self.studies, self.ports.decisions)
+        self.outbox = DurableOutbox(self.ports.events, self.reading, self.queue, self.clock, arrivals=arrivals)
 
     def use(self, runner: Any) -> None:
         """Wire everything anew around another runner."""

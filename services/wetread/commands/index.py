@@ -89,5 +89,12 @@ class _Silence:
     def study_changed(self, tx: object, change: object) -> None:
         """Drop it."""
 
+    def waits(self, tx: object, tenant: str, study_uid: str) -> bool:  # noqa: ARG002 - as the port has it
+        """Nothing does."""
+        return False
+
+    def transfer_repeated(self, tx: object, tenant: str, study_uid: str, *, received_at: float) -> None:
+        """Drop it."""
+
     def study_removed(self, tx: object, tenant: str, study_uid: str) -> None:
         """Drop it."""

@@ -39,6 +39,8 @@ class Transfer:
     own_result: bool = False
     changed: set[str] = field(default_factory=set)
     """Studies that earlier groups of this transfer added to."""
+    repeated: set[str] = field(default_factory=set)
+    """Studies of which it brought what was there already."""
     trace: str | None = field(default_factory=tracing.current)
     """What it belongs to (traceparent): groups are committed in a thread of their own."""
 
@@ -243,7 +245,8 @@ class GroupIngest:
                 candidate.ref = ref
             appended = first.stored
             ended = [batch.transfer for batch in batches if batch.last and not first.later]
-            if appended or any(transfer.changed for transfer in ended):
+            waiting = self._waiting(tenant, ended, first.stored)
+            if appended or waiting or any(transfer.changed for transfer in ended):
                 with self._database.write() as tx:
                     # Another process may have indexed the same instance since the look-up.
                     again = self._archive.known(tx, tenant, [c.part.sop_uid for c in appended])
@@ -254,6 +257,9 @@ class GroupIngest:
                     self._give_way(tx, tenant, settled)
                     self._write(tx, tenant, settled, ended, spans, events=True)
                     self._put_aside(tx, tenant, settled)
+                    for study_uid, transfer in waiting.items():
+                        with spans.of(transfer):
+                            self._outbox.transfer_repeated(tx, tenant, study_uid, received_at=self._clock())
                     if refs:
                         self._archive.move_marks(tx, [refs[-1].locator])
                 self._orphans.pop(tenant, None)
@@ -268,6 +274,18 @@ class GroupIngest:
             self._orphaned(tenant, appended)
             raise
         return first.later
+
+    def _waiting(self, tenant: str, ended: list[Transfer], stored: list[Candidate]) -> dict[str, Transfer]:
+        """Return the studies that a transfer has brought once more, and that still wait for the end of the first one.
+
+        A process died between the two (ADR 0202).
+        """
+        changing = {candidate.part.study_uid for candidate in stored}
+        asked = {uid: one for one in ended if one.repeated for uid in one.repeated - one.changed - changing}
+        if not asked:
+            return {}
+        with self._database.read() as tx:
+            return {uid: transfer for uid, transfer in asked.items() if self._outbox.waits(tx, tenant, uid)}
 
     def _own(self, tx: Transaction, tenant: str) -> Own:
         return lambda known: self._archive.own_result(tx, tenant, known.study_uid, known.series_uid)

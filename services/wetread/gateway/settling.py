@@ -163,6 +163,8 @@ def _stands(candidate: Candidate, earlier: KnownInstance, policy: DuplicatePolic
     assert part.facts is not None
     if earlier.content_hash == part.facts.content_hash:
         candidate.batch.outcomes[candidate.position] = replace(part.outcome, duplicate=True)
+        if not part.own_result:
+            candidate.batch.transfer.repeated.add(part.study_uid)
         return False
     if (earlier.study_uid, earlier.series_uid) != (part.study_uid, part.series_uid):
         candidate.refuse(reasons.ATTRIBUTE_MISSING, "this SOP Instance UID is stored under another study or series")
