@@ -240,21 +240,22 @@ class GroupIngest:
                 known = self._archive.known(tx, tenant, [c.part.sop_uid for c in candidates])
                 candidates = self._living(tx, tenant, candidates)
                 first = settle(known, candidates, policy, self._own(tx, tenant))
+                ended = [batch.transfer for batch in batches if batch.last and not first.later]
+                waiting = self._waiting(tx, tenant, ended, first.stored)
             refs = self._objects.append(tenant, [(c.described, c.part.chunks) for c in first.stored])
             for candidate, ref in zip(first.stored, refs, strict=True):
                 candidate.ref = ref
             appended = first.stored
-            ended = [batch.transfer for batch in batches if batch.last and not first.later]
-            waiting = self._waiting(tenant, ended, first.stored)
             if appended or waiting or any(transfer.changed for transfer in ended):
                 with self._database.write() as tx:
                     # Another process may have indexed the same instance since the look-up.
                     again = self._archive.known(tx, tenant, [c.part.sop_uid for c in appended])
                     living = self._living(tx, tenant, appended)
-                    settled = settle(again, living, policy, self._own(tx, tenant))
-                    if len(living) < len(appended):
+                    settled = first
+                    if again or first.replacing or len(living) < len(appended):
+                        settled = settle(again, living, policy, self._own(tx, tenant))
                         settled.lost += [c for c in appended if not any(c is other for other in living)]
-                    self._give_way(tx, tenant, settled)
+                        self._give_way(tx, tenant, settled)
                     self._write(tx, tenant, settled, ended, spans, events=True)
                     self._put_aside(tx, tenant, settled)
                     for study_uid, transfer in waiting.items():
@@ -275,17 +276,16 @@ class GroupIngest:
             raise
         return first.later
 
-    def _waiting(self, tenant: str, ended: list[Transfer], stored: list[Candidate]) -> dict[str, Transfer]:
+    def _waiting(
+        self, tx: Transaction, tenant: str, ended: list[Transfer], stored: list[Candidate]
+    ) -> dict[str, Transfer]:
         """Return the studies that a transfer has brought once more, and that still wait for the end of the first one.
 
         A process died between the two (ADR 0202).
         """
         changing = {candidate.part.study_uid for candidate in stored}
         asked = {uid: one for one in ended if one.repeated for uid in one.repeated - one.changed - changing}
-        if not asked:
-            return {}
-        with self._database.read() as tx:
-            return {uid: transfer for uid, transfer in asked.items() if self._outbox.waits(tx, tenant, uid)}
+        return {uid: transfer for uid, transfer in asked.items() if self._outbox.waits(tx, tenant, uid)}
 
     def _own(self, tx: Transaction, tenant: str) -> Own:
         return lambda known: self._archive.own_result(tx, tenant, known.study_uid, known.series_uid)
