@@ -11,6 +11,7 @@ from sqlalchemy import Connection, and_, bindparam, delete, insert, select, upda
 from wetread.adapters.index.audit import SqlAuditLog
 from wetread.adapters.index.changes import SqlChangeFeed, record
 from wetread.adapters.index.database import connection_of
+from wetread.adapters.index.erasure import SqlErasures
 from wetread.adapters.index.removal import bury, dead, last_generation, was_removed
 from wetread.adapters.index.replacement import INSERT_INSTANCES, put_aside, swap
 from wetread.adapters.index.rows import instance_row, series_row, study_row
@@ -135,7 +136,7 @@ _FRAGMENTS: Final = DriverStatement(
 _COUNT_SERIES: Final = DriverStatement(select(series.c.instance_count).where(*_LEVEL))
 
 
-class SqlArchive(SqlChangeFeed, SqlAuditLog):
+class SqlArchive(SqlChangeFeed, SqlAuditLog, SqlErasures):
     """Both sides of the index in one repository; every statement names the tenant."""
 
     def known(self, tx: Transaction, tenant: str, sop_uids: Sequence[str]) -> dict[str, KnownInstance]:

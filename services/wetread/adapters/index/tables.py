@@ -138,6 +138,15 @@ dead_records = Table(  # records that hold no instance: replaced, or lost agains
     PrimaryKeyConstraint("tenant", "locator"),
 )
 
+erased_records = Table(  # dead records whose bytes are gone
+    "erased_records",
+    metadata,
+    Column("tenant", String, nullable=False),
+    Column("locator", String, nullable=False),
+    Column("erased_at", Float, nullable=False),
+    PrimaryKeyConstraint("tenant", "locator"),
+)
+
 change_counters = Table(  # newest sequence number of each tenant's change feed
     "change_counters",
     metadata,

@@ -165,6 +165,15 @@ class Archive(StudyIndex, ChangeFeed, AuditLog, Protocol):
     def dead(self, tx: Transaction, tenant: str, records: Sequence[tuple[str, str]]) -> set[str]:
         """Return the locators of those (SOP Instance UID, locator) records that were removed, replaced or discarded."""
 
+    def erasable(self, tx: Transaction, *, until: float, after: tuple[str, str], limit: int) -> list[tuple[str, str]]:
+        """Return (tenant, locator) of records that died before *until* and are not erased yet, behind *after*.
+
+        Never one that an instance is indexed from.
+        """
+
+    def erased(self, tx: Transaction, records: Sequence[tuple[str, str]], *, at: float) -> None:
+        """Note that the bytes of (tenant, locator) records are gone."""
+
     def next_generation(self, tx: Transaction, tenant: str, study_uid: str) -> int:
         """Count a commit group that added nothing (the end of a transfer) and return the study's generation."""
 
