@@ -24,6 +24,7 @@ from wetread.dimse.ports import DimsePorts
 from wetread.dimse.service import Edge
 from wetread.dimse.settings import DimseSettings
 from wetread.gateway.intake import GroupIntake
+from wetread.gateway.settings import GatewaySettings
 
 
 @dataclass
@@ -117,9 +118,11 @@ def ports(parts: Parts, meter: Counts, events: Events, tenants: Tenants | None =
 
 
 @contextmanager
-def edge(folder: Path, *, tenants: Tenants | None = None, **changes: Any) -> Iterator[Running]:
+def edge(
+    folder: Path, *, tenants: Tenants | None = None, gateway: GatewaySettings | None = None, **changes: Any
+) -> Iterator[Running]:
     """Yield a listening edge; keyword arguments are settings."""
-    parts = build_gateway(folder)
+    parts = build_gateway(folder, settings=gateway)
     meter, events = Counts(), Events()
     settings = DimseSettings(port=0, scratch=folder / "scratch", drain_seconds=2.0, **changes)
     running = Edge(ports(parts, meter, events, tenants), settings)

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 from tests.conformance.test_stow_crash import everything, process
 from tests.databases import database_at
+from tests.dimse_support import edge
 from tests.gateway_support import Parts, RecordingOutbox, instance, multipart, reasons, running, stow_headers
 
 from wetread.adapters.index.database import connection_of
@@ -173,6 +174,23 @@ def test_concurrent_senders_of_two_contents(site: Parts) -> None:
     assert everything(site) == said
 
 
+@pytest.mark.server("dcmtk")
+def test_c_store_replaces_too(tmp_path: Path) -> None:
+    """The same ingest: success (0000), the change feed, and the sending AE in the audit log."""
+    with edge(tmp_path, gateway=REPLACE) as running_edge:
+        for number in (1, 2):
+            (tmp_path / "one.dcm").write_bytes(content(number))
+            assert running_edge.dcmtk("storescu", tmp_path / "one.dcm").returncode == 0
+        assert running_edge.meter.requests == {("C-STORE", 0): 2}
+        parts = running_edge.parts
+        with parts.database.read() as tx:
+            (found,) = parts.archive.instances(tx, "default", "1.2.3")
+            assert [change.action for change in parts.archive.changes(tx, "default", limit=9)] == ["create", "update"]
+            ((entry, _),) = parts.archive.audit_entries(tx, "default")
+        assert (entry.action, entry.actor) == ("replace", "ae:CT1")
+        assert b"content 2" in parts.objects.read(found.ref)
+
+
 # --- several processes, and crashes -----------------------------------------------------------------------------------
 
 
@@ -272,6 +290,24 @@ def test_the_same_content_by_two_processes_is_one_record_for_good(crew: Any, tmp
     assert one.store(content(1)) is None
     assert two.store(content(2)) is None
     assert one.stands() == content(2)
+    check_rebuilt(one, tmp_path)
+
+
+@pytest.mark.parametrize("overtaken", [False, True])
+def test_a_neighbour_starts_between_bytes_and_index(crew: Any, tmp_path: Path, overtaken: bool) -> None:
+    """It finds the record and finishes the replacement; or puts it aside where another content came first."""
+    one, two, third = crew("a", "replace"), crew("b", "replace"), crew("c", "replace")
+    assert one.store(content(0)) is None
+
+    def meanwhile() -> None:
+        if overtaken:
+            assert two.store(content(2)) is None
+        third.recover()
+
+    one.after_append(meanwhile)
+    assert one.store(content(1)) == (45071 if overtaken else None)
+    assert one.stands() == content(2 if overtaken else 1)
+    assert one.store(content(1)) is None, "the sender tries again"
     check_rebuilt(one, tmp_path)
 
 
