@@ -137,6 +137,7 @@ def test_too_fast_is_held_back_and_then_refused(tmp_path: Path) -> None:
             association.release()
 
 
+@pytest.mark.slow
 def test_who_is_held_back_does_not_hold_the_end_up(tmp_path: Path) -> None:
     peers = write_peers(tmp_path / "peers.yaml", ("ae: CT1", HERE, "requests_per_second: 0.01"))
     with edge(tmp_path, peers=peers, pace_seconds=1000.0) as running:

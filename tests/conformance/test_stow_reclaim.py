@@ -28,7 +28,9 @@ FORMER, DELETED = b"the former content", b"the deleted content"
 
 
 @pytest.fixture
-def site(tmp_path: Path, each_database: str) -> Iterator[Parts]:
+def site(
+    tmp_path: Path, each_database: str
+) -> Iterator[Parts]:  # erasable records are found by a query of each dialect
     with running(tmp_path, settings=SETTINGS) as parts:
         yield parts
 
