@@ -36,6 +36,7 @@ def gateway(house: House, build: Build) -> Service:
         settings=GatewaySettings(
             public_base_url=house.settings.public_base_url or "",
             codec_cache_bytes=house.place.part(GatewaySettings().codec_cache_bytes),
+            qido_empty_status=house.settings.qido_empty_status,
             ingest=house.ingest.settings,
         ),
         scratch=house.settings.data / "scratch",
