@@ -14,14 +14,17 @@ from tests.gateway_support import CODECS, Parts
 from tests.gateway_support import build as build_gateway
 
 from wetread.adapters.index.dicom_sends import SqlResultSends
+from wetread.adapters.index.usage import SqlUsageMeter
 from wetread.bootstrap.house import SystemClock
 from wetread.core.dicom.transfer_syntax import EXPLICIT_LE
 from wetread.core.events import Event
 from wetread.core.ports.access import Access
+from wetread.core.tenants import Tenants
 from wetread.dimse.ports import DimsePorts
 from wetread.dimse.service import Edge
 from wetread.dimse.settings import DimseSettings
 from wetread.gateway.intake import GroupIntake
+from wetread.gateway.settings import GatewaySettings
 
 
 @dataclass
@@ -31,6 +34,7 @@ class Counts:
     associations: Counter[str] = field(default_factory=Counter)
     requests: Counter[tuple[str, int]] = field(default_factory=Counter)
     sends: Counter[tuple[str, str]] = field(default_factory=Counter)
+    limits: Counter[str] = field(default_factory=Counter)
     bytes: int = 0
 
     def association(self, outcome: str) -> None:
@@ -41,6 +45,9 @@ class Counts:
 
     def received(self, size: int) -> None:
         self.bytes += size
+
+    def limited(self, limit: str) -> None:
+        self.limits[limit] += 1
 
     def sent(self, purpose: str, outcome: str) -> None:
         self.sends[purpose, outcome] += 1
@@ -92,7 +99,7 @@ class Running:
         return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
-def ports(parts: Parts, meter: Counts, events: Events) -> DimsePorts:
+def ports(parts: Parts, meter: Counts, events: Events, tenants: Tenants | None = None) -> DimsePorts:
     return DimsePorts(
         database=parts.database,
         durable=parts.database,
@@ -105,16 +112,20 @@ def ports(parts: Parts, meter: Counts, events: Events) -> DimsePorts:
         decompress=lambda stored: CODECS.transcode(stored, EXPLICIT_LE),
         clock=SystemClock(),
         meter=meter,
+        tenants=tenants or Tenants(),
+        usage=SqlUsageMeter(),
     )
 
 
 @contextmanager
-def edge(folder: Path, **changes: Any) -> Iterator[Running]:
+def edge(
+    folder: Path, *, tenants: Tenants | None = None, gateway: GatewaySettings | None = None, **changes: Any
+) -> Iterator[Running]:
     """Yield a listening edge; keyword arguments are settings."""
-    parts = build_gateway(folder)
+    parts = build_gateway(folder, settings=gateway)
     meter, events = Counts(), Events()
     settings = DimseSettings(port=0, scratch=folder / "scratch", drain_seconds=2.0, **changes)
-    running = Edge(ports(parts, meter, events), settings)
+    running = Edge(ports(parts, meter, events, tenants), settings)
     try:
         running.open()
         yield Running(running, parts, meter, events)

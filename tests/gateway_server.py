@@ -1,4 +1,4 @@
-"""A gateway process to kill: ``python -m tests.gateway_server FOLDER PORT [largest file in bytes]``."""
+"""A gateway process to kill: ``python -m tests.gateway_server FOLDER PORT [largest file, 0: any] [policy]``."""
 
 from __future__ import annotations
 
@@ -9,13 +9,17 @@ from pathlib import Path
 import uvicorn
 from tests.gateway_support import build
 
+from wetread.core.tenants import DuplicatePolicy
+from wetread.gateway.settings import GatewaySettings, IngestSettings
+
 
 def main() -> None:
     """Serve until killed."""
-    if len(sys.argv) > 3:
-        limit = int(sys.argv[3])
+    limit = int(sys.argv[3]) if len(sys.argv) > 3 else 0
+    if limit:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
-    parts = build(Path(sys.argv[1]))
+    policy: DuplicatePolicy = "replace" if "replace" in sys.argv[4:] else "reject"
+    parts = build(Path(sys.argv[1]), settings=GatewaySettings(ingest=IngestSettings(duplicates=policy)))
     uvicorn.run(parts.app, host="127.0.0.1", port=int(sys.argv[2]), log_level="error")
 
 

@@ -45,12 +45,22 @@ class RecordingOutbox:
         self.changes: list[StudyChange] = []
         self.removed: list[tuple[str, str]] = []
         self.fail: Exception | None = None
+        self.waiting: set[str] = set()
+        self.repeated: list[str] = []
 
     def study_changed(self, _tx: Any, change: StudyChange) -> None:
         if self.fail is not None:
             error, self.fail = self.fail, None
             raise error
         self.changes.append(change)
+
+    def waits(self, _tx: Any, _tenant: str, study_uid: str) -> bool:
+        return study_uid in self.waiting
+
+    def transfer_repeated(self, _tx: Any, _tenant: str, study_uid: str, *, received_at: float) -> None:
+        assert received_at > 0
+        self.waiting.discard(study_uid)
+        self.repeated.append(study_uid)
 
     def study_removed(self, _tx: Any, tenant: str, study_uid: str) -> None:
         self.removed.append((tenant, study_uid))

@@ -44,7 +44,7 @@ from wetread.orchestration.compose import Composition
 from wetread.orchestration.evaluate import Evaluator
 from wetread.orchestration.execute import Execution, failure
 from wetread.orchestration.operations import Operations
-from wetread.orchestration.outbox import DurableOutbox
+from wetread.orchestration.outbox import Arrivals, DurableOutbox
 from wetread.orchestration.ports import Ports, Rules
 from wetread.orchestration.requests import Requests
 
@@ -123,7 +123,8 @@ class World:
         self.composition = Composition(self.ports, self.rules)
         self.operations = Operations(self.ports, self.rules, self.evaluator)
         self.requests = Requests(self.database, self.ports.tasks, self.ports.events, self.queue, self.clock)
-        self.outbox = DurableOutbox(self.ports.events, self.reading, self.queue, self.clock)
+        arrivals = Arrivals(self.studies, self.ports.decisions)
+        self.outbox = DurableOutbox(self.ports.events, self.reading, self.queue, self.clock, arrivals=arrivals)
 
     def use(self, runner: Any) -> None:
         """Wire everything anew around another runner."""
@@ -196,12 +197,18 @@ class World:
                 uid, CTImageStorage, digest(uid, content), ExplicitVRLittleEndian, instance_number=number
             )
         known[series] = replace(old, instances=tuple(slices.values()), declared_instances=declared)
-        new = sum(before.get(uid) != i for uid, i in slices.items())
+        new = sum(uid not in before for uid in slices)
+        replaced = sum(before.get(uid, i) != i for uid, i in slices.items())
         generation = facts.generation + 1
         changed = replace(facts, series=tuple(known.values()), generation=generation)
-        self.studies.studies[key] = replace(changed, last_received_at=now) if new else changed
+        self.studies.studies[key] = replace(changed, last_received_at=now) if new or replaced else changed
         return StudyChange(
-            TENANT, study, generation, first, transfer_end=False, new_instances=new, source=source, received_at=now
+            *(TENANT, study, generation, first),
+            transfer_end=False,
+            new_instances=new,
+            source=source,
+            received_at=now,
+            replaced_instances=replaced,
         )
 
     # --- time ------------------------------------------------------------------------------------------------------

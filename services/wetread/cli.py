@@ -217,6 +217,19 @@ def rebuild(
     raise typer.Exit(run_rebuild(data=data, verify=verify))
 
 
+@index.command()
+def reclaim(
+    older_than: Annotated[
+        str, typer.Option(help="How long ago they went: 168h, 30m; below 1h the server has to be stopped.")
+    ] = "168h",
+    data: Annotated[Path | None, typer.Option(help="Data folder (default ./wetread-data).")] = None,
+) -> None:
+    """Erase the bytes of instances that were deleted or replaced a while ago. For good."""
+    from wetread.commands.index import run_reclaim
+
+    raise typer.Exit(run_reclaim(data=data, older_than=older_than))
+
+
 app.add_typer(index)
 
 audit = typer.Typer(

@@ -6,10 +6,10 @@ import ipaddress
 import re
 import sys
 from pathlib import Path
-from typing import Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AliasChoices, Field, field_validator, model_validator
+from pydantic import AliasChoices, BeforeValidator, Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from wetread.core.channels import sink_url
@@ -141,6 +141,9 @@ class Settings(BaseSettings):
     smtp_from: str = Field(default="wetread@localhost", description="Sender address of mails.")
     max_part_bytes: int = Field(default=16 * 2**30, description="Largest single STOW part.")
     max_request_bytes: int = Field(default=64 * 2**30, description="Largest STOW request.")
+    qido_empty_status: Annotated[Literal[200, 204], BeforeValidator(int)] = Field(
+        default=200, description="Answer of a search without matches; editions of PS3.18 differ."
+    )
     dimse_port: int | None = Field(
         default=None, ge=0, le=65535, description="DICOM port of the DIMSE edge; set: `wetread up` runs it too."
     )

@@ -111,6 +111,20 @@ def test_identical_duplicate_is_a_silent_success(site: Parts) -> None:
     assert len(site.outbox.changes) == 1, "no event for what changed nothing"
 
 
+def test_a_repeated_request_ends_the_transfer_that_a_crash_has_cut(site: Parts) -> None:
+    """All of it was stored and recovered; what was never told is that nothing follows."""
+    first, second, elsewhere = instance(), instance(), instance(StudyInstanceUID="9.9")
+    site.store(first, second, elsewhere)
+    site.outbox.waiting = {"1.2.3"}
+    site.store(first, instance())
+    assert site.outbox.repeated == [], "new images bring their own end of the transfer"
+    changes = len(site.outbox.changes)
+    for _ in range(2):
+        assert site.store(first, second, elsewhere).status_code == 200
+    assert site.outbox.repeated == ["1.2.3"], "once, and only where somebody waits for it"
+    assert len(site.outbox.changes) == changes, "nothing has changed"
+
+
 def test_duplicate_with_other_file_meta_is_identical(site: Parts) -> None:
     data = dataset()
     assert site.store(encoded(data)).status_code == 200

@@ -50,6 +50,12 @@ class NoOrchestration:
     def study_changed(self, tx, change):
         assert change.study_uid == STUDY
 
+    def waits(self, tx, tenant, study_uid):
+        return False
+
+    def transfer_repeated(self, tx, tenant, study_uid, *, received_at):
+        raise AssertionError("nothing waits here")
+
     def study_removed(self, tx, tenant, study_uid):
         raise AssertionError("nothing is deleted here")
 

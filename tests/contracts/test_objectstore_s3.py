@@ -259,3 +259,16 @@ def test_what_was_answered_is_there_after_kill_9(bucket: Bucket, s3_server: S3Se
     whole = {ref.locator for _, _, ref in store.scan()}
     assert {ref.locator for ref in refs} <= whole
     assert len(whole) % 3 == 0, "a group is there whole or not at all"
+
+
+def test_an_object_goes_when_nothing_in_it_lives_any_more(bucket: Bucket, tmp_path: Path) -> None:
+    store = S3ObjectStore(bucket, writer="web", cache=BlockCache(tmp_path, capacity=1 << 20))
+    one, two = store.append("t", [(b"1", [b"one"]), (b"2", [b"two"])])
+    assert store.read(one) == b"one"
+    assert store.erase([one.locator]).locators == (), "it shares its object"
+    assert store.read(two) == b"two"
+    done = store.erase([one.locator, two.locator])
+    assert (done.locators, list(bucket.keys("t/"))) == ((one.locator, two.locator), [])
+    assert done.freed_bytes > 6
+    with pytest.raises(CorruptRecord):
+        store.read(one)

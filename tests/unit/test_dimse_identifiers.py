@@ -176,6 +176,7 @@ def test_a_stored_value_that_is_none_is_answered_empty() -> None:
         (0xA900, None, 0xA900),
         (0xA901, None, 0xA900),
         (0xB00E, None, 0x0111),
+        (0xB00F, None, 0x0110),
         (0xC000, None, 0xC000),
     ],
 )

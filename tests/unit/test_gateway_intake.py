@@ -140,3 +140,14 @@ def test_each_association_is_a_trace_and_what_it_commits_belongs_to_it(
             assert commit.attributes == {"wetread.instances": 1, "wetread.group": 1}
     finally:
         tracing.install(None)
+
+
+def test_a_repeated_association_ends_what_a_crash_has_cut(site: Parts, intake: GroupIntake) -> None:
+    part = instance(SOPInstanceUID="1.2.3.1.1")
+    intake.begin("default", Source(ae="CT")).store(part)  # never released
+    site.outbox.waiting = {"1.2.3"}
+    again = intake.begin("default", Source(ae="CT"))
+    assert again.store(part).duplicate
+    assert site.outbox.repeated == []
+    again.end()
+    assert site.outbox.repeated == ["1.2.3"]

@@ -90,7 +90,7 @@ def test_named_tenants_stand_on_the_default(tmp_path: Path) -> None:
         ("tenants: {north: {speed: 1}}", "tenants.north.speed"),
         ("default: {requests_per_second: 0}", "requests_per_second"),
         ("default: {storage_bytes: -1}", "storage_bytes"),
-        ("default: {duplicates: replace}", "duplicates"),
+        ("default: {duplicates: version}", "duplicates"),
         ("tenants: {North: {}}", "not a name of a tenant"),
         ("- a", "valid dictionary"),
         ("a: [", "cannot be read"),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from tests.orchestration_detectors import FakeRunner, result_of
-from tests.orchestration_fakes import STUDY, FakeClock
+from tests.orchestration_fakes import STUDY, TENANT, FakeClock
 from tests.orchestration_world import World, workflow
 
 from wetread.core.completeness import CompletenessPolicy, SourceMatch, SourcePolicy, StudyManifest, Timing
@@ -297,6 +297,31 @@ def test_images_of_an_unrelated_series_change_nothing(world: World) -> None:
     world.settle()
     assert len(world.runner.runs) == 1
     assert world.current()[0].run.result_key == key
+
+
+def test_a_transfer_that_is_repeated_after_a_crash_ends_the_first_one(tmp_path: Path) -> None:
+    """The sender could not know that everything had arrived. It sent all of it again: duplicates, nothing else."""
+    world = World(tmp_path, policy=CompletenessPolicy(default=Timing(treat_transfer_end_as="complete")))
+
+    def repeat() -> bool:
+        with world.database.write() as tx:
+            waits = world.outbox.waits(tx, TENANT, STUDY)
+            if waits:
+                world.outbox.transfer_repeated(tx, TENANT, STUDY, received_at=world.clock.now())
+        return waits
+
+    assert not repeat(), "there is no such study"
+    world.deliver([1, 2, 3])
+    assert repeat()
+    assert repeat(), "as long as nobody has looked; it is the same evaluation"
+    world.drain()
+    assert len(world.runner.runs) == 1
+    [stable] = world.log("study.stable")
+    assert stable.data["by"] == "transfer_end", "not by silence"
+    assert not repeat(), "its end is known"
+    world.settle()
+    assert len(world.runner.runs) == 1
+    world.close()
 
 
 def test_an_old_input_that_comes_back_is_not_run_again(world: World) -> None:

@@ -27,7 +27,7 @@ def test_loopback(host: str) -> None:
 
 
 def test_environment_round_trip(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    settings = Settings(data=tmp_path, port=0, quiet_study=2.5, webhook_allow_private=False)
+    settings = Settings(data=tmp_path, port=0, quiet_study=2.5, webhook_allow_private=False, qido_empty_status=204)
     for name, value in settings.environment().items():
         monkeypatch.setenv(name, value)
     assert Settings() == settings

@@ -101,6 +101,7 @@ def test_head_is_answered_and_other_methods_are_refused_with_allow(http: TestCli
     assert http.head("/a/1").status_code == 200
     refused = http.post("/a/1")
     assert refused.status_code == 405
+    assert refused.headers["cache-control"] == "no-store", "as every error"
     assert set(refused.headers["allow"].split(", ")) == {"GET", "HEAD"}
 
 

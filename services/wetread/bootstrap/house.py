@@ -171,15 +171,18 @@ class House:
     @cached_property
     def ingest(self) -> GroupIngest:
         """The one way in for instances."""
+        from wetread.adapters.index.decisions import SqlDecisions
         from wetread.gateway.ingest import GroupIngest
         from wetread.gateway.settings import IngestSettings
-        from wetread.orchestration.outbox import DurableOutbox
+        from wetread.orchestration.outbox import Arrivals, DurableOutbox
 
         return GroupIngest(
             self.index_database,
             self.archive,
             self.objects,
-            DurableOutbox(self.events, self.order, self.queue, self.clock, self.held),
+            DurableOutbox(
+                self.events, self.order, self.queue, self.clock, self.held, Arrivals(self.archive, SqlDecisions())
+            ),
             settings=IngestSettings(
                 part_bytes=self.settings.max_part_bytes,
                 request_bytes=self.settings.max_request_bytes,

@@ -36,6 +36,7 @@ def gateway(house: House, build: Build) -> Service:
         settings=GatewaySettings(
             public_base_url=house.settings.public_base_url or "",
             codec_cache_bytes=house.place.part(GatewaySettings().codec_cache_bytes),
+            qido_empty_status=house.settings.qido_empty_status,
             ingest=house.ingest.settings,
         ),
         scratch=house.settings.data / "scratch",
@@ -47,6 +48,7 @@ def gateway(house: House, build: Build) -> Service:
 def dimse(house: House, build: Build) -> Service:
     """The DICOM network edge over the same ingest and index as the gateway."""
     from wetread.adapters.index.dicom_sends import SqlResultSends
+    from wetread.adapters.index.usage import SqlUsageMeter
     from wetread.adapters.telemetry.dimse import DimseMetrics
     from wetread.core.dicom.transfer_syntax import EXPLICIT_LE
     from wetread.dimse.ports import DimsePorts
@@ -72,6 +74,8 @@ def dimse(house: House, build: Build) -> Service:
         decompress=lambda stored: house.codecs.transcode(stored, EXPLICIT_LE),
         clock=house.clock,
         meter=meter,
+        tenants=house.tenants,
+        usage=SqlUsageMeter(),
     )
     service = build(
         ports,

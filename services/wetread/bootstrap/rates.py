@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from functools import partial
 
 from wetread.core.errors import TooManyRequests
 from wetread.core.shares import Open, Shares
-from wetread.core.tenants import TenantPolicy, Tenants
+from wetread.core.tenants import Tenants
 
 _BUSY_RETRY_SECONDS = 1.0
 
@@ -36,14 +35,10 @@ class Rates:
             if most is not None and share.open(kind) >= most:
                 msg = f"more than {most} {kind} at a time"
                 raise TooManyRequests(msg, retry_after=_BUSY_RETRY_SECONDS)
-            if rate is not None and (wait := share.spend(rate, _burst(policy), self._clock())):
+            if rate is not None and (wait := share.spend(rate, policy.tokens, self._clock())):
                 msg = f"more than {rate:g} requests per second"
                 raise TooManyRequests(msg, retry_after=wait)
             if most is None:
                 return None
             share.enter(kind)
         return partial(share.leave, kind)
-
-
-def _burst(policy: TenantPolicy) -> int:
-    return policy.burst or max(1, math.ceil(2 * (policy.requests_per_second or 0)))

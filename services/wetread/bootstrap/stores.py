@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from wetread.core.ports import ArtifactStore, ObjectStore
+from wetread.core.ports.objects import Erasable
 
 if TYPE_CHECKING:
     from wetread.adapters.objectstore.s3_bucket import BucketAddress
     from wetread.settings import Settings
 
 
-class ClosableObjectStore(ObjectStore, Protocol):
+class ClosableObjectStore(ObjectStore, Erasable, Protocol):
     """An object store that a composition root opens and closes."""
 
     def close(self) -> None:

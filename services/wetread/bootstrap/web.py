@@ -111,7 +111,8 @@ def error_response(request: Request, error: Exception) -> tuple[Response, bool]:
             return problem_response(InvalidInput(places), path), False
         case HTTPException():
             body = {"type": "about:blank", "title": error.detail, "status": error.status_code, "instance": path}
-            return JSONResponse(body, error.status_code, error.headers, media_type=PROBLEM), False
+            headers = {"Cache-Control": "no-store", **(error.headers or {})}
+            return JSONResponse(body, error.status_code, headers, media_type=PROBLEM), False
     logger.error("unexpected error", exc_info=error, extra={"request_id": request.state.request_id})
     return problem_response(WetreadError(), path), True
 

@@ -1,10 +1,11 @@
-"""``wetread index rebuild``: write the study index anew from the stored instances alone."""
+"""``wetread index``: write the study index anew from the stored instances alone; erase what it holds no more."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any, Final
 
 from wetread.commands.up import lock_folder, settings_of
 
@@ -12,6 +13,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from wetread.bootstrap.house import House
+
+
+_READING_SECONDS: Final = 3600.0
+"""No answer is still being read after so long."""
 
 
 def run_rebuild(*, data: Path | None, verify: bool) -> int:
@@ -34,6 +39,41 @@ def run_rebuild(*, data: Path | None, verify: bool) -> int:
 
         with open_house(settings, ["gateway"]) as house:
             return _verify(house) if verify else _rebuild(house)
+
+
+def run_reclaim(*, data: Path | None, older_than: str) -> int:
+    """Erase what was deleted or replaced so long ago. Returns the exit code."""
+    from wetread.core.completeness import parse_duration
+
+    try:
+        settings = settings_of(data=data)
+        seconds = parse_duration(older_than)
+    except ValueError as error:
+        print(f"wetread: {error}", file=sys.stderr)
+        return 2
+    if settings.object_store_url is None and not (settings.data / "segments").is_dir():
+        print(f"wetread: {settings.data} holds no stored instances", file=sys.stderr)
+        return 2
+    # Readers that began before an instance went may still be reading it.
+    try:
+        lock = lock_folder(settings.data) if seconds < _READING_SECONDS else nullcontext()
+    except OSError:
+        print(f"wetread: a server is using {settings.data}; stop it, or leave at least 1h", file=sys.stderr)
+        return 3
+    with lock:
+        from wetread.bootstrap.house import open_house
+        from wetread.core.errors import StorageFull, Unavailable
+        from wetread.gateway.reclaim import reclaim
+
+        with open_house(settings, ["gateway"]) as house:
+            now = house.clock.now()
+            try:
+                done = reclaim(house.database, house.archive, house.objects, until=now - seconds, now=now)
+            except (Unavailable, StorageFull) as error:
+                print(f"wetread: {error}", file=sys.stderr)
+                return 3
+    print(f"{done.erased} records erased, {done.freed_bytes} bytes freed, {done.kept} kept beside what lives")
+    return 0
 
 
 def _rebuild(house: House) -> int:
@@ -87,6 +127,13 @@ class _Silence:
     """An outbox that nobody hears: a rebuild sends no events."""
 
     def study_changed(self, tx: object, change: object) -> None:
+        """Drop it."""
+
+    def waits(self, tx: object, tenant: str, study_uid: str) -> bool:  # noqa: ARG002 - as the port has it
+        """Nothing does."""
+        return False
+
+    def transfer_repeated(self, tx: object, tenant: str, study_uid: str, *, received_at: float) -> None:
         """Drop it."""
 
     def study_removed(self, tx: object, tenant: str, study_uid: str) -> None:

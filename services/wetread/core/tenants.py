@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
@@ -11,14 +12,14 @@ from wetread.core.access import is_tenant
 from wetread.core.channels import Channel, Escalation
 from wetread.core.errors import ConfigurationError
 
-DuplicatePolicy = Literal["reject", "keep_first"]
+DuplicatePolicy = Literal["reject", "keep_first", "replace"]
 
 ChannelName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 Count = Annotated[int, Field(ge=1)]
 
 
 class TenantPolicy(BaseModel):
-    """Limits of one tenant; None: none. Rates and numbers at a time are counted per server."""
+    """Limits of one tenant; None: none. Rates and numbers at a time are counted per server, those of DIMSE apart."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -31,15 +32,22 @@ class TenantPolicy(BaseModel):
     stores_at_once: Count | None = None
     """STOW requests being received."""
     request_bytes: Count | None = None
-    """Largest STOW request; the deployment's own limit holds beside it."""
+    """Largest STOW request, and largest instance of a C-STORE; the deployment's own limits hold beside it."""
     storage_bytes: Count | None = None
     storage_instances: Count | None = None
+    associations_at_once: Count | None = None
+    """DICOM associations, of all of the tenant's peers together."""
     duplicates: DuplicatePolicy | None = None
     """For an instance whose UID is stored with other content; None: as the deployment says."""
     channels: dict[ChannelName, Channel] = {}
     """Ways to reach people, by the names that workflows ``notify`` and escalations use."""
     escalation: Escalation | None = None
     """Who is told when nobody acknowledges a time-critical finding; None: nobody."""
+
+    @property
+    def tokens(self) -> int:
+        """Requests that may come at once after a pause."""
+        return self.burst or max(1, math.ceil(2 * (self.requests_per_second or 0)))
 
 
 class TenantFile(BaseModel):

@@ -9,8 +9,10 @@ from pynetdicom import evt
 
 from wetread.core.dicom.transfer_syntax import EXPLICIT_LE, IMPLICIT_LE
 from wetread.core.identifiers import log_ref
+from wetread.dimse.audit import Auditor
 from wetread.dimse.peers import CONGESTED, PeerBook, Refusal
-from wetread.dimse.ports import Meter
+from wetread.dimse.ports import DimsePorts
+from wetread.dimse.quotas import Quotas
 
 if TYPE_CHECKING:
     from wetread.dimse.upper_layer import BoundedAssociation
@@ -23,9 +25,11 @@ _UNCOMPRESSED: Final = (EXPLICIT_LE, IMPLICIT_LE)
 class Admission:
     """Decides on each A-ASSOCIATE-RQ, before pynetdicom negotiates it."""
 
-    def __init__(self, book: PeerBook, meter: Meter, max_associations: int) -> None:
+    def __init__(self, book: PeerBook, ports: DimsePorts, quotas: Quotas, max_associations: int) -> None:
         self._book = book
-        self._meter = meter
+        self._meter = ports.meter
+        self._auditor = Auditor(ports)
+        self._quotas = quotas
         self._max = max_associations
 
     def __call__(self, event: Any) -> None:
@@ -40,6 +44,10 @@ class Admission:
         established = sum(other.is_established for other in server.active_associations)
         if established >= self._max:
             decided = CONGESTED
+        refused = None if isinstance(decided, Refusal) else self._quotas.enter(decided)
+        if refused is not None and not isinstance(decided, Refusal):
+            self._auditor.record(decided, "A-ASSOCIATE", "", "rejected, limit reached", address)
+            decided = refused
         if isinstance(decided, Refusal):
             self._meter.association("rejected")
             log.warning("association rejected: %s", decided.why, extra={"address": log_ref(address)})

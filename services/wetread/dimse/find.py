@@ -18,6 +18,7 @@ from wetread.dimse.audit import Auditor
 from wetread.dimse.identifier import PATIENT_ROOT, STUDY_ROOT, Identifier, answer, find_identifier
 from wetread.dimse.peers import Peer
 from wetread.dimse.ports import DimsePorts
+from wetread.dimse.quotas import Quotas
 
 log = logging.getLogger(__name__)
 
@@ -38,8 +39,9 @@ class TooManyMatchesError(Exception):
 class FindService:
     """Answers C-FIND requests of all associations."""
 
-    def __init__(self, ports: DimsePorts, ae_title: str, limit: int) -> None:
+    def __init__(self, ports: DimsePorts, quotas: Quotas, ae_title: str, limit: int) -> None:
         self._ports = ports
+        self._quotas = quotas
         self._ae_title = ae_title
         self._limit = limit
         self._audit = Auditor(ports)
@@ -51,6 +53,8 @@ class FindService:
         status, comment, count = statuses.SUCCESS, "", 0
         if "find" not in peer.may:
             status, comment = statuses.NOT_AUTHORIZED, "this application entity may not search"
+        elif not self._quotas.pace(peer):
+            status, comment = statuses.OUT_OF_RESOURCES, "more requests per second than are allowed"
         else:
             try:
                 asked = _identifier(event)

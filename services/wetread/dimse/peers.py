@@ -64,6 +64,12 @@ class Peer(BaseModel):
     tenant: str = Field(default=DEFAULT_TENANT, min_length=1)
     site: str = ""
     may: tuple[Right, ...] = ALL_RIGHTS
+    associations: int | None = Field(default=None, ge=1)
+    """How many it may have open at a time; unset: what its tenant and the deployment allow."""
+    requests_per_second: float | None = Field(default=None, gt=0)
+    """Instances, searches and retrievals; faster ones are held back, then refused."""
+    object_bytes: int | None = Field(default=None, ge=1)
+    """Largest instance that it may store."""
     host: str | None = None
     """Where it listens: makes it a destination of C-MOVE."""
     port: int = Field(default=104, ge=1, le=65535)
@@ -107,6 +113,7 @@ CALLING_UNKNOWN: Final = Refusal(1, 1, 3, "calling AE title not recognised")
 CALLED_UNKNOWN: Final = Refusal(1, 1, 7, "called AE title not recognised")
 NOT_ADMITTED: Final = Refusal(1, 1, 1, "address or certificate is not that of the peer")
 CONGESTED: Final = Refusal(2, 3, 2, "local limit exceeded")
+SHARE_USED: Final = Refusal(2, 3, 2, "the associations of this peer or its tenant are all open")
 
 
 @dataclass(frozen=True, slots=True)

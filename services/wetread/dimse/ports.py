@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from wetread.core.ports.access import AccessLog
@@ -13,6 +13,8 @@ from wetread.core.ports.events import EventLog
 from wetread.core.ports.ingest import Intake
 from wetread.core.ports.objects import ObjectStore
 from wetread.core.ports.sends import ResultSends
+from wetread.core.ports.usage import UsageMeter
+from wetread.core.tenants import Tenants
 
 
 class Meter(Protocol):
@@ -27,6 +29,9 @@ class Meter(Protocol):
     def received(self, size: int) -> None:
         """Count the bytes of a stored instance."""
 
+    def limited(self, limit: str) -> None:
+        """Count what was refused for a limit: associations, rate, size, storage."""
+
     def sent(self, purpose: str, outcome: str) -> None:
         """Count an instance that we sent."""
 
@@ -35,7 +40,8 @@ class Meter(Protocol):
 class DimsePorts:
     """``database``: of the index. ``decompress``: a PS3.10 file as Explicit VR Little Endian, raises NotProcessable.
 
-    ``durable``: the database with synced commits, for what cannot be rebuilt from stored instances.
+    ``durable``: the database with synced commits, for what cannot be rebuilt from stored instances. ``tenants``: what
+    each may use; ``usage``: measures those with a storage quota (None: there are no quotas).
     """
 
     database: Database
@@ -49,3 +55,5 @@ class DimsePorts:
     decompress: Callable[[bytes], bytes]
     clock: Clock
     meter: Meter
+    tenants: Tenants = field(default_factory=Tenants)
+    usage: UsageMeter | None = None

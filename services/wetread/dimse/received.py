@@ -30,6 +30,7 @@ class ReceivedDataset(BytesIO):
         self._file: IO[bytes] | None = None
         self.size = 0
         self.refused = ""
+        self.too_large = False
 
     def write(self, data: Any, /) -> int:
         """Append a fragment; one that does not fit empties the buffer and sets ``refused``."""
@@ -41,6 +42,7 @@ class ReceivedDataset(BytesIO):
             return length
         self.size += length
         if self.size > self._limit:
+            self.too_large = True
             self._refuse(f"the instance is larger than {self._limit} bytes")
             return length
         try:

@@ -27,6 +27,7 @@ from wetread.dimse.calling import Caller
 from wetread.dimse.identifier import PATIENT_ROOT, STUDY_ROOT, retrieve_query
 from wetread.dimse.peers import Peer, PeerBook
 from wetread.dimse.ports import DimsePorts
+from wetread.dimse.quotas import Quotas
 from wetread.dimse.sending import Originator, Sender, proposals, succeeded
 
 if TYPE_CHECKING:
@@ -138,8 +139,9 @@ class _Exchange:
 class RetrieveService:
     """Serves C-MOVE and C-GET of all associations."""
 
-    def __init__(self, ports: DimsePorts, book: PeerBook, caller: Caller) -> None:
+    def __init__(self, ports: DimsePorts, quotas: Quotas, book: PeerBook, caller: Caller) -> None:
         self._ports = ports
+        self._quotas = quotas
         self._book = book
         self._caller = caller
         self._audit = Auditor(ports)
@@ -157,6 +159,8 @@ class RetrieveService:
     def _serve(self, exchange: _Exchange, peer: Peer, *, moves: bool) -> tuple[int, str]:
         if "retrieve" not in peer.may:
             return statuses.NOT_AUTHORIZED, "this application entity may not retrieve"
+        if not self._quotas.pace(peer):
+            return statuses.OUT_OF_RESOURCES_SUBOPERATIONS, "more requests per second than are allowed"
         destination = None
         if moves:
             destination = self._book.destination(peer.tenant, str(exchange.request.MoveDestination or ""))

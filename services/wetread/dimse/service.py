@@ -22,8 +22,9 @@ from wetread.core.service import Service
 from wetread.dimse.admission import Admission
 from wetread.dimse.calling import Caller
 from wetread.dimse.find import PATIENT_ROOT_FIND, STUDY_ROOT_FIND, FindService
-from wetread.dimse.peers import PeerBook, load_peers
+from wetread.dimse.peers import Peer, PeerBook, load_peers
 from wetread.dimse.ports import DimsePorts
+from wetread.dimse.quotas import Quotas
 from wetread.dimse.received import ReceivedDataset
 from wetread.dimse.results import ResultForwarder
 from wetread.dimse.retrieve import (
@@ -65,10 +66,11 @@ class Edge:
         self.server: DicomServer | None = None
         self.caller = Caller(self.entity(), client_context(settings.tls), settings.max_pdu)
         self.forwarder = ResultForwarder(ports, self.book.result_destinations, self.caller, settings.forward_seconds)
-        self._admission = Admission(self.book, ports.meter, settings.max_associations)
-        self._store = StoreService(ports)
-        self._find = FindService(ports, self.book.ae_title, settings.find_matches)
-        self._retrieve = RetrieveService(ports, self.book, self.caller)
+        self._quotas = Quotas(ports, settings)
+        self._admission = Admission(self.book, ports, self._quotas, settings.max_associations)
+        self._store = StoreService(ports, self._quotas)
+        self._find = FindService(ports, self._quotas, self.book.ae_title, settings.find_matches)
+        self._retrieve = RetrieveService(ports, self._quotas, self.book, self.caller)
 
     def entity(self) -> AE:
         """Return our application entity with its timeouts, as acceptor and as requestor."""
@@ -116,15 +118,16 @@ class Edge:
 
     def close(self) -> None:
         """Stop listening, let associations finish, abort what does not."""
+        self._quotas.close()
         if self.server is not None:
             self.server.close(self.settings.drain_seconds)
             self.server = None
         self.forwarder.close(self.settings.drain_seconds)
 
-    def _dataset(self) -> ReceivedDataset:
+    def _dataset(self, peer: Peer) -> ReceivedDataset:
         settings = self.settings
         return ReceivedDataset(
-            settings.scratch, limit=settings.object_bytes, spool=settings.spool_bytes, room=self._has_room
+            settings.scratch, limit=self._quotas.object_bytes(peer), spool=settings.spool_bytes, room=self._has_room
         )
 
     def _has_room(self) -> bool:
@@ -143,8 +146,13 @@ class Edge:
         association.bind(evt.EVT_C_FIND, self._find)
         association.bind(evt.EVT_RELEASED, self._released)
         association.bind(evt.EVT_CONN_CLOSE, self._closed)
-        association.ended = self._store.ended
+        association.ended = self._ended
         association.services = {C_MOVE: self._retrieve, C_GET: self._retrieve}
+
+    def _ended(self, association: BoundedAssociation) -> None:
+        self._store.ended(association)
+        if association.peer is not None:
+            self._quotas.leave(association.peer)
 
     def _echo(self, _event: Any) -> int:
         self.ports.meter.request("C-ECHO", 0, 0.0)

@@ -48,6 +48,8 @@ class DimseSettings:
     """Instances beyond this size go to a scratch file instead of memory."""
     free_bytes: int = 256 << 20
     """With less room than this on the scratch disk, instances are answered A700 before they are stored."""
+    pace_seconds: float = 10.0
+    """A request that comes faster than a peer or tenant may send is held back so long at most, then refused."""
     find_matches: int = 10_000
     """Matches of one C-FIND; with more it ends in A700."""
     forward_seconds: float = 1.0

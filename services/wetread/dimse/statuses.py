@@ -21,6 +21,8 @@ CANNOT_UNDERSTAND: Final = 0xC000
 
 _CONFLICT: Final = 0xB00E
 """Same UID, other content: a failure reason of the store response, whose DIMSE code is 0111 (PS3.7 C.4.1.8)."""
+_BEING_STORED: Final = 0xB00F
+"""Another request stores the instance: as a status of C-STORE this number would be a warning, hence a success."""
 
 _COMMENT_LENGTH: Final = 64
 
@@ -32,6 +34,8 @@ def store_status(outcome: InstanceOutcome) -> tuple[int, str]:
         return outcome.warning_reason or SUCCESS, outcome.comment[:_COMMENT_LENGTH]
     if reason == _CONFLICT:
         return DUPLICATE_INSTANCE, outcome.comment[:_COMMENT_LENGTH]
+    if reason == _BEING_STORED:
+        return PROCESSING_FAILURE, outcome.comment[:_COMMENT_LENGTH]
     if 0xA900 <= reason <= 0xA9FF:
         reason = DOES_NOT_MATCH
     return reason, outcome.comment[:_COMMENT_LENGTH]

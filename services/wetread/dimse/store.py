@@ -17,6 +17,7 @@ from wetread.dimse import statuses
 from wetread.dimse.audit import Auditor
 from wetread.dimse.peers import Peer
 from wetread.dimse.ports import DimsePorts
+from wetread.dimse.quotas import Quotas
 from wetread.dimse.received import ReceivedDataset
 
 if TYPE_CHECKING:
@@ -28,8 +29,9 @@ log = logging.getLogger(__name__)
 class StoreService:
     """Handles C-STORE requests of all associations; each association is one transfer."""
 
-    def __init__(self, ports: DimsePorts) -> None:
+    def __init__(self, ports: DimsePorts, quotas: Quotas) -> None:
         self._ports = ports
+        self._quotas = quotas
         self._auditor = Auditor(ports)
 
     def __call__(self, event: Any) -> Dataset:
@@ -37,7 +39,12 @@ class StoreService:
         started = time.perf_counter()
         received: ReceivedDataset = event.request.DataSet
         try:
-            status, comment = self._store(event, received)
+            refused = self._refused(event.assoc.peer, received)
+            if refused is not None:
+                status, comment = refused
+                event.assoc.stored["", status] += 1
+            else:
+                status, comment = self._store(event, received)
         finally:
             received.discard()
         self._ports.meter.request("C-STORE", status, time.perf_counter() - started)
@@ -53,13 +60,22 @@ class StoreService:
             outcome = f"{status:04X}, {count} instances"
             self._auditor.record(association.peer, "C-STORE", study_uid, outcome, association.address)
 
-    def _store(self, event: Any, received: ReceivedDataset) -> tuple[int, str]:
-        association: BoundedAssociation = event.assoc
-        peer: Peer = association.peer
+    def _refused(self, peer: Peer, received: ReceivedDataset) -> tuple[int, str] | None:
+        """Return status and comment of a request that is refused whatever it brings."""
         if "store" not in peer.may:
             return statuses.NOT_AUTHORIZED, "this application entity may not store"
         if received.refused:
+            if received.too_large:
+                self._ports.meter.limited("size")
             return statuses.OUT_OF_RESOURCES, received.refused[:64]
+        if not self._quotas.pace(peer):
+            return statuses.OUT_OF_RESOURCES, "more requests per second than are allowed"
+        full = self._quotas.room(peer, received.size)
+        return (statuses.OUT_OF_RESOURCES, full[:64]) if full else None
+
+    def _store(self, event: Any, received: ReceivedDataset) -> tuple[int, str]:
+        association: BoundedAssociation = event.assoc
+        peer: Peer = association.peer
         request = event.request
         sop_class, sop_instance = str(request.AffectedSOPClassUID or ""), str(request.AffectedSOPInstanceUID or "")
         if not is_uid(sop_class) or not is_uid(sop_instance):

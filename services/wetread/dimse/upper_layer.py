@@ -60,13 +60,13 @@ def configure() -> None:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """``dataset`` makes the buffer of one message. Seconds and bytes."""
+    """``dataset`` makes the buffer of one message of a peer. Seconds and bytes."""
 
     max_pdu: int
     idle_seconds: float
     handshake_seconds: float
     connections: int
-    dataset: Callable[[], ReceivedDataset]
+    dataset: Callable[[Any], ReceivedDataset]
 
 
 class BoundedSocket(AssociationSocket):
@@ -131,7 +131,7 @@ class BoundedDimse(DIMSEServiceProvider):
         if self.message is None:
             self.message = DIMSEMessage()
             self.message.encoded_command_set = _Command()
-            self.message.data_set = self._limits.dataset()
+            self.message.data_set = self._limits.dataset(cast("BoundedAssociation", self.assoc).peer)
         try:
             super().receive_primitive(primitive)
         except Exception:  # noqa: BLE001 - pynetdicom raises whatever the bytes made it stumble over

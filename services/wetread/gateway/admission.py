@@ -15,16 +15,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message, Receive
 
-from wetread.core.errors import InvalidInput, PayloadTooLarge, QuotaExceeded, TooManyRequests, Unavailable
+from wetread.core.errors import InvalidInput, PayloadTooLarge, TooManyRequests, Unavailable
 from wetread.core.ports.database import Database
-from wetread.core.ports.usage import Usage, UsageMeter
+from wetread.core.ports.usage import UsageMeter
+from wetread.core.quota import StorageQuota
 from wetread.core.shares import Share, Shares
 from wetread.core.tenants import TenantPolicy
 from wetread.gateway.committer import InFlight
 from wetread.gateway.settings import IngestSettings
 
-_MEASURED_SECONDS: Final = 10.0
-"""How long a tenant's use of room is taken for known; what is admitted meanwhile is added at its declared size."""
 _BUSY_SECONDS: Final = 2.0
 
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -107,34 +106,15 @@ class Room:
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._database = database
-        self._meter = meter
-        self._shares = shares or Shares()
-        self._clock = clock
+        self._quota = StorageQuota(database, meter, shares or Shares(), clock)
 
     async def check(self, tenant: str, policy: TenantPolicy, declared: int) -> None:
         """Raise QuotaExceeded when the tenant has no room for *declared* more bytes."""
-        if policy.storage_bytes is None and policy.storage_instances is None:
+        if not self._quota.limits(policy):
             return
-        share = self._shares.of(tenant)
-        measured = share.measured()
-        if measured is None or self._clock() - measured > _MEASURED_SECONDS:
-            used = await run_sync(self._measure, tenant)
-            with self._shares.turn:
-                share.measure(used.stored_bytes, used.instances, self._clock())
-        with self._shares.turn:
-            stored, instances = share.used()
-            if policy.storage_bytes is not None and stored + declared > policy.storage_bytes:
-                msg = f"{policy.storage_bytes} bytes are all that this tenant may store"
-                raise QuotaExceeded(msg, dicom_status=0xA700)
-            if policy.storage_instances is not None and instances >= policy.storage_instances:
-                msg = f"{policy.storage_instances} instances are all that this tenant may store"
-                raise QuotaExceeded(msg, dicom_status=0xA700)
-            share.admit(declared)
-
-    def _measure(self, tenant: str) -> Usage:
-        with self._database.read() as tx:
-            return self._meter.usage(tx, tenant)
+        if self._quota.stale(tenant):
+            await run_sync(self._quota.measure, tenant)
+        self._quota.admit(tenant, policy, declared)
 
 
 class _Pace:

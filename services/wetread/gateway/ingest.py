@@ -16,7 +16,7 @@ from wetread.core import tracing
 from wetread.core.dicom.header_memory import HeaderMemory
 from wetread.core.errors import NotFound, StorageFull, WetreadError
 from wetread.core.facts import Source
-from wetread.core.ports.archive import Archive, IndexEntry, KnownInstance
+from wetread.core.ports.archive import Archive, StudyAddition
 from wetread.core.ports.changes import Removal
 from wetread.core.ports.database import Database, Transaction
 from wetread.core.ports.ingest import IngestReport, InstanceOutcome, Outbox, StudyChange
@@ -24,8 +24,10 @@ from wetread.core.ports.objects import ObjectRef, ObjectStore
 from wetread.gateway import reasons
 from wetread.gateway.commit_spans import CommitSpans
 from wetread.gateway.deletion import describe
+from wetread.gateway.discarding import Record, describe_discarded
 from wetread.gateway.prepare import Part, Prepared, prepare
 from wetread.gateway.settings import IngestSettings
+from wetread.gateway.settling import Candidate, Own, Settlement, settle, settle_replayed
 
 
 @dataclass(slots=True)
@@ -37,6 +39,8 @@ class Transfer:
     own_result: bool = False
     changed: set[str] = field(default_factory=set)
     """Studies that earlier groups of this transfer added to."""
+    repeated: set[str] = field(default_factory=set)
+    """Studies of which it brought what was there already."""
     trace: str | None = field(default_factory=tracing.current)
     """What it belongs to (traceparent): groups are committed in a thread of their own."""
 
@@ -51,16 +55,21 @@ class Batch:
     outcomes: list[InstanceOutcome] = field(default_factory=list)
 
 
-@dataclass(slots=True)
-class _Candidate:
-    """A part on its way through a group."""
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A stored record, read again. ``replaces``: locator of the record that it says it takes the place of."""
 
-    batch: Batch
-    position: int
     part: Prepared
-    ref: ObjectRef | None = None
-    twin: bool = False
-    """Its duplicate is in the same group: it stands and falls with that."""
+    ref: ObjectRef
+    replaces: str | None = None
+
+
+@dataclass(slots=True)
+class Replayed:
+    """``indexed``: how many records were new. ``contested``: positions of those whose instances others hold."""
+
+    indexed: int = 0
+    contested: list[int] = field(default_factory=list)
 
 
 class GroupIngest:
@@ -84,6 +93,8 @@ class GroupIngest:
         self._clock = clock
         self._lock = threading.Lock()
         self._memory = HeaderMemory(self.settings.header)
+        self._orphans: dict[str, list[Record]] = {}
+        """By tenant: records whose transaction failed. They are put aside before a mark moves past them."""
 
     def store(
         self,
@@ -135,23 +146,49 @@ class GroupIngest:
             for tenant, members in tenants.items():
                 self._commit_tenant(tenant, members)
 
-    def replay(self, tenant: str, found: Sequence[tuple[Prepared, ObjectRef]], *, events: bool) -> int:
-        """Index records whose bytes are already stored; return how many were new (recovery and rebuild)."""
-        transfer = Transfer(tenant, Source())
-        batch = Batch(transfer, [part for part, _ in found], last=False)
-        batch.outcomes = [part.outcome for part in batch.parts]
-        fresh = [
-            _Candidate(batch, position, part, ref)
-            for position, (part, ref) in enumerate(found)
-            if part.outcome.failure_reason is None
+    def replay(self, tenant: str, found: Sequence[Found], *, events: bool, move: bool = True) -> Replayed:
+        """Index records whose bytes are already stored (recovery and rebuild).
+
+        ``move``: the marks move past them, unless some of them are contested.
+        """
+        batch = Batch(Transfer(tenant, Source()), [one.part for one in found], last=False)
+        batch.outcomes = [one.part.outcome for one in found]
+        waiting = [
+            Candidate(batch, position, one.part, one.ref, replaces=one.replaces)
+            for position, one in enumerate(found)
+            if one.part.outcome.failure_reason is None
         ]
+        result = Replayed()
         with self._lock, self._database.write() as tx:
-            dead = self._archive.dead(tx, tenant, [(c.part.sop_uid, c.ref.locator) for c in fresh if c.ref])
-            fresh = [candidate for candidate in fresh if candidate.ref and candidate.ref.locator not in dead]
-            fresh = self._unknown(self._archive.known(tx, tenant, [c.part.sop_uid for c in fresh]), fresh)
-            self._write(tx, tenant, fresh, [], CommitSpans([]), events=events, replayed=True)
-            self._archive.move_marks(tx, [ref.locator for _, ref in found])
-        return len(fresh)
+            dead = self._archive.dead(tx, tenant, [_record(candidate) for candidate in waiting])
+            waiting = [candidate for candidate in waiting if _record(candidate)[1] not in dead]
+            while waiting:
+                known = self._archive.known(tx, tenant, [c.part.sop_uid for c in waiting])
+                settled = settle_replayed(known, waiting)
+                self._write(tx, tenant, settled, [], CommitSpans([]), events=events, replayed=True)
+                result.indexed += len(settled.stored)
+                result.contested += [candidate.position for candidate in settled.lost]
+                waiting = settled.later
+            if move and not result.contested:
+                self._archive.move_marks(tx, [one.ref.locator for one in found])
+        return result
+
+    def discard(self, tenant: str, lost: Sequence[Record]) -> None:
+        """Write down, durably, that records hold no instance (recovery)."""
+        with self._lock, self._database.write() as tx:
+            self._discard(tx, tenant, lost)
+
+    def replay_discard(self, tenant: str, lost: Sequence[Record], ref: ObjectRef, *, move: bool) -> None:
+        """Take note of a recorded loss (again): harmless when it was done."""
+        with self._lock, self._database.write() as tx:
+            self._archive.discard(tx, tenant, lost, at=self._clock())
+            if move:
+                self._archive.move_marks(tx, [ref.locator])
+
+    def move_marks(self, locators: Sequence[str]) -> None:
+        """Everything up to *locators* has been looked at."""
+        with self._lock, self._database.write() as tx:
+            self._archive.move_marks(tx, locators)
 
     def remove(self, tenant: str, choose: Callable[[Transaction], Removal]) -> Removal:
         """Delete what *choose* names, durably: recorded in the object store first, like what is stored.
@@ -168,48 +205,92 @@ class GroupIngest:
                 self._outbox.study_removed(tx, tenant, removal.study_uid)
         return removal
 
-    def replay_removal(self, tenant: str, removal: Removal, ref: ObjectRef) -> None:
+    def replay_removal(self, tenant: str, removal: Removal, ref: ObjectRef, *, move: bool) -> None:
         """Do a recorded removal (again): harmless when it was done."""
         with self._lock, self._database.write() as tx:
             self._archive.remove(tx, tenant, removal, replayed=True)
-            self._archive.move_marks(tx, [ref.locator])
+            if move:
+                self._archive.move_marks(tx, [ref.locator])
 
     def _commit_tenant(self, tenant: str, batches: list[Batch]) -> None:
         with CommitSpans(batches) as spans:
             self._commit_group(tenant, batches, spans)
 
     def _commit_group(self, tenant: str, batches: list[Batch], spans: CommitSpans) -> None:
-        candidates = [
-            _Candidate(batch, position, part)
+        waiting = [
+            Candidate(batch, position, part)
             for batch in batches
             for position, part in enumerate(batch.parts)
             if part.outcome.failure_reason is None
         ]
+        more = True
+        while more:
+            waiting = self._commit_round(tenant, batches, waiting, spans)
+            more = bool(waiting)
+
+    def _commit_round(
+        self, tenant: str, batches: list[Batch], candidates: list[Candidate], spans: CommitSpans
+    ) -> list[Candidate]:
+        """Commit what can be; return what replaces some of it and comes next."""
+        policy = self.settings.tenants.policy(tenant).duplicates or self.settings.duplicates
+        mine = candidates
+        appended: list[Candidate] = []
         try:
             with self._database.read() as tx:
                 known = self._archive.known(tx, tenant, [c.part.sop_uid for c in candidates])
                 candidates = self._living(tx, tenant, candidates)
-            fresh = self._unknown(known, candidates)
-            refs = self._objects.append(tenant, [(c.part.description, c.part.chunks) for c in fresh])
-            for candidate, ref in zip(fresh, refs, strict=True):
+                first = settle(known, candidates, policy, self._own(tx, tenant))
+                ended = [batch.transfer for batch in batches if batch.last and not first.later]
+                waiting = self._waiting(tx, tenant, ended, first.stored)
+            refs = self._objects.append(tenant, [(c.described, c.part.chunks) for c in first.stored])
+            for candidate, ref in zip(first.stored, refs, strict=True):
                 candidate.ref = ref
-            ended = [batch.transfer for batch in batches if batch.last]
-            if fresh or any(transfer.changed for transfer in ended):
+            appended = first.stored
+            if appended or waiting or any(transfer.changed for transfer in ended):
                 with self._database.write() as tx:
                     # Another process may have indexed the same instance since the look-up.
-                    again = self._archive.known(tx, tenant, [c.part.sop_uid for c in fresh])
-                    fresh = self._unknown(again, self._living(tx, tenant, fresh))
-                    self._write(tx, tenant, fresh, ended, spans, events=True)
+                    again = self._archive.known(tx, tenant, [c.part.sop_uid for c in appended])
+                    living = self._living(tx, tenant, appended)
+                    settled = first
+                    if again or first.replacing or len(living) < len(appended):
+                        settled = settle(again, living, policy, self._own(tx, tenant))
+                        settled.lost += [c for c in appended if not any(c is other for other in living)]
+                        self._give_way(tx, tenant, settled)
+                    self._write(tx, tenant, settled, ended, spans, events=True)
+                    self._put_aside(tx, tenant, settled)
+                    for study_uid, transfer in waiting.items():
+                        with spans.of(transfer):
+                            self._outbox.transfer_repeated(tx, tenant, study_uid, received_at=self._clock())
                     if refs:
                         self._archive.move_marks(tx, [refs[-1].locator])
+                self._orphans.pop(tenant, None)
+                for candidate in settled.stored:
+                    candidate.batch.transfer.changed.add(candidate.part.study_uid)
         except WetreadError as error:
+            self._orphaned(tenant, appended)
             spans.fail(type(error).__name__)
-            self._fail(candidates, error)
-            return
-        for candidate in fresh:
-            candidate.batch.transfer.changed.add(candidate.part.study_uid)
+            self._fail(mine, error)
+            return []
+        except BaseException:
+            self._orphaned(tenant, appended)
+            raise
+        return first.later
 
-    def _living(self, tx: Transaction, tenant: str, candidates: list[_Candidate]) -> list[_Candidate]:
+    def _waiting(
+        self, tx: Transaction, tenant: str, ended: list[Transfer], stored: list[Candidate]
+    ) -> dict[str, Transfer]:
+        """Return the studies that a transfer has brought once more, and that still wait for the end of the first one.
+
+        A process died between the two (ADR 0202).
+        """
+        changing = {candidate.part.study_uid for candidate in stored}
+        asked = {uid: one for one in ended if one.repeated for uid in one.repeated - one.changed - changing}
+        return {uid: transfer for uid, transfer in asked.items() if self._outbox.waits(tx, tenant, uid)}
+
+    def _own(self, tx: Transaction, tenant: str) -> Own:
+        return lambda known: self._archive.own_result(tx, tenant, known.study_uid, known.series_uid)
+
+    def _living(self, tx: Transaction, tenant: str, candidates: list[Candidate]) -> list[Candidate]:
         """Refuse results of our own for studies that were deleted meanwhile; return the rest."""
         wanted = {c.part.study_uid for c in candidates if c.part.own_result}
         gone = wanted - self._archive.existing(tx, tenant, sorted(wanted)) if wanted else set()
@@ -220,77 +301,71 @@ class GroupIngest:
                 )
         return [c for c in candidates if not (c.part.own_result and c.part.study_uid in gone)]
 
-    def _unknown(self, known: dict[str, KnownInstance], candidates: list[_Candidate]) -> list[_Candidate]:
-        """Settle duplicates (of the index, and within the group) and return the rest."""
-        fresh: list[_Candidate] = []
-        seen = dict(known)
-        for candidate in candidates:
-            part = candidate.part
-            assert part.facts is not None
-            earlier = seen.get(part.sop_uid)
-            if earlier is None:
-                seen[part.sop_uid] = KnownInstance(part.study_uid, part.series_uid, part.facts.content_hash)
-                fresh.append(candidate)
-            else:
-                candidate.twin = part.sop_uid not in known
-                candidate.batch.outcomes[candidate.position] = self._duplicate(candidate, earlier)
-        return fresh
+    def _give_way(self, tx: Transaction, tenant: str, settled: Settlement) -> None:
+        """Drop what a starting neighbour has found meanwhile and put aside: it was in another's way."""
+        if not settled.replacing:
+            return
+        dead = self._archive.dead(tx, tenant, [_record(candidate) for candidate in settled.replacing])
+        for candidate in [c for c in settled.replacing if _record(c)[1] in dead]:
+            settled.drop(candidate)
+            candidate.refuse(reasons.BEING_STORED, "another request stores this instance at the same time")
 
-    def _duplicate(self, candidate: _Candidate, earlier: KnownInstance) -> InstanceOutcome:
-        part, tenant = candidate.part, candidate.batch.transfer.tenant
-        assert part.facts is not None
-        outcome = part.outcome
-        if earlier.content_hash == part.facts.content_hash:
-            return replace(outcome, duplicate=True)
-        if (earlier.study_uid, earlier.series_uid) != (part.study_uid, part.series_uid):
-            return replace(
-                outcome,
-                failure_reason=reasons.ATTRIBUTE_MISSING,
-                warning_reason=None,
-                comment="this SOP Instance UID is stored under another study or series",
-            )
-        if (self.settings.tenants.policy(tenant).duplicates or self.settings.duplicates) == "keep_first":
-            return replace(
-                outcome,
-                warning_reason=reasons.WARNING_DISCARDED,
-                comment="this SOP Instance UID is stored with other content, which was kept",
-                duplicate=True,
-            )
-        return replace(
-            outcome,
-            failure_reason=reasons.CONFLICT,
-            warning_reason=None,
-            comment="this SOP Instance UID is stored with other content",
-        )
+    def _put_aside(self, tx: Transaction, tenant: str, settled: Settlement) -> None:
+        """Settle the records that the marks are about to pass and that the index does not hold (ADR 0209).
+
+        Nothing to do unless another process was faster or a transaction has failed.
+        """
+        lost = [_record(candidate) for candidate in settled.lost]
+        lost += [
+            (candidate.part.sop_uid, candidate.displaced)
+            for candidate in settled.replacing
+            if candidate.displaced is not None and candidate.displaced != candidate.replaces
+        ]
+        orphans = self._orphans.get(tenant, [])
+        if orphans:
+            there = self._archive.known(tx, tenant, [uid for uid, _ in orphans])
+            lost += [(uid, at) for uid, at in orphans if uid not in there or there[uid].locator != at]
+        if lost:
+            self._discard(tx, tenant, lost)
+
+    def _discard(self, tx: Transaction, tenant: str, lost: Sequence[Record]) -> None:
+        """Record a loss in the object store first, then in the index."""
+        self._objects.append(tenant, [(describe_discarded(lost), ())])
+        self._archive.discard(tx, tenant, lost, at=self._clock())
+
+    def _orphaned(self, tenant: str, appended: list[Candidate]) -> None:
+        """A transaction failed behind these records: nobody was told that they are stored, and they are not."""
+        self._orphans.setdefault(tenant, []).extend(_record(candidate) for candidate in appended)
 
     def _write(
         self,
         tx: Transaction,
         tenant: str,
-        fresh: list[_Candidate],
+        settled: Settlement,
         ended: list[Transfer],
         spans: CommitSpans,
         *,
         events: bool,
         replayed: bool = False,
     ) -> None:
-        entries: list[IndexEntry] = []
-        for candidate in fresh:
-            assert candidate.ref is not None
-            entries.append(candidate.part.entry(candidate.ref))
         now = self._clock()
-        additions = self._archive.add(tx, tenant, entries, at=now, replayed=replayed)
+        fresh = [candidate.entry for candidate in settled.fresh]
+        additions = self._archive.add(tx, tenant, fresh, at=now, replayed=replayed)
+        if settled.replacing:
+            replaced = self._archive.replace(tx, tenant, [candidate.entry for candidate in settled.replacing], at=now)
+            additions = _joined(additions, replaced)
         if not events:
             return
-        by_study: dict[str, list[_Candidate]] = {}
-        for candidate in fresh:
+        by_study: dict[str, list[Candidate]] = {}
+        for candidate in settled.stored:
             by_study.setdefault(candidate.part.study_uid, []).append(candidate)
+        ends_now = {id(transfer) for transfer in ended}
         ending: dict[str, Transfer] = {}
         for transfer in ended:
             ending.update(dict.fromkeys(transfer.changed, transfer))
         for addition in additions:
             members = by_study[addition.study_uid]
-            ends = addition.study_uid in ending or any(member.batch.last for member in members)
+            ends = addition.study_uid in ending or any(id(member.batch.transfer) in ends_now for member in members)
             ending.pop(addition.study_uid, None)
             foreign = [member for member in members if not member.part.own_result]
             if not foreign:
@@ -302,7 +377,8 @@ class GroupIngest:
                 generation=addition.generation,
                 first=addition.first,
                 transfer_end=ends,
-                new_instances=len(foreign),
+                new_instances=sum(member.displaced is None for member in foreign),
+                replaced_instances=sum(member.displaced is not None for member in foreign),
                 source=foreign[0].part.source,
                 received_at=received,
                 stamps={"received": received, "committed": now},
@@ -330,7 +406,7 @@ class GroupIngest:
             with spans.of(transfer):
                 self._outbox.study_changed(tx, change)
 
-    def _fail(self, candidates: list[_Candidate], error: WetreadError) -> None:
+    def _fail(self, candidates: list[Candidate], error: WetreadError) -> None:
         full = isinstance(error, StorageFull)
         for candidate in candidates:
             outcome = candidate.batch.outcomes[candidate.position]
@@ -343,3 +419,19 @@ class GroupIngest:
                 comment=error.detail,
                 duplicate=False,
             )
+
+
+def _record(candidate: Candidate) -> Record:
+    assert candidate.ref is not None
+    return candidate.part.sop_uid, candidate.ref.locator
+
+
+def _joined(added: Sequence[StudyAddition], replaced: Sequence[StudyAddition]) -> list[StudyAddition]:
+    """Return one addition per study: the later generation, and both counts."""
+    studies = {one.study_uid: one for one in added}
+    for one in replaced:
+        before = studies.get(one.study_uid)
+        studies[one.study_uid] = (
+            one if before is None else replace(one, first=before.first, new_instances=before.new_instances)
+        )
+    return list(studies.values())

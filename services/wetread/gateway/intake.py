@@ -122,7 +122,7 @@ class _Association:
     def end(self) -> None:
         """Tell the studies that nothing follows."""
         try:
-            if self._transfer.changed:
+            if self._transfer.changed or self._transfer.repeated:
                 self._intake.commit(Batch(self._transfer, [], last=True))
         finally:
             if self._span is not None:

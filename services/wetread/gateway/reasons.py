@@ -11,6 +11,7 @@ ATTRIBUTE_MISSING: Final = 0xA900  # 43264: required attribute missing or invali
 STUDY_MISMATCH: Final = 0xA901  # 43265: not the study of the request's URL
 CANNOT_UNDERSTAND: Final = 0xC000
 CONFLICT: Final = 0xB00E  # 45070: same UID, different content
+BEING_STORED: Final = 0xB00F  # 45071: another request stores the instance at this moment
 
 WARNING_DISCARDED: Final = 0xB006
 WARNING_MISMATCH: Final = 0xB007

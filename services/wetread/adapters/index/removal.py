@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
+import orjson
 from sqlalchemy import Connection, delete, func, insert, select, update
 
 from wetread.adapters.index.changes import record
-from wetread.adapters.index.tables import instances, series, studies, tombstones
+from wetread.adapters.index.rows import series_columns, study_columns
+from wetread.adapters.index.tables import dead_records, instances, series, studies, tombstones
+from wetread.core.dicom.attributes import Attributes
+from wetread.core.dicom.facts import age_years, series_header
+from wetread.core.dicomweb.stored_metadata import unpack
 from wetread.core.ports.changes import Removal
 
 _IN_LIMIT: Final = 500
@@ -46,19 +51,25 @@ def bury(connection: Connection, tenant: str, removal: Removal, *, once: bool) -
         )
     paths = [(removal.study_uid, found.series_uid, found.sop_uid) for found in fresh]
     version = record(connection, tenant, paths, "delete", removal.at, once=once)
-    _recount(connection, tenant, removal.study_uid, {found.series_uid for found in fresh}, version)
+    recount(connection, tenant, removal.study_uid, {found.series_uid for found in fresh}, version)
     return len(fresh)
 
 
-def _recount(connection: Connection, tenant: str, study_uid: str, touched: set[str], version: int) -> None:
-    """Set the counters of a study anew; what is empty goes."""
+def recount(connection: Connection, tenant: str, study_uid: str, touched: set[str], version: int) -> None:
+    """Set the counters of a study anew; what is empty goes.
+
+    A study and a series have the attributes of their first instance; that may be another one now.
+    """
     below: Any = (instances.c.tenant == tenant, instances.c.study_uid == study_uid)
     per_series = select(instances.c.series_uid, func.count()).where(*below).group_by(instances.c.series_uid)
     counts: dict[str, int] = {row[0]: row[1] for row in connection.execute(per_series)}
+    whole, parts = _firsts(connection, tenant, study_uid, touched & counts.keys())
     for uid in touched:
         one = (series.c.tenant == tenant, series.c.study_uid == study_uid, series.c.series_uid == uid)
         if uid in counts:
-            connection.execute(update(series).where(*one).values(instance_count=counts[uid], version=version))
+            shown = series_columns(parts[uid], series_header(parts[uid]))
+            changed = {"instance_count": counts[uid], "version": version, **shown}
+            connection.execute(update(series).where(*one).values(**changed))
         else:
             connection.execute(delete(series).where(*one))
     study = (studies.c.tenant == tenant, studies.c.study_uid == study_uid)
@@ -75,8 +86,34 @@ def _recount(connection: Connection, tenant: str, study_uid: str, touched: set[s
             instance_count=sum(counts.values()),
             generation=studies.c.generation + 1,
             modalities="\\" + "".join(f"{name}\\" for name in modalities),
+            **study_columns(whole, age_years(whole)),
         )
     )
+
+
+def _firsts(
+    connection: Connection, tenant: str, study_uid: str, series_uids: set[str]
+) -> tuple[Attributes, dict[str, Attributes]]:
+    """Return the attributes of the first instance of a study and of some of its series, in the order of storing.
+
+    A study without instances has none.
+    """
+    below = (instances.c.tenant == tenant, instances.c.study_uid == study_uid)
+    rows = connection.execute(
+        select(instances.c.series_uid, instances.c.sop_uid, instances.c.received_at, instances.c.locator).where(*below)
+    )
+    ordered = sorted(rows, key=lambda row: (row[2], place_of(row[3])))
+    first: dict[str, str] = {}
+    for row in ordered:
+        first.setdefault(row[0], row[1])
+
+    def attributes(sop_uid: str) -> Attributes:
+        one = select(instances.c.metadata_json).where(instances.c.tenant == tenant, instances.c.sop_uid == sop_uid)
+        found: Attributes = orjson.loads(unpack(bytes(connection.execute(one).scalar_one())))
+        return found
+
+    whole = attributes(ordered[0][1]) if ordered else {}
+    return whole, {uid: attributes(first[uid]) for uid in series_uids}
 
 
 def last_generation(connection: Connection, tenant: str, study_uid: str) -> int:
@@ -103,7 +140,7 @@ def dead(connection: Connection, tenant: str, records: Sequence[tuple[str, str]]
     """Return which of the (SOP Instance UID, locator) records a rebuild must not bring back.
 
     Those with a tombstone, and older copies of the same instance by the same writer: left over from a store whose
-    index transaction had failed.
+    index transaction had failed. And those that were replaced, or lost against another content of the same instance.
     """
     buried: dict[str, list[str]] = {}
     uids = [uid for uid, _ in records]
@@ -113,7 +150,14 @@ def dead(connection: Connection, tenant: str, records: Sequence[tuple[str, str]]
         )
         for uid, locator in connection.execute(query):
             buried.setdefault(uid, []).append(locator)
-    return {locator for uid, locator in records if any(_covers(grave, locator) for grave in buried.get(uid, ()))}
+    found = {locator for uid, locator in records if any(_covers(grave, locator) for grave in buried.get(uid, ()))}
+    locators = [locator for _, locator in records]
+    for at in range(0, len(locators), _IN_LIMIT):
+        aside = select(dead_records.c.locator).where(
+            dead_records.c.tenant == tenant, dead_records.c.locator.in_(locators[at : at + _IN_LIMIT])
+        )
+        found.update(connection.execute(aside).scalars())
+    return found
 
 
 def _covers(grave: str, locator: str) -> bool:

@@ -11,15 +11,14 @@ from sqlalchemy import Connection, and_, bindparam, delete, insert, select, upda
 from wetread.adapters.index.audit import SqlAuditLog
 from wetread.adapters.index.changes import SqlChangeFeed, record
 from wetread.adapters.index.database import connection_of
+from wetread.adapters.index.erasure import SqlErasures
 from wetread.adapters.index.removal import bury, dead, last_generation, was_removed
+from wetread.adapters.index.replacement import INSERT_INSTANCES, put_aside, swap
+from wetread.adapters.index.rows import instance_row, series_row, study_row
 from wetread.adapters.index.search import Searcher
 from wetread.adapters.index.statement import DriverStatement
 from wetread.adapters.index.tables import instances, object_marks, series, studies
-from wetread.core.dicom.attributes import folded, text
 from wetread.core.dicom.facts import instance_facts_from_json
-from wetread.core.dicomweb.fragments import instance_fragment
-from wetread.core.dicomweb.levels import Level, fragment
-from wetread.core.dicomweb.match import normalised
 from wetread.core.dicomweb.query import Query
 from wetread.core.errors import Gone, NotFound
 from wetread.core.facts import SeriesFacts, Source, StudyFacts
@@ -44,12 +43,12 @@ _IN_LIMIT: Final = 500
 
 # Statements of the ingest path.
 _KNOWN_ONE: Final = DriverStatement(
-    select(instances.c.study_uid, instances.c.series_uid, instances.c.content_hash).where(
+    select(instances.c.study_uid, instances.c.series_uid, instances.c.content_hash, instances.c.locator).where(
         instances.c.tenant == bindparam("of"), instances.c.sop_uid == bindparam("uid")
     )
 )
 _KNOWN: Final = select(
-    instances.c.sop_uid, instances.c.study_uid, instances.c.series_uid, instances.c.content_hash
+    instances.c.sop_uid, instances.c.study_uid, instances.c.series_uid, instances.c.content_hash, instances.c.locator
 ).where(instances.c.tenant == bindparam("of"), instances.c.sop_uid.in_(bindparam("uids", expanding=True)))
 _GROW_SERIES: Final = DriverStatement(
     update(series)
@@ -75,7 +74,6 @@ _GROW_STUDY: Final = DriverStatement(
 _SET_MODALITIES: Final = update(studies).where(*_ONE_STUDY).values(modalities=bindparam("found"))
 _INSERT_STUDY: Final = insert(studies)
 _INSERT_SERIES: Final = insert(series)
-_INSERT_INSTANCES: Final = DriverStatement(insert(instances))
 _MOVE_MARK: Final = DriverStatement(
     update(object_marks).where(object_marks.c.stream == bindparam("of")).values(locator=bindparam("to"))
 )
@@ -138,7 +136,7 @@ _FRAGMENTS: Final = DriverStatement(
 _COUNT_SERIES: Final = DriverStatement(select(series.c.instance_count).where(*_LEVEL))
 
 
-class SqlArchive(SqlChangeFeed, SqlAuditLog):
+class SqlArchive(SqlChangeFeed, SqlAuditLog, SqlErasures):
     """Both sides of the index in one repository; every statement names the tenant."""
 
     def known(self, tx: Transaction, tenant: str, sop_uids: Sequence[str]) -> dict[str, KnownInstance]:
@@ -146,11 +144,11 @@ class SqlArchive(SqlChangeFeed, SqlAuditLog):
         connection = connection_of(tx)
         if len(sop_uids) == 1:
             row = _KNOWN_ONE.first(connection, {"of": tenant, "uid": sop_uids[0]})
-            return {} if row is None else {sop_uids[0]: KnownInstance(row[0], row[1], row[2])}
+            return {} if row is None else {sop_uids[0]: KnownInstance(*row)}
         found: dict[str, KnownInstance] = {}
         for chunk in _chunks(sop_uids):
             rows = connection.execute(_KNOWN, {"of": tenant, "uids": chunk})
-            found.update({row[0]: KnownInstance(row[1], row[2], row[3]) for row in rows})
+            found.update({row[0]: KnownInstance(*row[1:]) for row in rows})
         return found
 
     def existing(self, tx: Transaction, tenant: str, study_uids: Sequence[str]) -> set[str]:
@@ -170,7 +168,7 @@ class SqlArchive(SqlChangeFeed, SqlAuditLog):
             by_study.setdefault(entry.study_uid, []).append(entry)
         additions = [self._add_to_study(connection, tenant, uid, group, version) for uid, group in by_study.items()]
         if entries:
-            _INSERT_INSTANCES.many(connection, [_instance_row(tenant, entry) for entry in entries])
+            INSERT_INSTANCES.many(connection, [instance_row(tenant, entry) for entry in entries])
         return additions
 
     def remove(self, tx: Transaction, tenant: str, removal: Removal, *, replayed: bool = False) -> int:
@@ -193,8 +191,39 @@ class SqlArchive(SqlChangeFeed, SqlAuditLog):
             )
         return count
 
+    def replace(self, tx: Transaction, tenant: str, entries: Sequence[IndexEntry], *, at: float) -> list[StudyAddition]:
+        """Give indexed instances another content."""
+        additions = swap(connection_of(tx), tenant, entries, at)
+        for entry in entries:
+            self.audit(
+                tx,
+                tenant,
+                AuditEntry(
+                    at=at,
+                    actor=f"ae:{entry.source.ae}" if entry.source.ae else entry.source.client or "local",
+                    action="replace",
+                    study_uid=entry.study_uid,
+                    series_uid=entry.series_uid,
+                    sop_uid=entry.facts.sop_instance_uid,
+                    outcome="done",
+                    request_id="",
+                ),
+            )
+        return additions
+
+    def own_result(self, tx: Transaction, tenant: str, study_uid: str, series_uid: str) -> bool:
+        """Return whether a series was written by wetread itself."""
+        query = select(series.c.own_result).where(
+            series.c.tenant == tenant, series.c.study_uid == study_uid, series.c.series_uid == series_uid
+        )
+        return bool(connection_of(tx).execute(query).scalar())
+
+    def discard(self, tx: Transaction, tenant: str, records: Sequence[tuple[str, str]], *, at: float) -> None:
+        """Note that records hold no instance."""
+        put_aside(connection_of(tx), tenant, records, at)
+
     def dead(self, tx: Transaction, tenant: str, records: Sequence[tuple[str, str]]) -> set[str]:
-        """Return which records were deleted."""
+        """Return which records were deleted, replaced or discarded."""
         return dead(connection_of(tx), tenant, records)
 
     def _add_to_study(
@@ -207,7 +236,7 @@ class SqlArchive(SqlChangeFeed, SqlAuditLog):
         for key, group in by_series.items():
             where = {"of": tenant, "study": uid, "one": key, "more": len(group), "now": version}
             if _GROW_SERIES.count(connection, where) == 0:
-                new_series.append(_series_row(tenant, group) | {"version": version})
+                new_series.append(series_row(tenant, group) | {"version": version})
         if new_series:
             connection.execute(_INSERT_SERIES, new_series)
         latest = max(entry.received_at for entry in entries)
@@ -218,7 +247,7 @@ class SqlArchive(SqlChangeFeed, SqlAuditLog):
         if grown is None:
             generation = last_generation(connection, tenant, uid) + 1
             counted = {"series_count": len(new_series), "instance_count": len(entries), "generation": generation}
-            fresh = _study_row(tenant, entries[0]) | counted
+            fresh = study_row(tenant, entries[0]) | counted
             fresh |= {"modalities": _joined(modalities), "last_received_at": latest}
             connection.execute(_INSERT_STUDY, [fresh])
             return StudyAddition(uid, generation, first=True, new_instances=len(entries))
@@ -438,82 +467,3 @@ def _nothing(
         return Gone(f"this {level} was deleted")
     msg = f"no such {level}"
     return NotFound(msg)
-
-
-def _study_row(tenant: str, entry: IndexEntry) -> dict[str, Any]:
-    data = entry.attributes
-    name, physician = text(data, "00100010"), text(data, "00080090")
-    return {
-        "tenant": tenant,
-        "study_uid": entry.study_uid,
-        "patient_id": text(data, "00100020"),
-        "patient_name": name,
-        "patient_name_folded": folded(name),
-        "birth_date": normalised(text(data, "00100030"), "DA"),
-        "sex": text(data, "00100040"),
-        "age_years": entry.age_years,
-        "study_date": normalised(text(data, "00080020"), "DA"),
-        "study_time": text(data, "00080030"),
-        "accession_number": text(data, "00080050"),
-        "referring_physician": physician,
-        "referring_physician_folded": folded(physician),
-        "study_id": text(data, "00200010"),
-        "description": text(data, "00081030"),
-        "institution": text(data, "00080080"),
-        "received_at": entry.received_at,
-        "source_json": orjson.dumps(entry.source).decode(),
-        "attributes_json": orjson.dumps(fragment(data, Level.STUDY)),
-    }
-
-
-def _series_row(tenant: str, entries: list[IndexEntry]) -> dict[str, Any]:
-    first = entries[0]
-    data = first.attributes
-    return {
-        "tenant": tenant,
-        "study_uid": first.study_uid,
-        "series_uid": first.series_uid,
-        "modality": first.series.modality,
-        "series_number": _sql_integer(first.series.series_number),
-        "description": first.series.description,
-        "body_part": first.series.body_part,
-        "series_date": normalised(text(data, "00080021"), "DA"),
-        "series_time": text(data, "00080031"),
-        "performed_date": normalised(text(data, "00400244"), "DA"),
-        "performed_time": text(data, "00400245"),
-        "own_result": first.own_result,
-        "instance_count": len(entries),
-        "received_at": first.received_at,
-        "facts_json": orjson.dumps(first.series).decode(),
-        "attributes_json": orjson.dumps(fragment(data, Level.SERIES)),
-    }
-
-
-def _instance_row(tenant: str, entry: IndexEntry) -> dict[str, Any]:
-    facts, data = entry.facts, entry.attributes
-    return {
-        "tenant": tenant,
-        "study_uid": entry.study_uid,
-        "series_uid": entry.series_uid,
-        "sop_uid": facts.sop_instance_uid,
-        "sop_class_uid": facts.sop_class_uid,
-        "instance_number": _sql_integer(facts.instance_number),
-        "rows": _sql_integer(facts.rows),
-        "columns": _sql_integer(facts.columns),
-        "number_of_frames": _sql_integer(facts.number_of_frames) or 1,
-        "transfer_syntax_uid": facts.transfer_syntax_uid,
-        "content_hash": facts.content_hash,
-        "locator": entry.ref.locator,
-        "length": entry.ref.length,
-        "received_at": entry.received_at,
-        "warnings": ",".join(entry.warnings),
-        "facts_json": orjson.dumps(facts).decode(),
-        "attributes_json": instance_fragment(data),
-        "metadata_json": entry.metadata,
-        "frames_json": orjson.dumps(entry.frames).decode(),
-    }
-
-
-def _sql_integer(value: int | None) -> int | None:
-    """Return *value* when a 64-bit column holds it (an IS of a broken writer may not fit)."""
-    return value if value is None or abs(value) < 1 << 62 else None

@@ -128,6 +128,25 @@ tombstones = Table(  # deleted records: answer 410, and keep a rebuild from brin
     Index("tombstones_instance", "tenant", "sop_uid"),
 )
 
+dead_records = Table(  # records that hold no instance: replaced, or lost against another; never cleared
+    "dead_records",
+    metadata,
+    Column("tenant", String, nullable=False),
+    Column("locator", String, nullable=False),
+    Column("sop_uid", String, nullable=False),
+    Column("dead_at", Float, nullable=False),
+    PrimaryKeyConstraint("tenant", "locator"),
+)
+
+erased_records = Table(  # dead records whose bytes are gone
+    "erased_records",
+    metadata,
+    Column("tenant", String, nullable=False),
+    Column("locator", String, nullable=False),
+    Column("erased_at", Float, nullable=False),
+    PrimaryKeyConstraint("tenant", "locator"),
+)
+
 change_counters = Table(  # newest sequence number of each tenant's change feed
     "change_counters",
     metadata,

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator, Sequence
 
 from wetread.core.errors import NotFound
-from wetread.core.ports.objects import ObjectRef
+from wetread.core.ports.objects import Erased, ObjectRef
 
 
 class MemoryObjectStore:
@@ -39,8 +39,18 @@ class MemoryObjectStore:
         """Yield the records in the order of storing."""
         first = max((int(locator.partition(":")[2]) + 1 for locator in after), default=0)
         for number, (tenant, description, payload) in enumerate(list(self._records)):
-            if number >= first:
+            if number >= first and tenant:
                 yield tenant, description, ObjectRef(f"memory:{number}", len(payload))
+
+    def erase(self, locators: Sequence[str]) -> Erased:
+        """Forget payloads."""
+        freed = 0
+        with self._lock:
+            for locator in locators:
+                number = int(locator.partition(":")[2])
+                freed += len(self._records[number][2])
+                self._records[number] = ("", b"", b"")
+        return Erased(tuple(locators), freed)
 
     def close(self) -> None:
         """Nothing to close."""

@@ -7,6 +7,7 @@
     tenant, description, payload
     tail     u32 crc32 of the payload, u32 crc32 of tenant + description, 4s "1DRW"                        12 bytes
 
+An erased record begins with "WRD0" and has the same lengths; its payload is zeros.
 All integers little endian. The head's own checksum lets a reader find the next record behind a damaged one.
 """
 
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 from typing import Final
 
 MAGIC: Final = b"WRD1"
+_ERASED: Final = b"WRD0"
 _END: Final = b"1DRW"
 _VERSION: Final = 1
 _HEAD: Final = struct.Struct("<4sHHIQd")
@@ -38,6 +40,8 @@ class Head:
     description_length: int
     payload_length: int
     time: float
+    erased: bool = False
+    """Its payload is gone; the record is there to be stepped over."""
 
     @property
     def payload_at(self) -> int:
@@ -63,12 +67,19 @@ def encode(tenant: bytes, description: bytes, chunks: Sequence[Buffer], time: fl
 
 def decode_head(data: bytes) -> Head | None:
     """Return the head at the beginning of *data*, or None when there is no intact one."""
-    if len(data) < HEAD_SIZE or data[:4] != MAGIC:
+    if len(data) < HEAD_SIZE or data[:4] not in (MAGIC, _ERASED):
         return None
     if _CRC.unpack_from(data, _HEAD.size)[0] != zlib.crc32(data[: _HEAD.size]):
         return None
-    _, version, tenant, description, payload, time = _HEAD.unpack_from(data)
-    return Head(tenant, description, payload, time) if version == _VERSION else None
+    magic, version, tenant, description, payload, time = _HEAD.unpack_from(data)
+    return Head(tenant, description, payload, time, magic == _ERASED) if version == _VERSION else None
+
+
+def erased_head(head: Head) -> bytes:
+    """Return the bytes that make *head* the head of an erased record."""
+    lengths = (head.tenant_length, head.description_length, head.payload_length)
+    fields = _HEAD.pack(_ERASED, _VERSION, *lengths, head.time)
+    return fields + _CRC.pack(zlib.crc32(fields))
 
 
 def tail_matches(tail: bytes, *, payload_crc: int, description_crc: int | None = None) -> bool:

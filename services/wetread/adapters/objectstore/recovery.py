@@ -15,12 +15,13 @@ _BLOCK: Final = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """An intact record. ``payload_at``: offset in the file; ``end``: first byte behind the record."""
+    """An intact record. ``payload_at``: offset in the file; ``begin``, ``end``: of the whole record."""
 
     tenant: str
     description: bytes
     payload_at: int
     payload_length: int
+    begin: int
     end: int
     time: float
 
@@ -39,7 +40,7 @@ def records_of(path: Path, *, after: int = -1, size: int | None = None) -> Itera
             if head is None:
                 position = _resynchronise(file, position + 1, size)
                 continue
-            if position + head.payload_at > after:
+            if position + head.payload_at > after and not head.erased:
                 found = _check(file, position, head, size)
                 if found is not None:
                     yield found
@@ -52,15 +53,24 @@ def sound_length(path: Path) -> int | None:
     None when a damaged record has intact ones behind it.
     """
     end = 0
-    for found in records_of(path):
-        if found.payload_at - _lead(found) != end:
-            return None
-        end = found.end
-    return end
+    with path.open("rb") as file:
+        for found in records_of(path):
+            end = _behind_erased(file, end, found.begin)
+            if found.begin != end:
+                return None
+            end = found.end
+        return _behind_erased(file, end, path.stat().st_size)
 
 
-def _lead(found: Found) -> int:
-    return record.HEAD_SIZE + len(found.tenant.encode()) + len(found.description)
+def _behind_erased(file: BinaryIO, position: int, limit: int) -> int:
+    """Return where erased records that follow each other from *position* on end."""
+    while position < limit:
+        file.seek(position)
+        head = record.decode_head(file.read(record.HEAD_SIZE))
+        if head is None or not head.erased or position + head.size > limit:
+            break
+        position += head.size
+    return position
 
 
 def _check(file: BinaryIO, position: int, head: record.Head, size: int) -> Found | None:
@@ -85,6 +95,7 @@ def _check(file: BinaryIO, position: int, head: record.Head, size: int) -> Found
         named[head.tenant_length :],
         position + head.payload_at,
         head.payload_length,
+        position,
         position + head.size,
         head.time,
     )

@@ -20,7 +20,7 @@ from wetread.adapters.objectstore import record
 from wetread.adapters.objectstore.read_cache import BlockCache
 from wetread.adapters.objectstore.s3_bucket import AlreadyThere, Bucket
 from wetread.core.errors import ConfigurationError, CorruptRecord, NotFound, Unavailable
-from wetread.core.ports.objects import ObjectRef
+from wetread.core.ports.objects import Erased, ObjectRef
 
 _LOCATOR: Final = re.compile(r"([0-9a-f]{16})/([a-z0-9]{1,16})-([0-9]{20}):([0-9]{1,16})")
 _KEY: Final = re.compile(r"t/([0-9a-f]{16})/([a-z0-9]{1,16})/([0-9]{20})")
@@ -101,7 +101,10 @@ class S3ObjectStore:
             for writer in self._bucket.folders(f"t/{directory}/")
         ]
         for number, directory, writer, mark in heapq.merge(*streams):
-            data = self._bucket.get(f"t/{directory}/{writer}/{number}")
+            try:
+                data = self._bucket.get(f"t/{directory}/{writer}/{number}")
+            except NotFound:
+                continue  # erased, as the one of a mark may be
             for tenant, description, offset, length in _records(data):
                 if _directory_of(tenant) == directory and offset > mark:
                     yield tenant, description, ObjectRef(f"{directory}/{writer}-{number}:{offset}", length)
@@ -119,6 +122,28 @@ class S3ObjectStore:
     def keys_of(self, refs: Sequence[ObjectRef]) -> list[str]:
         """Return the keys of the objects that hold *refs*, each once, without the bucket's prefix."""
         return list(dict.fromkeys(_place(ref)[0] for ref in refs))
+
+    def erase(self, locators: Sequence[str]) -> Erased:
+        """Delete the objects of which nothing else is left; a group that holds anything else stays whole."""
+        objects: dict[str, dict[int, str]] = {}
+        for locator in locators:
+            key, offset = _place(ObjectRef(locator, 0))
+            objects.setdefault(key, {})[offset] = locator
+        done: list[str] = []
+        freed = 0
+        for key, wanted in objects.items():
+            try:
+                data = self._bucket.get(key)
+            except NotFound:
+                done += wanted.values()
+                continue
+            if all(offset in wanted for _, _, offset, _ in _records(data)):
+                self._bucket.delete([key])
+                if self._cache is not None:
+                    self._cache.forget(key)
+                done += wanted.values()
+                freed += len(data)
+        return Erased(tuple(done), freed)
 
     def check(self) -> None:
         """Raise Unavailable when the bucket does not answer."""

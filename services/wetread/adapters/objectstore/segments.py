@@ -22,9 +22,10 @@ from pathlib import Path
 from typing import Final
 
 from wetread.adapters.objectstore import record
+from wetread.adapters.objectstore.erasure import erase_in
 from wetread.adapters.objectstore.recovery import Found, records_of, sound_length
 from wetread.core.errors import ConfigurationError, CorruptRecord, NotFound, StorageFull, Unavailable
-from wetread.core.ports.objects import ObjectRef
+from wetread.core.ports.objects import Erased, ObjectRef
 
 _LOCATOR: Final = re.compile(r"([0-9a-f]{16})/([a-z0-9]{1,16})-([0-9]{8}):([0-9]{1,16})")
 _SEGMENT: Final = re.compile(r"([a-z0-9]{1,16})-([0-9]{8})\.seg")
@@ -133,6 +134,26 @@ class SegmentStore:
             if _directory_of(found.tenant) != key.partition("/")[0]:
                 continue  # bytes inside a payload that look like a record of somebody else
             yield found.tenant, found.description, ObjectRef(f"{key}:{found.payload_at}", found.payload_length)
+
+    def erase(self, locators: Sequence[str]) -> Erased:
+        """Erase records in place; those behind damage stay. Any process may do it, also beside the writer."""
+        files: dict[Path, dict[int, str]] = {}
+        for locator in locators:
+            path, offset = self.position(ObjectRef(locator, 0))
+            files.setdefault(path, {})[offset] = locator
+        done: list[str] = []
+        freed = 0
+        for path, wanted in files.items():
+            try:
+                found, count = erase_in(path, wanted.keys(), self._sync)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                msg = "the object store cannot be written"
+                raise Unavailable(msg) from error
+            done += [wanted[offset] for offset in sorted(found)]
+            freed += count
+        return Erased(tuple(done), freed)
 
     def check(self) -> None:
         """Nothing to ask: a disk that is full or gone says so at the next append."""

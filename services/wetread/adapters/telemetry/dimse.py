@@ -28,6 +28,12 @@ class DimseMetrics:
         self._bytes = Counter(
             "wetread_dimse_received_bytes_total", "Bytes of instances stored by C-STORE.", registry=None
         )
+        self._limited = Counter(
+            "wetread_dimse_limited_total",
+            "Associations and requests refused for a limit: associations, rate, size, storage.",
+            ("limit",),
+            registry=None,
+        )
         self._sent = Counter(
             "wetread_dimse_sent_total",
             "Instances sent by purpose (get, move, result) and outcome.",
@@ -39,6 +45,7 @@ class DimseMetrics:
             self._requests,
             self._seconds,
             self._bytes,
+            self._limited,
             self._sent,
         ]
 
@@ -54,6 +61,10 @@ class DimseMetrics:
     def received(self, size: int) -> None:
         """Count the bytes of a stored instance."""
         self._bytes.inc(size)
+
+    def limited(self, limit: str) -> None:
+        """Count what was refused for a limit."""
+        self._limited.labels(limit).inc()
 
     def sent(self, purpose: str, outcome: str) -> None:
         """Count an instance that we sent."""

@@ -21,11 +21,12 @@ COUNT_LIMIT: Final = 1000
 
 @dataclass(frozen=True, slots=True)
 class KnownInstance:
-    """Identity of an instance that is already indexed."""
+    """Identity of an instance that is already indexed, and the record that holds it."""
 
     study_uid: str
     series_uid: str
     content_hash: str
+    locator: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +50,13 @@ class IndexEntry:
 
 @dataclass(frozen=True, slots=True)
 class StudyAddition:
-    """Effect of a group on one study."""
+    """Effect of a group on one study. ``replaced``: instances that were there and have another content now."""
 
     study_uid: str
     generation: int
     first: bool
     new_instances: int
+    replaced: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +139,23 @@ class Archive(StudyIndex, ChangeFeed, AuditLog, Protocol):
         may have told them already.
         """
 
+    def replace(self, tx: Transaction, tenant: str, entries: Sequence[IndexEntry], *, at: float) -> list[StudyAddition]:
+        """Give indexed instances another content: rows, counters, generations and versions follow.
+
+        The records that held them are dead from now on, as after ``discard``. The change feed tells an update and the
+        audit log who sent it, in the same transaction. ``at``: Unix seconds of the commit.
+        """
+
+    def own_result(self, tx: Transaction, tenant: str, study_uid: str, series_uid: str) -> bool:
+        """Return whether a series was written by wetread itself."""
+
+    def discard(self, tx: Transaction, tenant: str, records: Sequence[tuple[str, str]], *, at: float) -> None:
+        """Note that (SOP Instance UID, locator) records hold no instance: never indexed, or not any more.
+
+        Outlives ``clear``. What is indexed from one of them goes out of the index again: a rebuild met the record
+        before the note about it.
+        """
+
     def remove(self, tx: Transaction, tenant: str, removal: Removal, *, replayed: bool = False) -> int:
         """Take instances out of the index for good and return how many were not removed before.
 
@@ -144,7 +163,16 @@ class Archive(StudyIndex, ChangeFeed, AuditLog, Protocol):
         """
 
     def dead(self, tx: Transaction, tenant: str, records: Sequence[tuple[str, str]]) -> set[str]:
-        """Return the locators of those (SOP Instance UID, locator) records that were removed: not to be indexed."""
+        """Return the locators of those (SOP Instance UID, locator) records that were removed, replaced or discarded."""
+
+    def erasable(self, tx: Transaction, *, until: float, after: tuple[str, str], limit: int) -> list[tuple[str, str]]:
+        """Return (tenant, locator) of records that died before *until* and are not erased yet, behind *after*.
+
+        Never one that an instance is indexed from.
+        """
+
+    def erased(self, tx: Transaction, records: Sequence[tuple[str, str]], *, at: float) -> None:
+        """Note that the bytes of (tenant, locator) records are gone."""
 
     def next_generation(self, tx: Transaction, tenant: str, study_uid: str) -> int:
         """Count a commit group that added nothing (the end of a transfer) and return the study's generation."""
@@ -156,7 +184,7 @@ class Archive(StudyIndex, ChangeFeed, AuditLog, Protocol):
         """Advance the marks to *locators* (the last ones of a group)."""
 
     def clear(self, tx: Transaction) -> None:
-        """Forget studies, series, instances and marks (before a rebuild); tombstones, changes and audit stay."""
+        """Forget studies, series, instances and marks (before a rebuild); dead records, changes and audit stay."""
 
     def search(
         self, tx: Transaction, tenant: str, query: Query, *, study_uid: str | None, series_uid: str | None

@@ -96,6 +96,8 @@ class StudyChange:
     received_at: float
     """Unix seconds of the last byte of this group."""
     stamps: dict[str, float] = field(default_factory=dict)
+    replaced_instances: int = 0
+    """Instances that were there and have another content now."""
 
 
 class Outbox(Protocol):
@@ -103,6 +105,15 @@ class Outbox(Protocol):
 
     def study_changed(self, tx: Transaction, change: StudyChange) -> None:
         """Record the change and enqueue its evaluation in the same transaction."""
+
+    def waits(self, tx: Transaction, tenant: str, study_uid: str) -> bool:
+        """Return whether the study, as it is now, still waits for the end of a transfer."""
+
+    def transfer_repeated(self, tx: Transaction, tenant: str, study_uid: str, *, received_at: float) -> None:
+        """A transfer has ended that brought again what was there: enqueue the evaluation that a waiting study needs.
+
+        No event: nothing has changed.
+        """
 
     def study_removed(self, tx: Transaction, tenant: str, study_uid: str) -> None:
         """Instances of a study, or all of it, were deleted: enqueue what follows in the same transaction."""

@@ -15,6 +15,14 @@ class ObjectRef:
     length: int
 
 
+@dataclass(frozen=True, slots=True)
+class Erased:
+    """Which records are erased now, and how many bytes that freed."""
+
+    locators: tuple[str, ...]
+    freed_bytes: int
+
+
 class ObjectStore(Protocol):
     """Append-only, durable when ``append`` returns. Records are self-describing: the index can be rebuilt from them."""
 
@@ -31,6 +39,16 @@ class ObjectStore(Protocol):
         """Yield (tenant, description, ref) of every intact record, oldest first (index rebuild).
 
         ``after``: locators; of the writer and tenant of each, only what was stored later is yielded (replay on start).
+        """
+
+
+class Erasable(Protocol):
+    """An object store that can give room back."""
+
+    def erase(self, locators: Sequence[str]) -> Erased:
+        """Erase records that nobody will ask for any more; all others keep their addresses. Idempotent.
+
+        ``scan`` does not yield them again. Some may have to stay, because of what lies beside them.
         """
 
 

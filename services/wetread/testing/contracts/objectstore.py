@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import pytest
 
 from wetread.core.errors import NotFound
-from wetread.core.ports.objects import ObjectRef, ObjectStore
+from wetread.core.ports.objects import Erasable, ObjectRef, ObjectStore
+
+
+class ErasableStore(ObjectStore, Erasable, Protocol):
+    """A store that can give room back."""
 
 
 class ObjectStoreContract:
@@ -64,3 +70,19 @@ class ObjectStoreContract:
         """What this store did not hand out is no address."""
         with pytest.raises(NotFound):
             store.read(ObjectRef(locator, 1))
+
+    def test_erased_records_are_gone_and_the_others_where_they_were(self, store: ErasableStore) -> None:
+        """A second time changes nothing; marks that point at what is erased still mark."""
+        (first,), (second,), (third,) = (
+            store.append("a", [(b"%d" % number, [b"payload %d" % number])]) for number in (1, 2, 3)
+        )
+        done = store.erase([second.locator])
+        assert done.locators == (second.locator,)
+        assert done.freed_bytes >= second.length
+        assert [description for _, description, _ in store.scan()] == [b"1", b"3"]
+        assert [description for _, description, _ in store.scan([second.locator])] == [b"3"]
+        assert store.read(first) == b"payload 1"
+        assert store.read(third) == b"payload 3"
+        assert store.erase([second.locator]).locators == (second.locator,)
+        (fourth,) = store.append("a", [(b"4", [b"payload 4"])])
+        assert [ref for _, _, ref in store.scan()] == [first, third, fourth]
