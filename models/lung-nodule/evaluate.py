@@ -197,7 +197,7 @@ def tables(rows: Sequence[Row], document: Mapping[str, Any]) -> dict[str, Any]:
             for name, part in of.items()
             if part
         },
-        "nodules_found_by_kind_s0": by_kind(of["s0"], threshold),
+        **{f"nodules_found_by_kind_{name}": by_kind(of[name], threshold) for name in ("s0", "s5")},
     }
 
 
