@@ -27,7 +27,7 @@ from wetread.testing.phantoms.echo import frame_count, render_echo
 from wetread.testing.phantoms.echo_parameters import draw_echo
 
 HERE = Path(__file__).parent
-WIDTHS = (12, 20, 32, 48, 64)
+WIDTHS = (8, 16, 28, 40, 56)
 FRAMES = 6
 """Frames of a clip that are kept."""
 BATCH = 16

@@ -14,7 +14,11 @@ import numpy.typing as npt
 from scipy import ndimage, signal
 
 SMOOTH_S: Final = 0.03
-"""Standard deviation of the smoothing over time."""
+"""Standard deviation of the smoothing over time by which beats are told apart."""
+FINE_S: Final = 0.01
+"""The same for the volumes themselves: the end of systole is sharp, and smoothing fills it up."""
+NEAR: Final = 2
+"""Frames about an end of diastole or systole of the smooth curve in which the fine one has its own."""
 LEAST_CYCLE_S: Final = 0.3
 """200 beats a minute."""
 LONGEST_SYSTOLE_S: Final = 0.75
@@ -43,15 +47,18 @@ class Ejection:
         return 1.0 - self.emptied / self.full
 
 
-def smoothed(volume: Floats, times_s: Floats) -> Floats:
+def smoothed(volume: Floats, times_s: Floats, sigma_s: float = FINE_S) -> Floats:
     """Return the curve without the noise of single frames."""
-    steady = ndimage.median_filter(volume, 3, mode="nearest") if len(volume) >= 3 else volume
     step = float(np.median(np.diff(times_s))) if len(times_s) > 1 else 1.0
-    return np.asarray(ndimage.gaussian_filter1d(steady, SMOOTH_S / max(step, 1e-3), mode="nearest"))
+    return np.asarray(ndimage.gaussian_filter1d(volume, sigma_s / max(step, 1e-3), mode="nearest"))
 
 
-def ejections(curve: Floats, times_s: Floats) -> tuple[Ejection, ...]:
-    """Return the full beats of a smoothed volume curve, in order; empty when there is none."""
+def ejections(fine: Floats, times_s: Floats) -> tuple[Ejection, ...]:
+    """Return the full beats of a volume curve (``smoothed``), in order; empty when there is none."""
+    if len(fine) < 3:
+        return ()
+    steady = ndimage.median_filter(fine, 3, mode="nearest")
+    curve = smoothed(steady, times_s, SMOOTH_S)
     low, high = np.percentile(curve, (2, 98))
     if high <= 0 or (high - low) < LEAST_RANGE * high:
         return ()
@@ -64,9 +71,16 @@ def ejections(curve: Floats, times_s: Floats) -> tuple[Ejection, ...]:
         earliest = max(before, minimum - round(LONGEST_SYSTOLE_S / step))
         diastole = earliest + int(curve[earliest : minimum + 1].argmax())
         if curve[diastole] - curve[minimum] >= WHOLE * span or (diastole > earliest and _falls(curve, diastole)):
-            found.append(Ejection(diastole, minimum, float(curve[diastole]), float(curve[minimum])))
+            full, emptied = _near(fine, diastole, 1.0), _near(fine, minimum, -1.0)
+            found.append(Ejection(full, emptied, float(fine[full]), float(fine[emptied])))
         before = minimum
     return tuple(found)
+
+
+def _near(fine: Floats, frame: int, sign: float) -> int:
+    """Return the frame about *frame* where the fine curve is largest (sign 1) or smallest (-1)."""
+    first = max(0, frame - NEAR)
+    return first + int((sign * fine[first : frame + NEAR + 1]).argmax())
 
 
 def _falls(curve: Floats, diastole: int) -> bool:

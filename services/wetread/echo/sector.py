@@ -27,6 +27,8 @@ WRITTEN: Final = 30.0
 """A pixel that stands still and is brighter than this is writing."""
 LEAST_SHARE: Final = 0.06
 """Least share of the screen that a picture takes."""
+FULLEST: Final = 0.9
+"""Largest share of its own box that a picture takes: a fan leaves corners, a linear probe's picture does not."""
 
 Mask = npt.NDArray[np.bool_]
 
@@ -59,7 +61,11 @@ class Sector:
 
 
 def find_sector(cine: Cine) -> Sector:
-    """Find the picture. Raises NotProcessable("no_picture") when nothing of its size is alive."""
+    """Find the picture.
+
+    Raises NotProcessable: no_picture (nothing of its size is alive), no_fan (a full rectangle: a linear probe, or a
+    part that was enlarged).
+    """
     count = len(cine.voxels)
     some = cine.voxels[np.unique(np.linspace(0, count - 1, min(count, SAMPLES)).round().astype(int))]
     spread = some.std(axis=0)
@@ -79,6 +85,8 @@ def find_sector(cine: Cine) -> Sector:
         raise NotProcessable("no_picture", "too little of the screen changes from frame to frame")
     rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
     box = (int(rows[0]), int(columns[0]), int(rows[-1]), int(columns[-1]))
+    if inside[box[0] : box[2] + 1, box[1] : box[3] + 1].mean() > FULLEST:
+        raise NotProcessable("no_fan", "the picture is a full rectangle, not the fan of a cardiac probe")
     return Sector(inside, box, square_about(box))
 
 
