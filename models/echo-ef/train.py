@@ -3,8 +3,8 @@
 The exact commands, seeds and budget of the committed weights stand in model-card.json under `training`. Only seeds of
 the split `train` are read here; the generator refuses to hand out others under that name.
 
-    python models/echo-ef/train.py frames CACHE --count 3000
-    python models/echo-ef/train.py fit CACHE RUN --minutes 35
+    python models/echo-ef/train.py frames CACHE --count 1800
+    python models/echo-ef/train.py fit CACHE RUN --minutes 22
     python models/echo-ef/train.py export RUN
 """
 
@@ -190,7 +190,9 @@ def fit(cache: Path, run: Path, minutes: float, seed: int, seconds: float) -> No
         picture = torch.from_numpy(frames[chosen].astype(np.float32) / 255)[:, None]
         outline = torch.from_numpy(masks[chosen].astype(np.float32))[:, None]
         picture, outline = augmented(picture, outline, rng)
-        lv, view = net(picture.contiguous(memory_format=torch.channels_last))
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            lv, view = net(picture.contiguous(memory_format=torch.channels_last))
+        lv, view = lv.float(), view.float()
         wanted = torch.from_numpy(views[chosen])
         apical = wanted < 2
         edges = functional.binary_cross_entropy_with_logits(lv, outline)
@@ -281,11 +283,11 @@ def main() -> None:
     cutting = commands.add_parser("frames")
     cutting.add_argument("cache", type=Path)
     cutting.add_argument("--first", type=int, default=0)
-    cutting.add_argument("--count", type=int, default=3000)
+    cutting.add_argument("--count", type=int, default=1800)
     fitting = commands.add_parser("fit")
     fitting.add_argument("cache", type=Path)
     fitting.add_argument("run", type=Path)
-    fitting.add_argument("--minutes", type=float, default=35.0)
+    fitting.add_argument("--minutes", type=float, default=22.0)
     fitting.add_argument("--seed", type=int, default=7)
     fitting.add_argument("--seconds", type=float, default=1e9, help="stop after this; run again to go on")
     exporting = commands.add_parser("export")
