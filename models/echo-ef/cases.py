@@ -18,11 +18,15 @@ QUICK: dict[str, Any] = {"view": "a4c", "columns": 240.0, "frame_rate": 25.0, "d
 
 def case(split: str, seed: int, **options: Any) -> Case:
     """Make the clip of a seed; options replace fields of `EchoSpec`. Truth: ejection fraction, volumes, cavity."""
-    made = echo_phantom(seed, split=split, **options)
+    return case_of(echo_phantom(seed, split=split, **options))
+
+
+def case_of(made: EchoPhantom) -> Case:
+    """Return a clip as a case."""
     spec = made.spec
     facts: dict[str, str | float | int | bool] = {name: round(float(getattr(spec, name)), 3) for name in FACTS}
     facts |= {name: bool(getattr(spec, name)) for name in FLAGS} | {"view": spec.view}
-    return Case(split, seed, made.to_cine(), CaseTruth(measures=measures_of(made)), facts, modality="US")
+    return Case(spec.split, spec.seed, made.to_cine(), CaseTruth(measures=measures_of(made)), facts, modality="US")
 
 
 def measures_of(made: EchoPhantom) -> dict[str, float]:

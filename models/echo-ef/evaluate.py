@@ -27,11 +27,10 @@ from ruamel.yaml import YAML
 from scipy import ndimage
 
 from wetread.adapters.inference.onnxruntime import OnnxRuntimeClient
-from wetread.core.detector import Cine
 from wetread.core.errors import NotApplicable, NotProcessable
 from wetread.detection.authoring import cards
 from wetread.detection.evaluation import classification as cls
-from wetread.detection.evaluation.measure import DICE, FACT, FOUND, TRUE, Row, case_maker, drive, read_rows, write_rows
+from wetread.detection.evaluation.measure import DICE, FACT, FOUND, TRUE, Row, drive, read_rows, write_rows
 from wetread.detection.registry import companion, load, read_folder
 from wetread.echo.analysis import Clip, analyse, band_of, prepare
 from wetread.echo.beats import ejections, smoothed
@@ -58,9 +57,8 @@ Values = npt.NDArray[np.float64]
 def outcome_of(split: str, seed: int, **options: Any) -> Row:
     """Return one row: what the detector says about a clip, beside the truth; tuning rows pass any view."""
     installed = read_folder(HERE)
-    case = case_maker(installed)(split, seed, **options)
     made = echo_phantom(seed, split=split, **options)
-    assert isinstance(case.volume, Cine)
+    case = companion(installed, "cases").case_of(made)
     row: Row = {"set": split, "seed": seed, "truth": "", "score": "", "lesion_scores": "", "false_scores": ""}
     row |= {TRUE + name: round(value, 4) for name, value in case.truth.measures.items()}
     row |= {FACT + name: value for name, value in case.facts.items()}
@@ -186,7 +184,11 @@ def mean_entry(values: Values) -> dict[str, Any]:
     rng = np.random.default_rng(1)
     means = values[rng.integers(0, len(values), (2000, len(values)))].mean(axis=1)
     low, high = np.percentile(means, (2.5, 97.5))
-    return {"value": cls.rounded(float(values.mean())), "ci95": [round(float(low), 3), round(float(high), 3)], "n": len(values)}
+    return {
+        "value": cls.rounded(float(values.mean())),
+        "ci95": [round(float(low), 3), round(float(high), 3)],
+        "n": len(values),
+    }
 
 
 def echo_figures(rows: Sequence[Row], constant: float) -> dict[str, Any]:
@@ -206,21 +208,24 @@ def echo_figures(rows: Sequence[Row], constant: float) -> dict[str, Any]:
             "apical": len(apical),
             "apical_with_a_full_beat": len(whole),
             "answered": cls.proportion(len(answered), len(whole)),
-            "apical_refused": dict(sorted(Counter(str(r["reason"]) for r in apical if r["state"] == "refused").items())),
+            "apical_refused": dict(
+                sorted(Counter(str(r["reason"]) for r in apical if r["state"] == "refused").items())
+            ),
             "other_views_refused": cls.proportion(sum(r["state"] == "refused" for r in other), len(other)),
             "other_views_answered": sorted(str(r[FACT + "view"]) for r in other if r["state"] == "measured"),
             "ef_mae": mean_entry(errors),
             "ef_bias": cls.rounded(float(gaps.mean())) if len(gaps) else None,
-            "ef_limits_of_agreement": [round(float(gaps.mean() + sign * 1.96 * gaps.std(ddof=1)), 2) for sign in (-1, 1)]
+            "ef_limits_of_agreement": [
+                round(float(gaps.mean() + sign * 1.96 * gaps.std(ddof=1)), 2) for sign in (-1, 1)
+            ]
             if len(gaps) > 1
             else None,
             "dice": mean_entry(np.array([float(r[f"{DICE}1"]) for r in answered])),
             "inside_band": cls.proportion(
-                sum(abs(float(r[FOUND + EF]) - float(r[TRUE + EF])) <= float(r["band"]) for r in answered), len(answered)
+                sum(abs(float(r[FOUND + EF]) - float(r[TRUE + EF])) <= float(r["band"]) for r in answered),
+                len(answered),
             ),
-            "edv_error": mean_entry(
-                np.array([abs(float(r[FOUND + EDV]) / float(r[TRUE + EDV]) - 1) for r in volumes])
-            ),
+            "edv_error": mean_entry(np.array([abs(float(r[FOUND + EDV]) / float(r[TRUE + EDV]) - 1) for r in volumes])),
             "baseline_constant_mae": mean_entry(np.array([abs(constant - float(r[TRUE + EF])) for r in answered])),
             "baseline_classical_mae": mean_entry(_errors(ruled, "classical_ef")[0]),
             "network_mae_where_classical_answers": mean_entry(_errors(ruled)[0]),

@@ -1,10 +1,11 @@
-"""Train the network that outlines the left ventricle and names the view, and export it (extra `torch`; never run by tests).
+"""Train the network that outlines the left ventricle and names the view (extra `torch`; never run by tests).
 
 The exact commands, seeds and budget of the committed weights stand in model-card.json under `training`. Only seeds of
 the split `train` are read here; the generator refuses to hand out others under that name.
 
     python models/echo-ef/train.py frames CACHE --count 1800
-    python models/echo-ef/train.py fit CACHE RUN --minutes 22
+    python models/echo-ef/train.py fit CACHE RUN --minutes 22 --seconds 100
+    python models/echo-ef/train.py fit CACHE RUN --minutes 9
     python models/echo-ef/train.py export RUN
 """
 
@@ -15,6 +16,7 @@ import hashlib
 import json
 import re
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +93,7 @@ def network() -> Any:
             self.first = nn.Sequential(
                 nn.Conv2d(1, WIDTHS[0], 3, 1, 1, bias=False), nn.BatchNorm2d(WIDTHS[0]), nn.ReLU(inplace=True)
             )
-            self.down = nn.ModuleList([block(a, b) for a, b in zip(WIDTHS[:-1], WIDTHS[1:], strict=True)])
+            self.down = nn.ModuleList([block(a, b) for a, b in pairwise(WIDTHS)])
             self.up = nn.ModuleList(
                 [block(b + a, a) for a, b in zip(reversed(WIDTHS[1:-1]), reversed(WIDTHS[2:]), strict=True)]
             )
@@ -211,7 +213,9 @@ def fit(cache: Path, run: Path, minutes: float, seed: int, seconds: float) -> No
         mean = 0.98 * mean + 0.02 * now
         spent = before + time.process_time() - began
         if steps % 100 == 0:
-            print(f"{spent:6.0f} s step {steps} edges {mean[0]:.4f} overlap {mean[1]:.4f} view {mean[2]:.4f}", flush=True)
+            print(
+                f"{spent:6.0f} s step {steps} edges {mean[0]:.4f} overlap {mean[1]:.4f} view {mean[2]:.4f}", flush=True
+            )
         if steps % 500 == 0:
             _keep(run, net, average, optimiser, spent, steps)
     _keep(run, net, average, optimiser, spent, steps)
@@ -287,7 +291,7 @@ def main() -> None:
     fitting = commands.add_parser("fit")
     fitting.add_argument("cache", type=Path)
     fitting.add_argument("run", type=Path)
-    fitting.add_argument("--minutes", type=float, default=22.0)
+    fitting.add_argument("--minutes", type=float, default=9.0)
     fitting.add_argument("--seed", type=int, default=7)
     fitting.add_argument("--seconds", type=float, default=1e9, help="stop after this; run again to go on")
     exporting = commands.add_parser("export")

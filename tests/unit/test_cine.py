@@ -25,9 +25,8 @@ NEEDS = InputNeeds(modality=("US",), select="named_or_longest_cine", cine=CineNe
 
 @pytest.fixture(scope="module")
 def made():
-    return echo_phantom(
-        2_900_005, frames=range(6), view="a4c", columns=120.0, calibration="right", overlay=True, ecg=True, colour_bar=True
-    )
+    written = {"overlay": True, "ecg": True, "colour_bar": True}
+    return echo_phantom(2_900_005, frames=range(6), view="a4c", columns=120.0, calibration="right", **written)
 
 
 def bytes_of(header):

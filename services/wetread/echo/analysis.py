@@ -22,7 +22,7 @@ LONGEST_S: Final = 6.0
 SHOWN_SHARE: Final = 0.8
 """Least share of frames in which the ventricle is found."""
 UNSTEADY: Final = 0.12
-"""Largest scatter of single frames about the smooth curve, as a share of the largest volume."""
+"""Largest scatter of single frames about the mean of their neighbours, as a share of the largest volume."""
 LENGTH_MM: Final = (45.0, 135.0)
 """Long axis at the end of diastole that a person can have; beyond it the calibration is not believed."""
 SQUARE_RATIO: Final = 1.1
@@ -106,10 +106,12 @@ def analyse(cine: Cine, clip: Clip, outputs: Mapping[str, Array], *, view_thresh
     seen = probability.sum(axis=(1, 2)) >= LEAST_CELLS
     axis = long_axis(probability)
     if axis is None or seen.mean() < SHOWN_SHARE:
-        raise NotProcessable("ventricle_not_found", f"the left ventricle is found in {100 * seen.mean():.0f} % of frames")
+        raise NotProcessable(
+            "ventricle_not_found", f"the left ventricle is found in {100 * seen.mean():.0f} % of frames"
+        )
     discs = cut(probability, axis)
     curve = smoothed(discs.volume, clip.times_s)
-    scatter = float(np.sqrt(np.mean((discs.volume - curve)[1:-1] ** 2)) / curve.max()) if len(curve) > 2 else 0.0
+    scatter = _scatter(discs.volume)
     if scatter > UNSTEADY:
         raise NotProcessable("unsteady_outline", f"single frames scatter by {100 * scatter:.0f} % of the volume")
     beats = ejections(curve, clip.times_s)
@@ -141,6 +143,14 @@ def _cell_mm(
     if not LENGTH_MM[0] <= float(discs.length[shown.diastole]) * cell <= LENGTH_MM[1]:
         return None, ("calibration_implausible",)
     return cell, ()
+
+
+def _scatter(volume: Floats) -> float:
+    """Return how far single frames lie from the mean of their neighbours, over the largest volume."""
+    if len(volume) < 3 or volume.max() <= 0:
+        return 0.0
+    away = volume[1:-1] - (volume[:-2] + volume[2:]) / 2
+    return float(np.sqrt(np.mean(away**2) / 1.5) / volume.max())
 
 
 def band_of(found: Echo, model: Mapping[str, Any]) -> float:

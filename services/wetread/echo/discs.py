@@ -18,8 +18,8 @@ from scipy import ndimage
 from wetread.core.detector import FloatArray
 
 DISCS: Final = 20
-ALONG: Final = 192
-"""Samples along and across the axis; two for three cells of the grid's diagonal."""
+ALONG: Final = 128
+"""Samples along and across the axis."""
 END_SHARE: Final = 0.25
 """The axis ends where the width falls below this share of the widest."""
 LEAST_CELLS: Final = 40.0
@@ -81,7 +81,8 @@ def long_axis(probability: FloatArray) -> Axis | None:
 
 def cut(probability: FloatArray, axis: Axis) -> Discs:
     """Cut the region of every frame into discs across *axis*."""
-    half = probability.shape[1] * 0.75
+    rows, columns = np.nonzero(probability.max(axis=0) > 0.02)
+    half = float(np.hypot(rows - axis.centre[0], columns - axis.centre[1]).max()) + 3.0
     steps = np.linspace(-half, half, ALONG)
     step = steps[1] - steps[0]
     across = np.array([-axis.direction[1], axis.direction[0]])
@@ -108,7 +109,10 @@ def _discs(profile: Floats, steps: Floats) -> tuple[float, float, Floats]:
         return 0.0, 0.0, np.zeros(DISCS)
     limit = END_SHARE * most
     above = np.flatnonzero(profile >= limit)
-    first, last = _crossing(profile, steps, int(above[0]), -1, limit), _crossing(profile, steps, int(above[-1]), 1, limit)
+    first, last = (
+        _crossing(profile, steps, int(above[0]), -1, limit),
+        _crossing(profile, steps, int(above[-1]), 1, limit),
+    )
     middles = first + (last - first) * (np.arange(DISCS) + 0.5) / DISCS
     return last - first, first, np.interp(middles, steps, profile)
 

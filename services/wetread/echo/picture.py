@@ -63,7 +63,10 @@ def _frame(found: Echo, cine: Cine, frame: int) -> Image.Image:
 
 
 def _draw_curve(
-    draw: ImageDraw.ImageDraw, found: Echo, box: tuple[int, int, int, int], font: ImageFont.FreeTypeFont | ImageFont.ImageFont
+    draw: ImageDraw.ImageDraw,
+    found: Echo,
+    box: tuple[int, int, int, int],
+    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
 ) -> None:
     left, top, right, bottom = box
     times, curve = found.clip.times_s, found.curve / found.curve.max()

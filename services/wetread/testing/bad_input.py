@@ -273,8 +273,8 @@ def page(answers: Mapping[str, Mapping[str, Outcome]], generic: Sequence[str]) -
     lines += [
         "",
         "Non-square pixels are no fault: spacing is read per axis. A kernel is a preference among several series. CT",
-        "numbers need a rescale, MR signal does not. Motion has a reason of its own where a detector looks for it. A clip has",
-        "no place in the patient, so it can lack none; its pixel size is that of its ultrasound regions.",
+        "numbers need a rescale, MR signal does not. Motion has a reason of its own where a detector looks for it.",
+        "A clip has no place in the patient, so it can lack none; its pixel size is that of its ultrasound regions.",
     ]
     if generic:
         shown = ", ".join(f"`{name}`" for name in sorted(generic))

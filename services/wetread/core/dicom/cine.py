@@ -177,9 +177,7 @@ def split_colour(samples: Array, *, ybr: bool) -> tuple[FloatArray, npt.NDArray[
     return np.asarray(values @ _LUMA, dtype=np.float32), (values.max(axis=-1) - values.min(axis=-1)) > COLOUR
 
 
-def without_colour(
-    brightness: FloatArray, coloured: npt.NDArray[np.bool_]
-) -> tuple[npt.NDArray[np.bool_], bool]:
+def without_colour(brightness: FloatArray, coloured: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.bool_], bool]:
     """Blacken the coloured pixels [frame, row, column] of *brightness*; return the marked ones [row, column].
 
     A picture in one tint throughout has no coloured pixels: also returned is whether it is tinted.

@@ -58,9 +58,7 @@ def scene(spec: EchoSpec, grid: Grid, out: Floats, sway: Floats, chance: Chance)
 
 
 def _apical(spec: EchoSpec, grid: Grid, out: Floats, sway: Floats, chance: Chance) -> Scene:
-    plane = plane_of(
-        spec, out, grid.x, grid.z, sway, tilt_deg=spec.tilt_deg, apex=(spec.shift_mm, spec.apex_mm)
-    )
+    plane = plane_of(spec, out, grid.x, grid.z, sway, tilt_deg=spec.tilt_deg, apex=(spec.shift_mm, spec.apex_mm))
     db, cavity = _ventricle(spec, grid, plane, out, chance, right_heart=spec.view == "a4c")
     return Scene(db, cavity)
 

@@ -34,7 +34,8 @@ def _still(spec: EchoSpec, layout: Screen, chance: Chance) -> Bytes:
     rows, columns = layout.rows, layout.columns
     if spec.overlay:
         font = ImageFont.load_default(max(8, rows // 26))
-        lines = ("PHANTOM", f"{spec.frame_rate:.0f} Hz", f"{spec.depth_mm / 10:.0f} cm", f"MI {chance.between(60, 0.8, 1.6):.1f}")
+        index = chance.between(60, 0.8, 1.6)
+        lines = ("PHANTOM", f"{spec.frame_rate:.0f} Hz", f"{spec.depth_mm / 10:.0f} cm", f"MI {index:.1f}")
         for number, line in enumerate(lines):
             draw.text((4, 4 + number * rows // 20), line, fill=_TEXT, font=font)
         for centimetre in range(0, int(spec.depth_mm / 10), 5):
