@@ -73,9 +73,8 @@ def find_sector(cine: Cine) -> Sector:
     written = ndimage.binary_dilation((spread < STILL) & (some.mean(axis=0) > WRITTEN))
     alive &= ~written
     reach = max(1, round(min(alive.shape) / 80))
-    joined = ndimage.binary_closing(
-        ndimage.binary_opening(alive, np.ones((3, 3))), np.ones((2 * reach + 1, 2 * reach + 1))
-    )
+    opened = ndimage.binary_opening(alive, np.ones((3, 3), dtype=bool))
+    joined = ndimage.binary_closing(opened, np.ones((2 * reach + 1, 2 * reach + 1), dtype=bool))
     labels, found = ndimage.label(joined)
     if not found:
         raise NotProcessable("no_picture", "nothing on the screen changes from frame to frame")

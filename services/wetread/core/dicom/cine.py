@@ -142,7 +142,7 @@ def frame_times(header: Dataset, count: int) -> tuple[npt.NDArray[np.float64], b
         rate = first_number(header, keyword) or 0.0
         if step <= 0 < rate:
             step = 1.0 / rate
-    return np.arange(count) * (step if step > 0 else USUAL_FRAME_S), step > 0
+    return np.arange(count, dtype=np.float64) * (step if step > 0 else USUAL_FRAME_S), step > 0
 
 
 def calibration_of(header: Dataset, rows: int, columns: int) -> tuple[CineCalibration | None, str]:

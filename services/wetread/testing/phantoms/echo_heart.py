@@ -35,7 +35,7 @@ class Beat:
     @property
     def systole_s(self) -> float:
         """Seconds from end of diastole to end of systole."""
-        return min(EJECTION_S * self.length_s**0.5, 0.5 * self.length_s)
+        return min(EJECTION_S * float(np.sqrt(self.length_s)), 0.5 * self.length_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +152,8 @@ def plane_of(
     pz = z[None] - (apex[1] + sway[:, 1])[moved].astype(np.float32)
     u = px * np.float32(dx) + pz * np.float32(dz)
     reach = np.clip(u / np.float32(spec.long_axis_mm), 0, 1)
-    v = px * np.float32(dz) - pz * np.float32(dx) - np.float32(4 * spec.bend_mm) * reach * (1 - reach)
+    bend = np.float32(4 * spec.bend_mm) * reach * (1 - reach)
+    v = (px * np.float32(dz) - pz * np.float32(dx) - bend).astype(np.float32)
     return Plane(
         u=u,
         v=v,
