@@ -12,7 +12,7 @@ from wetread.testing.phantoms.echo_dicom import echo_object
 
 FACTS = ("frame_rate", "heart_rate", "depth_mm", "gain_db", "blood_db", "drop_out_db", "foreshortening")
 FLAGS = ("mirrored", "arrhythmia", "ecg", "wild")
-QUICK: dict[str, Any] = {"view": "a4c", "columns": 240.0, "frame_rate": 25.0, "duration_s": 1.8, "heart_rate": 75.0}
+QUICK: dict[str, Any] = {"view": "a4c", "columns": 160.0, "frame_rate": 20.0, "duration_s": 1.7, "heart_rate": 75.0}
 """A clip that is quick to render and to read."""
 
 

@@ -5,7 +5,8 @@ the split `train` are read here; the generator refuses to hand out others under 
 
     python models/echo-ef/train.py frames CACHE --count 1800
     python models/echo-ef/train.py fit CACHE RUN --minutes 22 --seconds 100
-    python models/echo-ef/train.py fit CACHE RUN --minutes 9
+    python models/echo-ef/train.py fit CACHE RUN --minutes 9 --seconds 107
+    python models/echo-ef/train.py fit CACHE RUN --minutes 6
     python models/echo-ef/train.py export RUN
 """
 
