@@ -68,8 +68,6 @@ def outcome_of(split: str, seed: int, **options: Any) -> Row:
     began = time.thread_time()
     try:
         clip = prepare(case.volume)
-        if split == "tune" and made.spec.apical:
-            row["classical_ef"] = classical(clip)
         outputs = _engine(installed).infer(installed.info.name, {"frames": clip.tensor})
         row["apical_score"] = round(_apical(outputs), 5)
         found = analyse(case.volume, clip, outputs, view_threshold=threshold)
