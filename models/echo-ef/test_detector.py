@@ -49,6 +49,7 @@ def test_thresholds_follow_from_the_tuning_rows(evaluate):
     assert max(int(r["seed"]) for r in rows) < 2_000_000
 
 
+@pytest.mark.slow
 def test_every_figure_of_the_card_follows_from_the_cases(evaluate):
     card, rows = cards.read(HERE), read_rows(HERE / "cases.csv")
     again = json.loads(json.dumps(evaluate.update(card, rows)))

@@ -11,7 +11,7 @@ from wetread.testing.contracts.folder_suite import objects_of
 from wetread.testing.phantoms.coronary import make_phantom
 from wetread.testing.sections import part10
 
-SLOW = {"brain-volumetry", "ffr-ct", "lvo", "perfusion"}
+SLOW = {"brain-volumetry", "echo-ef", "ffr-ct", "lvo", "perfusion"}
 """Seven runs of the whole chain, up to a minute: with ``make test-slow``."""
 BUNDLED = [
     pytest.param(

@@ -24,10 +24,10 @@ from wetread.testing.phantoms.echo_dicom import echo_dataset
 
 OPTIONS = {
     "view": "a4c",
-    "columns": 200.0,
+    "columns": 160.0,
     "frame_rate": 25.0,
-    "duration_s": 1.9,
-    "heart_rate": 72.0,
+    "duration_s": 1.4,
+    "heart_rate": 95.0,
     "start": 0.85,
     "ef": 57.0,
     "rr_spread": 0.0,

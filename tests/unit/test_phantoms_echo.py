@@ -104,10 +104,10 @@ def test_the_same_seed_gives_the_same_clip_and_other_views_no_cavity():
 
 
 def test_a_subset_of_frames_shows_the_ventricle_of_those_frames():
-    spec = draw_echo(11, split="train", **SMALL)
-    whole, some = render_echo(spec), render_echo(spec, [4, 20])
+    spec = draw_echo(11, split="train", **(SMALL | {"duration_s": 0.9}))
+    whole, some = render_echo(spec), render_echo(spec, [4, 9])
     assert len(whole.frames) == frame_count(spec)
-    assert np.array_equal(whole.cavity[[4, 20]], some.cavity)
+    assert np.array_equal(whole.cavity[[4, 9]], some.cavity)
 
 
 def test_speckle_is_wider_in_mm_the_deeper_it_lies_and_fades_with_time():

@@ -43,7 +43,7 @@ def summary_png(found: Echo, cine: Cine, headline: str) -> bytes:
     for number, line in enumerate(_wrapped(RUO_STATEMENT, 110)):
         draw.text((GAP, canvas.height - BOTTOM + 8 + 16 * number), line, fill=_TEXT, font=small)
     with BytesIO() as buffer:
-        canvas.save(buffer, "PNG")
+        canvas.save(buffer, "PNG", compress_level=3)
         return buffer.getvalue()
 
 
