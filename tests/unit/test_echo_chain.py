@@ -111,6 +111,7 @@ def test_the_objects_say_fraction_band_and_frames_and_write_no_segmentation(made
         read_plane=lambda plane: cine.voxels[plane],
         captures=[item.data for item in result.attachments if item.capture],
     )
+    assert {finding.volume_ml() for finding in evidence.result.findings} == {None}, "the two are never added up"
     objects = {item.role: dcmread(BytesIO(item.data)) for item in Encoder().encode(evidence)}
     assert set(objects) == {"sr", "sc"}
     said_in = "\n".join(str(e.value) for e in objects["sr"].iterall() if e.VR != "SQ")

@@ -57,7 +57,7 @@ def echo_dataset(made: EchoPhantom, *, photometric: Photometric = "RGB", planar:
     out.StudyInstanceUID = uid(spec.seed, "echo", "study")
     out.SeriesInstanceUID = uid(spec.seed, "echo", "series")
     out.StudyID, out.SeriesNumber, out.InstanceNumber = str(spec.seed), 1, 1
-    out.PatientOrientation = ""
+    out.PatientOrientation = out.Laterality = ""
     out.FrameTime = f"{1000 / spec.frame_rate:.4f}"
     out.FrameIncrementPointer = 0x00181063
     out.NumberOfFrames = len(made.frames)
