@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from io import BytesIO
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from wetread.core.results import result_set
 from wetread.echo.analysis import analyse, band_of, prepare
 from wetread.echo.answer import DIASTOLE, SYSTOLE, result_of
 from wetread.echo.sector import to_grid
+from wetread.orchestration.compose import Composition
 from wetread.testing.phantoms.echo import echo_phantom
 from wetread.testing.phantoms.echo_dicom import echo_dataset
 
@@ -164,3 +166,13 @@ def test_flow_in_colour_is_refused_and_fast_clips_are_thinned(cine):
     fast = replace(cine, times_s=cine.times_s / 5)
     assert len(prepare(fast).chosen) == -(-len(cine.voxels) // 2)
     assert prepare(cine, longest_s=1.0).times_s[-1] <= 1.0
+
+
+def test_the_source_of_a_clip_is_read_once_for_its_report_not_once_a_frame():
+    asked = []
+    composition = object.__new__(Composition)
+    studies = SimpleNamespace(locate=lambda tx, tenant, study, uids: asked.extend(uids))
+    composition._ports = SimpleNamespace(studies=studies)
+    run_of = SimpleNamespace(tenant="t", study_uid="1")
+    composition._located(None, SimpleNamespace(run=run_of, sop_instance_uids=("1.2", "1.2", "1.2")))
+    assert asked == ["1.2"]
