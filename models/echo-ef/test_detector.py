@@ -67,6 +67,8 @@ def test_rows_can_be_made_again(evaluate):
     for row in [rows[0], next(r for r in rows if r["set"] == "s5" and r["apical"])]:
         again = evaluate.outcome_of(row["set"], int(row["seed"]))
         del again["seconds"]
+        # The file knows no truth values: they are words there.
+        again = {name: str(value) if isinstance(value, bool) else value for name, value in again.items()}
         assert {name: row[name] for name in again} == again
 
 
