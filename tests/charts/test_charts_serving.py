@@ -48,7 +48,7 @@ def test_a_gpu_is_asked_for_when_a_detector_wants_one_and_only_then() -> None:
     assert predictor["nodeSelector"] == wanted["nodeSelector"]
     assert predictor["model"]["resources"]["limits"]["nvidia.com/gpu"] == 1
     mine, off = {"enabled": True, "engine": "python", "gpu": False, "instances": 1}, {"enabled": False}
-    spec = triton_pod(merged(SERVED, {"detectors": {"ich": off, "lung-nodule": off, "mine": mine}}))
+    spec = triton_pod(merged(SERVED, {"detectors": {"ich": off, "lung-nodule": off, "echo-ef": off, "mine": mine}}))
     assert [each["name"] for each in spec["initContainers"]] == ["render-mine"]
 
 
@@ -126,9 +126,9 @@ def rendered_repository(pod: dict[str, Any], folder: Path, *, target: str | None
 def test_the_first_containers_write_what_the_server_loads(tmp_path: Path) -> None:
     arguments = rendered_repository(triton_pod(merged(SERVED, {"detectors": {"ich": {"gpu": True}}})), tmp_path)
     loaded = {word.partition("=")[2] for word in arguments if word.startswith("--load-model=")}
-    assert loaded == {path.parent.name for path in tmp_path.rglob("config.pbtxt")} == {"ich", "lung-nodule"}
+    assert loaded == {path.parent.name for path in tmp_path.rglob("config.pbtxt")} == {"ich", "lung-nodule", "echo-ef"}
     repositories = {word.partition("=")[2] for word in arguments if word.startswith("--model-repository=")}
-    assert repositories == {str(tmp_path / "ich"), str(tmp_path / "lung-nodule")}
+    assert repositories == {str(tmp_path / name) for name in ("ich", "lung-nodule", "echo-ef")}
     assert "KIND_GPU" in (tmp_path / "ich/ich/config.pbtxt").read_text()
 
 

@@ -160,7 +160,7 @@ def test_what_nobody_can_mean_is_refused(values: dict[str, Any]) -> None:
                 CLUSTER,
                 {
                     "triton": {"enabled": True},
-                    "detectors": {name: {"enabled": False} for name in ("ich", "lung-nodule")},
+                    "detectors": {name: {"enabled": False} for name in ("ich", "lung-nodule", "echo-ef")},
                 },
             ),
             "detectors: none is served",

@@ -11,7 +11,7 @@ from wetread.testing.contracts.folder_suite import objects_of
 from wetread.testing.phantoms.coronary import make_phantom
 from wetread.testing.sections import part10
 
-SLOW = {"brain-volumetry", "ffr-ct", "lvo", "perfusion"}
+SLOW = {"brain-volumetry", "echo-ef", "ffr-ct", "lvo", "perfusion"}
 """Seven runs of the whole chain, up to a minute: with ``make test-slow``."""
 BUNDLED = [
     pytest.param(
@@ -61,7 +61,8 @@ class TestBundled(DetectorContract):
         if folder.name in MAKERS:
             return MAKERS[folder.name]()
         installed = read_folder(folder)
-        if (folder / "cases.py").is_file() and hasattr(companion(installed, "cases"), "CONTRACT_OPTIONS"):
+        own = companion(installed, "cases") if (folder / "cases.py").is_file() else None
+        if installed.info.manifest.input.cine is not None or hasattr(own, "CONTRACT_OPTIONS"):
             return objects_of(folder)
         detector, scratch = load(installed), tmp_path_factory.mktemp(folder.name)
         for _ in demo_studies(scratch):

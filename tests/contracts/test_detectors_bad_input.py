@@ -37,6 +37,10 @@ def demanded(folder: Path, case: str) -> str | None:
     """The reason that the manifest itself demands of a case; None: any typed answer will do."""
     needs = read_folder(folder).info.manifest.input
     limited = needs.series.max_step_mm is not None or needs.series.max_step_ratio is not None
+    if case == "too_few_slices" and needs.cine:
+        return "too_few_frames"
+    if case == "no_position" and needs.cine:
+        return None
     if case == "too_few_slices":
         return "too_few_time_points" if needs.time else "missing_slices"
     return {

@@ -10,7 +10,7 @@ from ruamel.yaml import YAML
 
 from wetread.detection.authoring.cards import evidence_of
 from wetread.testing.parameter_tables import as_yaml, evidence_id
-from wetread.testing.phantoms import chest_parameters, cta_parameters, parameters
+from wetread.testing.phantoms import chest_parameters, cta_parameters, echo_parameters, parameters
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
 TABLE = {"generator": "g/1", "base": {"b": [1, 2], "a": {"choice": {0.6: 0.5, 1.0: 0.5}}}, "sets": {"s0": {}}}
@@ -22,6 +22,7 @@ TABLE = {"generator": "g/1", "base": {"b": [1, 2], "a": {"choice": {0.6: 0.5, 1.
         ("ich", parameters.as_mapping(), "pe-a4d4c0c0fac7ef5e"),
         ("lung-nodule", chest_parameters.as_mapping(), "pe-dab97168e98dec38"),
         ("lvo", cta_parameters.DISTRIBUTIONS, "pe-70c4713bde4f8cf7"),
+        ("echo-ef", echo_parameters.DISTRIBUTIONS, "pe-7471c6ed85ee25ca"),
     ],
 )
 def test_evidence_ids_of_released_cards_never_change(name, table, known) -> None:

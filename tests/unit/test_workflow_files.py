@@ -22,7 +22,8 @@ from wetread.orchestration.namespace import namespace, source_study
 from wetread.orchestration.rule_cases import load_cases, run_cases
 
 ROOT = Path(__file__).resolve().parents[2]
-DETECTORS = {name: detector_info(name) for name in ("ich", "ffr-ct", "he-tile", "perfusion", "lung-nodule", "lvo")}
+NAMES = ("ich", "ffr-ct", "he-tile", "perfusion", "lung-nodule", "lvo", "echo-ef")
+DETECTORS = {name: detector_info(name) for name in NAMES}
 
 GOOD = """\
 workflow: demo

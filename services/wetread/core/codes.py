@@ -51,6 +51,10 @@ def _dcm(value: str, meaning: str) -> Concept:
     return Concept(Code(value=value, scheme="DCM", meaning=meaning), PS316)
 
 
+def _ln(value: str, meaning: str) -> Concept:
+    return Concept(Code(value=value, scheme="LN", meaning=meaning), PS316)
+
+
 def _own_anatomy(value: str, meaning: str) -> Concept:
     return Concept(Code(value=value, scheme=PRIVATE_SCHEME, meaning=meaning), OURS, category="anatomical_structure")
 
@@ -154,6 +158,13 @@ CONCEPTS: Final[Mapping[str, Concept]] = {
     "missing_length": _own("missing-length", "Length of vessel that the other side has and this side lacks"),
     "proximal_length": _own("proximal-length", "Length of vessel, carotid end and first segment"),
     "distal_length": _own("distal-length", "Length of vessel, branches beyond the first segment"),
+    # The beating heart
+    "left_ventricle": _anatomy("87878005", "Left ventricle"),
+    "left_ventricle_diastole": _own_anatomy("lv-diastole", "Cavity of left ventricle at end of diastole"),
+    "left_ventricle_systole": _own_anatomy("lv-systole", "Cavity of left ventricle at end of systole"),
+    "end_diastolic_volume": _ln("18026-5", "Left Ventricular End Diastolic Volume"),
+    "end_systolic_volume": _ln("18148-7", "Left Ventricular End Systolic Volume"),
+    "frame_time": _own("frame-time", "Time of the frame since the beginning of the clip"),
     # Measurements
     "volume": _sct("118565006", "Volume"),
     "area": _sct("42798000", "Area"),

@@ -90,6 +90,34 @@ class DynamicVolume(Volume):
     """CT or MR: what a change of the values means."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cine(Volume):
+    """One ultrasound clip: the same plane again and again, with no place in the patient.
+
+    ``voxels`` [frame, row, column] is brightness 0..255. ``origins``, ``weights_mm`` and ``pixel_spacing`` are not
+    numbers, so that nothing is computed from them by mistake: only ``calibration`` knows millimetres.
+    """
+
+    times_s: npt.NDArray[np.float64]
+    """[frame] seconds since the first frame, rising."""
+    timed: bool
+    """False when no header says how long a frame takes, and a usual rate stands in."""
+    coloured: npt.NDArray[np.bool_]
+    """[row, column] pixels that are coloured in many frames: flow, overlays."""
+    calibration: CineCalibration | None = None
+    """None when the header gives none that can be trusted."""
+
+
+@dataclass(frozen=True, slots=True)
+class CineCalibration:
+    """Pixel size of a region of a clip (PS3.3 C.8.5.5), whose box lies inside the picture."""
+
+    mm: tuple[float, float]
+    """mm between rows, mm between columns."""
+    box: tuple[int, int, int, int]
+    """First row, first column, last row, last column."""
+
+
 @dataclass(frozen=True, slots=True)
 class Applicability:
     """Whether a detector is wanted for a study. ``reason`` is typed (workflow-and-results: not_applicable)."""

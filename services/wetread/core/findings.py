@@ -10,6 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from wetread.core.ruo import RUO_STATEMENT
 from wetread.core.states import AiState
 
+CHAMBER_VOLUMES = frozenset({"18026-5", "18148-7"})
+"""LOINC codes of the left ventricle's volume at end of diastole and systole: the two are never added up."""
+
 
 class _Value(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -87,8 +90,9 @@ class Finding(_Value):
     ruo: str = RUO_STATEMENT
 
     def volume_ml(self) -> float | None:
-        """Return the finding's volume in mL, if it has one."""
-        return next((m.value for m in self.measurements if m.unit == "mL"), None)
+        """Return the finding's volume in mL, if it has one. What a chamber holds at one moment is no amount of it."""
+        volumes = (m.value for m in self.measurements if m.unit == "mL" and m.code.value not in CHAMBER_VOLUMES)
+        return next(volumes, None)
 
 
 class PriorReference(_Value):

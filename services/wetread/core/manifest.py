@@ -48,6 +48,14 @@ class TimeNeeds(_Strict):
     min_duration_s: float | None = None
 
 
+class CineNeeds(_Strict):
+    """What a clip must offer: frames of one plane in one multi-frame object."""
+
+    min_frames: Annotated[int, Field(ge=2)] = 2
+    max_frames: Annotated[int, Field(ge=2)] = 600
+    """Frames beyond are left out and flagged."""
+
+
 class PriorNeeds(_Strict):
     """Earlier results of the same detector for the same patient, handed in as values; no image is read again."""
 
@@ -70,6 +78,8 @@ class InputNeeds(_Strict):
     series: SeriesNeeds = SeriesNeeds()
     time: TimeNeeds | None = None
     """Given: the detector reads a dynamic series, and its volume is a ``DynamicVolume``."""
+    cine: CineNeeds | None = None
+    """Given: the detector reads one ultrasound clip, and its volume is a ``Cine``."""
     lossy: LossyPolicy = LossyPolicy()
     priors: PriorNeeds | None = None
     """Given: the detector is handed earlier results (``Context.priors``)."""

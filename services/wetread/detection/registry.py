@@ -94,8 +94,9 @@ def read_folder(folder: Path) -> InstalledDetector:
 def _described(manifest: Manifest) -> dict[str, Any]:
     """Return the manifest as its digest sees it: a need that came later and is not there changes no detector."""
     described = manifest.model_dump(mode="json")
-    if manifest.input.priors is None:
-        del described["input"]["priors"]
+    for later in ("priors", "cine"):
+        if described["input"][later] is None:
+            del described["input"][later]
     return described
 
 

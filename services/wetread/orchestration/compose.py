@@ -101,7 +101,8 @@ class Composition:
             study = source_study(self._ports.studies.facts(tx, run.tenant, run.study_uid))
             largest = max(study.series, key=lambda s: (len(s.instances), s.series_instance_uid))
             uids = (largest.instances[0].sop_instance_uid,)
-        return self._ports.studies.locate(tx, run.tenant, run.study_uid, uids)
+        # The planes of a multi-frame object name it once each.
+        return self._ports.studies.locate(tx, run.tenant, run.study_uid, tuple(dict.fromkeys(uids)))
 
     def _evidence(self, result: ResultSet, images: SourceImages) -> EvidenceInput:
         final = AiState.POSITIVE if result.state is AiState.PRELIMINARY_POSITIVE else result.state

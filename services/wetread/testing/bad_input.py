@@ -144,6 +144,10 @@ def _with(**attributes: Any) -> Callable[[Images, InputNeeds], Images]:
     return broken
 
 
+def _other_modality(images: Images, needs: InputNeeds) -> Images:
+    return _with(Modality="CT" if "US" in needs.modality else "US")(images, needs)
+
+
 def _wrong_contrast(images: Images, needs: InputNeeds) -> Images:
     return _with(ContrastBolusAgent=None if needs.contrast == "present" else GENERIC_CONTRAST)(images, needs)
 
@@ -155,7 +159,9 @@ def _heights(images: Images) -> list[float]:
 
 
 def _few(images: Images, needs: InputNeeds) -> Images:
-    """Keep three planes; of a dynamic series three time points."""
+    """Keep three planes; of a dynamic series three time points, of a clip three frames."""
+    if needs.cine is not None:
+        return [_frames(image, range(3)) for image in images]
     heights = _heights(images)
     if needs.time is None:
         kept = set(sorted(set(heights))[:3])
@@ -170,12 +176,23 @@ def _few(images: Images, needs: InputNeeds) -> Images:
 
 
 def _gap(images: Images, needs: InputNeeds) -> Images:
-    """Leave a third of the planes out in the middle."""
-    del needs
+    """Leave a third of the planes out in the middle, or of the frames of a clip."""
+    if needs.cine is not None:
+        counts = [int(image.NumberOfFrames) for image in images]
+        kept = [[k for k in range(n) if not n // 3 <= k < n - n // 3] for n in counts]
+        return [_frames(image, chosen) for image, chosen in zip(images, kept, strict=True)]
     heights = _heights(images)
     planes = sorted(set(heights))
     first, last = planes[len(planes) // 3], planes[-(len(planes) // 3) - 1]
     return [i for i, h in zip(images, heights, strict=True) if not first < h <= last or h == planes[-1]]
+
+
+def _frames(image: Dataset, chosen: Sequence[int]) -> Dataset:
+    """Keep some frames of a multi-frame image."""
+    pixels = image.pixel_array[list(chosen)]
+    image.NumberOfFrames = len(pixels)
+    image.PixelData = pixels.tobytes()
+    return image
 
 
 def _moved(images: Images, needs: InputNeeds) -> Images:
@@ -184,8 +201,11 @@ def _moved(images: Images, needs: InputNeeds) -> Images:
     for number, image in enumerate(images):
         pixels = image.pixel_array
         rng = np.random.default_rng(number)
-        ghost = np.roll(pixels, int(rng.integers(4, max(5, pixels.shape[0] // 3))), axis=0)
-        moved = np.roll((pixels.astype(np.int32) + ghost) // 2, int(rng.integers(-12, 13)), axis=1)
+        single = pixels.reshape(-1, image.Rows, image.Columns, image.get("SamplesPerPixel", 1))
+        moved = np.empty_like(single)
+        for k, frame in enumerate(single):
+            ghost = np.roll(frame, int(rng.integers(4, max(5, frame.shape[0] // 3))), axis=0)
+            moved[k] = np.roll((frame.astype(np.int32) + ghost) // 2, int(rng.integers(-12, 13)), axis=1)
         image.PixelData = moved.astype(pixels.dtype).tobytes()
     return images
 
@@ -202,21 +222,24 @@ def _other_organ(images: Images, needs: InputNeeds) -> Images:
 
 
 def _stretched(images: Images, needs: InputNeeds) -> Images:
-    del needs
     for image in images:
+        if needs.cine is not None:
+            for region in image.get("SequenceOfUltrasoundRegions", ()):
+                region.PhysicalDeltaX = 0.6 * region.PhysicalDeltaX
+            continue
         image.PixelSpacing = [image.PixelSpacing[0], round(float(image.PixelSpacing[1]) * 0.6, 6)]
     return images
 
 
 CASES: Final[Mapping[str, Case]] = {
     "as_it_is": Case("the good series, unbroken", _with()),
-    "other_modality": Case("Modality US", _with(Modality="US")),
+    "other_modality": Case("Modality US, or CT where US is read", _other_modality),
     "wrong_contrast": Case("contrast agent named, or not, against the manifest", _wrong_contrast),
     "sharp_kernel": Case("kernel BONE", _with(ConvolutionKernel="BONE")),
     "wrong_body_part": Case("headers say FOOT", _with(**dict.fromkeys(ELSEWHERE, "FOOT"))),
     "no_organ": Case("right headers, an image of noise", _other_organ),
-    "too_few_slices": Case("three planes, or three time points", _few),
-    "gap": Case("a third of the planes missing in the middle", _gap),
+    "too_few_slices": Case("three planes, three time points or three frames", _few),
+    "gap": Case("a third of the planes (of a clip: frames) missing in the middle", _gap),
     "motion": Case("ghosts and shifts in every image", _moved),
     "non_square_pixels": Case("pixels 0.6 times as wide as high", _stretched),
     "missing_rescale": Case("no Rescale Slope and Intercept", _with(RescaleSlope=None, RescaleIntercept=None)),
@@ -251,6 +274,7 @@ def page(answers: Mapping[str, Mapping[str, Outcome]], generic: Sequence[str]) -
         "",
         "Non-square pixels are no fault: spacing is read per axis. A kernel is a preference among several series. CT",
         "numbers need a rescale, MR signal does not. Motion has a reason of its own where a detector looks for it.",
+        "A clip has no place in the patient, so it can lack none; its pixel size is that of its ultrasound regions.",
     ]
     if generic:
         shown = ", ".join(f"`{name}`" for name in sorted(generic))

@@ -13,7 +13,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from wetread.core.detector import DynamicVolume, FloatArray, Volume
+from wetread.core.detector import Cine, DynamicVolume, FloatArray, Volume
+from wetread.core.dicom.cine import assemble_cine
 from wetread.core.dicom.clocks import trusted_times
 from wetread.core.dicom.planes import PlaneImage, read_planes
 from wetread.core.dicom.rescale import apply
@@ -30,11 +31,13 @@ _TIME_FLAGS: Final = frozenset({"duplicates_dropped"})
 
 def assemble_input(
     objects: Sequence[bytes], decoder: FrameDecoder, needs: InputNeeds, *, threads: int = 1
-) -> Volume | DynamicVolume:
-    """Assemble what a manifest asks for: a volume, or a dynamic one when it names needs of time.
+) -> Volume | DynamicVolume | Cine:
+    """Assemble what a manifest asks for: a volume, a dynamic one when it names needs of time, or a clip.
 
-    Raises NotProcessable like ``volume.assemble`` and ``assemble_dynamic``.
+    Raises NotProcessable like ``volume.assemble``, ``assemble_dynamic`` and ``cine.assemble_cine``.
     """
+    if needs.cine is not None:
+        return assemble_cine(objects, decoder, needs, needs.cine, threads=threads)
     if needs.time is None:
         return assemble(objects, decoder, needs=needs.series, lossy=needs.lossy, threads=threads)
     return assemble_dynamic(objects, decoder, needs, needs.time, threads=threads)

@@ -7,7 +7,7 @@ Classic objects hold one plane; enhanced multi-frame ones hold many, described b
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Literal
@@ -100,7 +100,7 @@ class PlaneImage:
         return self.origin is not None and self.pixel_spacing is not None and valid_orientation(self.orientation)
 
 
-class _Pixels:
+class PixelElement:
     """The pixel data element of one object, opened once and cut into frames on demand."""
 
     def __init__(self, data: bytes, header: Dataset, offset: int, layout: FrameLayout, decoder: FrameDecoder) -> None:
@@ -109,6 +109,10 @@ class _Pixels:
         self._syntax = UID(str(header.file_meta.TransferSyntaxUID))
 
     def frame(self, index: int) -> Array:
+        """Return the stored values of a frame, [row, column] or [row, column, sample].
+
+        Raises NotProcessable("decode_error").
+        """
         layout = self._layout
         try:
             if self._syntax.is_encapsulated:
@@ -117,7 +121,7 @@ class _Pixels:
                 stored = self._plain(index)
         except (IndexError, ValueError, TypeError, EOFError) as error:
             raise NotProcessable("decode_error", "pixel data cannot be read") from error
-        if stored.shape != (layout.rows, layout.columns):
+        if stored.shape != (layout.rows, layout.columns, layout.samples)[: 2 if layout.samples == 1 else 3]:
             raise NotProcessable("decode_error", "decoded image is not of the declared size")
         return stored
 
@@ -152,8 +156,13 @@ class _Pixels:
             words = np.frombuffer(self._data, ">u2", (size + 1) // 2, start + index * size).astype("<u2")
             flat = words.view(np.uint8)[:size].view(dtype)
         else:
-            flat = np.frombuffer(self._data, dtype, layout.rows * layout.columns, start + index * size)
-        return flat.reshape(layout.rows, layout.columns)
+            count = layout.rows * layout.columns * layout.samples
+            flat = np.frombuffer(self._data, dtype, count, start + index * size)
+        if layout.samples == 1:
+            return flat.reshape(layout.rows, layout.columns)
+        if layout.planar_configuration == 1:
+            return np.moveaxis(flat.reshape(layout.samples, layout.rows, layout.columns), 0, 2)
+        return flat.reshape(layout.rows, layout.columns, layout.samples)
 
 
 def read_planes(data: bytes, decoder: FrameDecoder) -> list[PlaneImage]:
@@ -162,9 +171,9 @@ def read_planes(data: bytes, decoder: FrameDecoder) -> list[PlaneImage]:
     Raises NotProcessable: decode_error (not DICOM, no or unusable Image Pixel module), not_grayscale,
     rescale_missing.
     """
-    header, data, offset = _read_header(data)
+    header, data, offset = open_object(data, _TAGS)
     layout = _layout(header)
-    pixels = _Pixels(data, header, offset, layout, decoder)
+    pixels = PixelElement(data, header, offset, layout, decoder)
     modality = first_text(header, "Modality")
     planes = []
     for number, frame in enumerate(_frame_headers(header), start=1):
@@ -197,23 +206,26 @@ def read_planes(data: bytes, decoder: FrameDecoder) -> list[PlaneImage]:
 
 @dataclass(frozen=True, slots=True)
 class _Frame:
-    pixels: _Pixels
+    pixels: PixelElement
     index: int
 
     def __call__(self) -> Array:
         return self.pixels.frame(self.index)
 
 
-def _read_header(data: bytes) -> tuple[Dataset, bytes, int]:
-    """Return header, bytes that hold the pixel data element, and its offset in them."""
+def open_object(data: bytes, tags: Sequence[str]) -> tuple[Dataset, bytes, int]:
+    """Return the header with *tags* only, the bytes that hold the pixel data element, and its offset in them.
+
+    Raises NotProcessable("decode_error").
+    """
     buffer = io.BytesIO(data)
     try:
-        header = dcmread(buffer, stop_before_pixels=True, force=True, specific_tags=list(_TAGS))
+        header = dcmread(buffer, stop_before_pixels=True, force=True, specific_tags=list(tags))
         syntax = header.file_meta.get("TransferSyntaxUID")
         if syntax is None:
             header.file_meta.TransferSyntaxUID = syntax = ImplicitVRLittleEndian
         if syntax == DeflatedExplicitVRLittleEndian:
-            return _inflate(data)
+            return _inflate(data, tags)
     except NotProcessable:
         raise
     except Exception as error:
@@ -221,13 +233,13 @@ def _read_header(data: bytes) -> tuple[Dataset, bytes, int]:
     return header, data, buffer.tell()
 
 
-def _inflate(data: bytes) -> tuple[Dataset, bytes, int]:
+def _inflate(data: bytes, tags: Sequence[str]) -> tuple[Dataset, bytes, int]:
     """Rewrite a deflated object as explicit little endian, so that its pixel data have an offset."""
     whole_object = dcmread(io.BytesIO(data))
     whole_object.file_meta.TransferSyntaxUID = UID("1.2.840.10008.1.2.1")
     plain = io.BytesIO()
     whole_object.save_as(plain, implicit_vr=False, little_endian=True)
-    return _read_header(plain.getvalue())
+    return open_object(plain.getvalue(), tags)
 
 
 def _layout(header: Dataset) -> FrameLayout:

@@ -73,6 +73,10 @@ _BODY_PARTS: Final = frozenset(
 """Body parts of PS3.16 annex L as they turn up in descriptions."""
 
 
+_APICAL: Final = re.compile(r"\bA[24]C\b|\b[24]\s*-?\s*CH|APICAL|\bAP[24]\b", re.IGNORECASE)
+"""How series say that they show the heart from its apex, in two or four chambers."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Refusal:
     """Why a series is out. ``stage`` orders refusals: the one that came furthest explains best."""
@@ -181,6 +185,46 @@ def longest_dynamic(needs: InputNeeds, study: StudyFacts) -> InputSet:
     )
 
 
+def named_or_longest_cine(needs: InputNeeds, study: StudyFacts) -> InputSet:
+    """Select one clip: of a series whose name says apical view, then the one with most frames; ties by UID.
+
+    Headers rarely name the view of a clip; whether it is the wanted one is seen when it is opened. Raises
+    NotApplicable, also with ``still_images`` when there is no multi-frame object.
+    """
+    least = needs.cine.min_frames if needs.cine else 2
+    found: list[tuple[bool, int, str, str]] = []
+    refusals: list[_Refusal] = []
+    for series in study.series:
+        if series.detector_result:
+            continue
+        refusal = _refuse_series(needs, study, series)
+        if refusal is not None:
+            refusals.append(refusal)
+            continue
+        clips = [i for i in series.instances if i.number_of_frames >= 2]
+        if not clips:
+            refusals.append(_Refusal(3, NotApplicable, "still_images", "no clip, only single images"))
+        allowed = [i for i in clips if not refuses_lossy(needs.lossy, lossy=i.lossy, ratio=i.lossy_ratio)]
+        if clips and not allowed:
+            refusals.append(_Refusal(7, NotProcessable, "lossy_not_allowed", "compressed beyond what is accepted"))
+        named = bool(_APICAL.search(f"{series.description} {series.protocol}"))
+        uid = series.series_instance_uid
+        found += [(named, i.number_of_frames, uid, i.sop_instance_uid) for i in allowed]
+    if not found:
+        if not refusals:
+            raise NotApplicable("no_suitable_series", "the study has no images")
+        furthest = max(refusals, key=lambda r: r.stage)
+        raise furthest.error(furthest.reason, furthest.detail)
+    named, frames, series_uid, sop_uid = min(found, key=lambda f: (not f[0], -f[1], f[2], f[3]))
+    return InputSet(
+        series_uid,
+        (sop_uid,),
+        "enough",
+        f"clip of {frames} frames, {'its series says apical view' if named else 'the longest'}, of {len(found)}",
+        "" if frames >= least else "too_few_frames",
+    )
+
+
 def _repeats(needs: InputNeeds, series: SeriesFacts) -> Repeats | _Refusal:
     outcome = _best_stack(needs, series)
     if isinstance(outcome, _Refusal):
@@ -194,6 +238,7 @@ def _repeats(needs: InputNeeds, series: SeriesFacts) -> Repeats | _Refusal:
 RULES: Final[dict[str, Callable[[InputNeeds, StudyFacts], InputSet]]] = {
     "thinnest_soft": thinnest_soft,
     "longest_dynamic": longest_dynamic,
+    "named_or_longest_cine": named_or_longest_cine,
 }
 """Selection rules by the name that a manifest uses."""
 

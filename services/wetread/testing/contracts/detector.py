@@ -23,7 +23,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from wetread.adapters.codecs.decoder import PydicomFrameDecoder
 from wetread.adapters.inference.onnxruntime import OnnxRuntimeClient
-from wetread.core.detector import BaseDetector, Context, DynamicVolume, Request, Result, Tensors, Volume
+from wetread.core.detector import BaseDetector, Cine, Context, DynamicVolume, Request, Result, Tensors, Volume
 from wetread.core.dicom.dynamic import assemble_input
 from wetread.core.errors import NotApplicable, NotProcessable
 from wetread.core.ports.inference import NetworkFile
@@ -148,6 +148,8 @@ class DetectorContract:
         self, detector: BaseDetector, engine: OnnxRuntimeClient, volume: Volume, reading: Result
     ) -> None:
         """The columns run the other way and the affine says so: left stays left."""
+        if isinstance(volume, Cine):
+            pytest.skip("a clip has no affine")
         flipped = drive(detector, engine, mirrored(volume))
         assert flipped.state == reading.state
         assert [o.laterality for o in flipped.observations] == [o.laterality for o in reading.observations]
