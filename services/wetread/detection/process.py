@@ -37,8 +37,8 @@ class WorkerSpec:
 class ProcessEnded(ComputationFailed):
     """The process of a run ended by itself, or somebody else ended it."""
 
-    def __init__(self, detail: str) -> None:
-        super().__init__("crashed", detail)
+    def __init__(self, detail: str, reason: str = "crashed") -> None:
+        super().__init__(reason, detail)
 
 
 class WorkerProcess:
@@ -89,7 +89,7 @@ class WorkerProcess:
         try:
             hello = self._receive(START_SECONDS, on_silence="model_unavailable")
         except ProcessEnded as error:
-            raise ComputationFailed("model_unavailable", error.detail) from error
+            raise ProcessEnded(error.detail, "model_unavailable") from error
         if "error" in hello:
             self.close()
             raise ComputationFailed("model_unavailable", hello["error"])
