@@ -250,18 +250,14 @@ def _keep(run: Path, net: Any, average: Any, optimiser: Any, spent: float, steps
     (run / "state.part").rename(run / "state.pt")
 
 
-def export(run: Path, target: Path) -> None:
+def export(run: Path) -> None:
     """Write 1/model.onnx (opset 17) from the weights of a run, and its SHA-256 into detector.yaml."""
     import torch
 
     net = network()
-    if (run / "last.pt").exists():
-        net.load_state_dict(torch.load(run / "last.pt", weights_only=True))
-    else:
-        average = torch.optim.swa_utils.AveragedModel(net, use_buffers=True)
-        average.load_state_dict(torch.load(run / "state.pt", weights_only=True)["average"])
-        net = average.module
+    net.load_state_dict(torch.load(run / "last.pt", weights_only=True))
     net.eval()
+    target = HERE / "1" / "model.onnx"
     target.parent.mkdir(exist_ok=True)
     torch.onnx.export(
         net,
@@ -275,8 +271,7 @@ def export(run: Path, target: Path) -> None:
     )
     digest = hashlib.sha256(target.read_bytes()).hexdigest()
     manifest = HERE / "detector.yaml"
-    if target == HERE / "1" / "model.onnx":
-        manifest.write_text(re.sub(r'sha256: "[0-9a-f]*"', f'sha256: "{digest}"', manifest.read_text("utf-8")), "utf-8")
+    manifest.write_text(re.sub(r'sha256: "[0-9a-f]*"', f'sha256: "{digest}"', manifest.read_text("utf-8")), "utf-8")
     size = sum(p.numel() for p in net.parameters())
     print(f"{target.name} {target.stat().st_size} bytes, {size} parameters, sha256 {digest}")
 
@@ -297,7 +292,6 @@ def main() -> None:
     fitting.add_argument("--seconds", type=float, default=1e9, help="stop after this; run again to go on")
     exporting = commands.add_parser("export")
     exporting.add_argument("run", type=Path)
-    exporting.add_argument("--target", type=Path, default=HERE / "1" / "model.onnx")
     options = parser.parse_args()
     if options.command == "frames":
         options.cache.mkdir(parents=True, exist_ok=True)
@@ -306,7 +300,7 @@ def main() -> None:
     elif options.command == "fit":
         fit(options.cache, options.run, options.minutes, options.seed, options.seconds)
     else:
-        export(options.run, options.target)
+        export(options.run)
 
 
 if __name__ == "__main__":

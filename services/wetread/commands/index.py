@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from wetread.bootstrap.house import House
+    from wetread.settings import Settings
 
 
 _READING_SECONDS: Final = 3600.0
@@ -26,8 +27,7 @@ def run_rebuild(*, data: Path | None, verify: bool) -> int:
     except ValueError as error:
         print(f"wetread: {error}", file=sys.stderr)
         return 2
-    if settings.object_store_url is None and not (settings.data / "segments").is_dir():
-        print(f"wetread: {settings.data} holds no stored instances", file=sys.stderr)
+    if _empty(settings):
         return 2
     try:
         lock = lock_folder(settings.data)
@@ -51,8 +51,7 @@ def run_reclaim(*, data: Path | None, older_than: str) -> int:
     except ValueError as error:
         print(f"wetread: {error}", file=sys.stderr)
         return 2
-    if settings.object_store_url is None and not (settings.data / "segments").is_dir():
-        print(f"wetread: {settings.data} holds no stored instances", file=sys.stderr)
+    if _empty(settings):
         return 2
     # Readers that began before an instance went may still be reading it.
     try:
@@ -74,6 +73,14 @@ def run_reclaim(*, data: Path | None, older_than: str) -> int:
                 return 3
     print(f"{done.erased} records erased, {done.freed_bytes} bytes freed, {done.kept} kept beside what lives")
     return 0
+
+
+def _empty(settings: Settings) -> bool:
+    """Say so when there is no object store."""
+    if settings.object_store_url is not None or (settings.data / "segments").is_dir():
+        return False
+    print(f"wetread: {settings.data} holds no stored instances", file=sys.stderr)
+    return True
 
 
 def _rebuild(house: House) -> int:
