@@ -13,7 +13,7 @@ from wetread.adapters.telemetry.logs import configure_logging
 from wetread.core.errors import ConfigurationError
 from wetread.core.lifeline import PARENT_VARIABLE, die_with_parent
 from wetread.core.service import Service
-from wetread.registry import SERVICES
+from wetread.registry import SERVICES, WEB
 from wetread.settings import Settings
 
 
@@ -31,6 +31,8 @@ def run_serve(names: Sequence[str], *, fd: int | None) -> int:
     configure_logging(settings.log_level)
     if PARENT_VARIABLE in os.environ:
         die_with_parent(int(os.environ[PARENT_VARIABLE]))
+    if set(names) <= set(WEB):
+        _leave_out_decoders()
     from wetread.bootstrap.crew import crew_size
 
     size = crew_size(settings, names)
@@ -51,6 +53,14 @@ def run_serve(names: Sequence[str], *, fd: int | None) -> int:
             run_web(house.application(services), settings, house.stopping, fd=fd)
             return 0
         return asyncio.run(_run_until_terminated(services))
+
+
+def _leave_out_decoders() -> None:
+    """Keep GDCM out of this process, and its 20 MB: frames are decoded in processes of their own (ADR 0206).
+
+    pydicom imports every decoder it finds. A name that is None in ``sys.modules`` is not found.
+    """
+    sys.modules.setdefault("gdcm", None)  # type: ignore[arg-type]
 
 
 async def _run_until_terminated(services: Sequence[Service]) -> int:
