@@ -1,8 +1,8 @@
 """Gives the disk room of deleted studies back while a long run goes on.
 
-The embedded store has no compaction (docs/gateway.md, "What is not there"): a deleted study's bytes stay. A run that
-sends more than the disk holds therefore empties, in its own temporary data folder, those segment files all of whose
-studies have been checked and deleted. Nothing reads them any more; the server is not told and not restarted.
+``wetread index reclaim`` leaves a deleted study's bytes for an hour while a server runs: somebody may still be reading
+them. Here nobody is, and the run may send more than the disk holds before an hour is over. So it empties, in its own
+temporary data folder, those segment files all of whose studies have been checked and deleted; the server is not told.
 """
 
 from __future__ import annotations

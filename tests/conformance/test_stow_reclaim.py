@@ -11,6 +11,7 @@ from tests.conformance.test_stow_crash import everything
 from tests.gateway_support import Parts, dataset, encoded, instance, running
 from typer.testing import CliRunner
 
+from wetread.adapters.audit.trail import SqlAccessTrail
 from wetread.adapters.objectstore.erasure import erase_in
 from wetread.adapters.objectstore.recovery import records_of, sound_length
 from wetread.adapters.objectstore.segments import SegmentStore
@@ -18,6 +19,7 @@ from wetread.bootstrap.house import open_house
 from wetread.cli import app
 from wetread.commands.up import lock_folder
 from wetread.core.facts import Source
+from wetread.core.ports.access import AccessFilter
 from wetread.gateway.reclaim import reclaim
 from wetread.gateway.replay import rebuild
 from wetread.gateway.settings import GatewaySettings, IngestSettings
@@ -47,10 +49,11 @@ def test_what_is_dead_goes_and_what_lives_stays(site: Parts, tmp_path: Path) -> 
     site.store(new)
     site.client.delete("/dicom-web/studies/9.9")
     said = everything(site)
+    trail = SqlAccessTrail()
 
     def run(age: float) -> tuple[int, int]:
         now = time.time()
-        done = reclaim(site.database, site.archive, site.objects, until=now - age, now=now)
+        done = reclaim(site.database, site.archive, site.objects, trail, until=now - age, now=now)
         assert (done.freed_bytes > 0) == (done.erased > 0)
         return done.erased, done.kept
 
@@ -60,6 +63,9 @@ def test_what_is_dead_goes_and_what_lives_stays(site: Parts, tmp_path: Path) -> 
     assert FORMER not in kept(tmp_path)
     assert DELETED not in kept(tmp_path)
     assert run(-1) == (0, 0)
+    with site.database.read() as tx:
+        [told] = trail.entries(tx, None, AccessFilter(actor="operator"), limit=10)
+    assert (told.access.tenant, told.access.action, told.count) == ("default", "wetread index reclaim", 2)
     assert everything(site) == said
     assert site.get("/studies/1.2.3/series/1.2.3.1/instances/1.2.3.1.1", "application/dicom").content == new
     report = rebuild(site.database, site.archive, site.objects, site.ingest)

@@ -67,7 +67,9 @@ def run_reclaim(*, data: Path | None, older_than: str) -> int:
         with open_house(settings, ["gateway"]) as house:
             now = house.clock.now()
             try:
-                done = reclaim(house.database, house.archive, house.objects, until=now - seconds, now=now)
+                done = reclaim(
+                    house.database, house.archive, house.objects, house.access_trail, until=now - seconds, now=now
+                )
             except (Unavailable, StorageFull) as error:
                 print(f"wetread: {error}", file=sys.stderr)
                 return 3

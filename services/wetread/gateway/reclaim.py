@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from wetread.core.ports.access import Access, AccessEntry, AccessTrail
 from wetread.core.ports.archive import Archive
 from wetread.core.ports.database import Database
 from wetread.core.ports.objects import Erasable
 
 _PAGE: Final = 500
+_OPERATOR: Final = "operator"
+_ACTION: Final = "wetread index reclaim"
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +26,10 @@ class Reclaimed:
     freed_bytes: int
 
 
-def reclaim(database: Database, archive: Archive, objects: Erasable, *, until: float, now: float) -> Reclaimed:
-    """Erase the records that died before *until* (Unix seconds).
+def reclaim(
+    database: Database, archive: Archive, objects: Erasable, trail: AccessTrail, *, until: float, now: float
+) -> Reclaimed:
+    """Erase the records that died before *until* (Unix seconds); each tenant's audit trail says how many.
 
     What says that a record is dead was synced with the bytes that took its place, or with its deletion, so a crash or
     the loss of the database brings nothing back that would be missed.
@@ -38,7 +45,18 @@ def reclaim(database: Database, archive: Archive, objects: Erasable, *, until: f
         done = objects.erase([locator for _, locator in page])
         gone = set(done.locators)
         with database.write() as tx:
-            archive.erased(tx, [one for one in page if one[1] in gone], at=now)
+            erased_here = [one for one in page if one[1] in gone]
+            archive.erased(tx, erased_here, at=now)
+            trail.append(tx, _told(erased_here, now))
         erased += len(gone)
         kept += len(page) - len(gone)
         freed += done.freed_bytes
+
+
+def _told(records: Iterable[tuple[str, str]], now: float) -> list[AccessEntry]:
+    """Return one entry per tenant of (tenant, locator)."""
+    by_tenant = Counter(tenant for tenant, _ in records)
+    return [
+        AccessEntry(0, Access(tenant, _OPERATOR, _ACTION, "", "200", ""), now, now, count, "", "")
+        for tenant, count in sorted(by_tenant.items())
+    ]
