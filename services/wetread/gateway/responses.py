@@ -27,15 +27,17 @@ DATA_HEADERS: Final[Mapping[str, str]] = {"Cache-Control": "private, no-cache"}
 def base_url(request: Request, settings: GatewaySettings) -> str:
     """Return the absolute URL of the DICOMweb base path as the client sees it.
 
-    From the configuration, else from this request's Host. The Python client sends its Host without the port: a request
-    that no proxy has forwarded gets the port that it arrived at. Behind a proxy the configuration has to say.
+    From the configuration, else from this request's Host; what trusted proxies say of it stands in the scope already.
+    The Python client sends its Host without the port: a request that no proxy has forwarded gets the port that it
+    arrived at.
     """
     if settings.public_base_url:
-        return settings.public_base_url.rstrip("/")
+        return settings.public_base_url.rstrip("/") + settings.base_path
     scope, headers = request.scope, request.headers
     forwarded = any(name in headers for name in _FORWARDED)
     server = tuple(scope.get("server") or ())
-    return _origin(scope["scheme"], headers.get("host"), server, forwarded) + settings.base_path
+    prefix = scope.get("app_root_path", "")
+    return _origin(scope["scheme"], headers.get("host"), server, forwarded) + prefix + settings.base_path
 
 
 @lru_cache(maxsize=256)

@@ -47,7 +47,7 @@ class IngestSettings:
 
 @dataclass(frozen=True, slots=True)
 class GatewaySettings:
-    """``public_base_url``: scheme, host and prefix that clients see; empty: taken from each request's Host."""
+    """``public_base_url``: scheme, host and prefix that clients see, without ``base_path``; empty: of each request."""
 
     public_base_url: str = ""
     base_path: str = "/dicom-web"
