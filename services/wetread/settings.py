@@ -152,6 +152,9 @@ class Settings(BaseSettings):
     qido_empty_status: Annotated[Literal[200, 204], BeforeValidator(int)] = Field(
         default=200, description="Answer of a search without matches; editions of PS3.18 differ."
     )
+    strict_negotiation: bool = Field(
+        default=False, description="Refuse requests without Accept, or that mix DICOM with rendered media types."
+    )
     dimse_port: int | None = Field(
         default=None, ge=0, le=65535, description="DICOM port of the DIMSE edge; set: `wetread up` runs it too."
     )

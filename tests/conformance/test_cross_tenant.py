@@ -321,15 +321,18 @@ def test_a_channel_of_the_same_title_brings_the_callers_own_events(world: World,
 
 
 @pytest.mark.parametrize("start", ["?after=0", ""])
-def test_a_stream_brings_the_callers_own_events(world: World, start: str) -> None:
-    headers = {} if start else {"Last-Event-ID": "0"}
+@pytest.mark.parametrize("path", ["/api/v1/events/stream", "/dicom-web/changefeed"])
+def test_a_stream_brings_the_callers_own_events(world: World, path: str, start: str) -> None:
+    headers = {"Accept": "text/event-stream"} | ({} if start else {"Last-Event-ID": "0"})
+    feed = path.startswith("/dicom-web")
     before = world.north.furnish()
-    with world.south.http.stream("GET", f"/api/v1/events/stream{start}", headers=headers) as answer:
+    with world.south.http.stream("GET", path + start, headers=headers) as answer:
+        assert answer.headers["content-type"].startswith("text/event-stream")
         victim, own = world.north.furnish(), world.south.furnish()
         seen = ""
         for line in answer.iter_lines():
             seen += line
-            if f"e-{own.marker}" in line:
+            if (own.study if feed else f"e-{own.marker}") in line:
                 break
     for ids in (before, victim):
         assert not any(value in seen for value in ids.names().values())

@@ -130,3 +130,6 @@ PERMISSIONS: Final[Mapping[str, Needs]] = {
 
 STREAMS: Final = frozenset({"/api/v1/events/stream"})
 """Routes besides the websockets whose answer goes on until somebody ends it."""
+
+STREAMS_BY_ACCEPT: Final = frozenset({"/dicom-web/changefeed"})
+"""Routes that answer so whom asks for ``text/event-stream``."""

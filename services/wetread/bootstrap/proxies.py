@@ -35,7 +35,8 @@ class Proxies:
 
 def as_seen(scope: Scope, seen: Seen) -> Scope:
     """Return the scope of the request as it was seen. What is not said stays; an unsaid port is the scheme's."""
-    scheme = seen.scheme or _HTTP.get(scope["scheme"], scope["scheme"])
+    came: str = scope["scheme"]
+    scheme = seen.scheme or _HTTP.get(came, came)
     hosts = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
     named = seen.host or (hosts[0] if len(hosts) == 1 else "")
     # The port of a name that a proxy passes on stands for itself; one that is said apart goes with a name without one.

@@ -77,7 +77,7 @@ class RenderEndpoints:
         options = parse_options(query)
         _check_charset(query)
         frames = self._retrieve.frame_numbers(request) if "frames" in request.path_params else None
-        plan = await beside(lambda: choose(self._retrieve.find(request), frames, accepted(request)))
+        plan = await beside(lambda: choose(self._retrieve.find(request), frames, accepted(request, self._settings)))
         base = base_url(request, self._settings)
         sent = [(pick.item.content_hash, pick.frame, pick.media) for pick in plan.picks]
         etag = etag_of(sent, options, base, plan.multipart)
@@ -184,7 +184,7 @@ class RenderEndpoints:
     async def thumbnail(self, request: Request) -> Response:
         """``GET .../thumbnail``: middle frame of the middle image, small, without text; an icon where there is none."""
         found = await beside(self._retrieve.find, request)
-        if not any(not media.multipart and media.covers("image/jpeg") for media in accepted(request)):
+        if not any(not media.multipart and media.covers("image/jpeg") for media in accepted(request, self._settings)):
             msg = "thumbnails are image/jpeg"
             raise NotAcceptable(msg)
         frames = self._retrieve.frame_numbers(request) if "frames" in request.path_params else None

@@ -14,12 +14,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from wetread.core.dicomweb.media_types import DICOM_JSON, MediaType, parse_accept
+from wetread.core.dicomweb.strict import check_strict
 from wetread.gateway.settings import GatewaySettings
 
 _GZIP_FROM: Final = 1024
 """Bodies below this size do not gain from gzip."""
 
 _FORWARDED: Final = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "via")
+
+_BULK: Final = frozenset({"frames", "bulkdata", "pixeldata"})
+"""Segments of a path that ask for values rather than for objects."""
 
 DATA_HEADERS: Final[Mapping[str, str]] = {"Cache-Control": "private, no-cache"}
 
@@ -36,7 +40,7 @@ def base_url(request: Request, settings: GatewaySettings) -> str:
     scope, headers = request.scope, request.headers
     forwarded = any(name in headers for name in _FORWARDED)
     server = tuple(scope.get("server") or ())
-    prefix = scope.get("app_root_path", "")
+    prefix: str = scope.get("app_root_path", "")
     return _origin(scope["scheme"], headers.get("host"), server, forwarded) + prefix + settings.base_path
 
 
@@ -52,10 +56,19 @@ def _origin(scheme: str, host: str | None, server: tuple[Any, ...], forwarded: b
     return f"{url.scheme}://{found}"
 
 
-def accepted(request: Request) -> tuple[MediaType, ...]:
-    """Return what the request accepts: of its query, else of its header."""
+def accepted(request: Request, settings: GatewaySettings) -> tuple[MediaType, ...]:
+    """Return what the request accepts: of its query, else of its header.
+
+    Raises InvalidInput, NotAcceptable when the settings are strict and the request is not.
+    """
     asked = request.query_params.get("accept") if request.scope["query_string"] else None
-    return parse_accept(request.headers.get("accept"), asked)
+    header = request.headers.get("accept")
+    ranges = parse_accept(header, asked)
+    if settings.strict_negotiation:
+        path = request.scope["path"].split("/")
+        bulk = not _BULK.isdisjoint(path) and path[-1] not in ("rendered", "thumbnail")
+        check_strict(header, ranges, bulk=bulk)
+    return ranges
 
 
 def takes_gzip(request: Request) -> bool:

@@ -69,7 +69,7 @@ class RetrieveEndpoints:
         """``GET`` of a study, series or instance: PS3.10 files."""
         found = await beside(self.find, request)
         single = request.path_params.get("instance") is not None
-        ranges = accepted(request)
+        ranges = accepted(request, self._settings)
         zipped = None if single else zip_range(ranges)
         ranges = (zipped,) if zipped is not None else ranges
         encodable = self.transcoder.targets
@@ -77,7 +77,12 @@ class RetrieveEndpoints:
             choose_instance(ranges, item.transfer_syntax_uid, single=single, lossy=item.lossy, encodable=encodable)
             for item in found
         ]
-        etag = etag_of([(item.sop_uid, item.content_hash) for item in found], plans, zipped is not None)
+        etag = etag_of(
+            [(item.sop_uid, item.content_hash) for item in found],
+            plans,
+            zipped is not None,
+            self._base_within(request, plans[0][0]),
+        )
         same = not_modified(request, etag)
         if same is not None:
             return same
@@ -105,6 +110,10 @@ class RetrieveEndpoints:
         if all(plan[0].form == STORED for plan in plans):
             headers["Content-Length"] = str(self._stored_length(writer.boundary, found, plans, base))
         return StreamingResponse(self._parts(request, writer, found, plans, first, base), headers=headers)
+
+    def _base_within(self, request: Request, choice: Choice) -> str:
+        """Return the base of the addresses that the parts of a multipart answer have; it is one of its bytes, too."""
+        return base_url(request, self._settings) if choice.multipart else ""
 
     async def _parts(
         self,
@@ -215,8 +224,8 @@ class RetrieveEndpoints:
     ) -> tuple[ArchivedInstance, list[Choice], str, Response | None, tuple[list[bytes], Choice] | None]:
         """Return instance, plan, entity tag and the answer 304 or the frames, when those go out as they are stored."""
         (item,) = self.find(request)
-        plan = self._frame_plan(accepted(request), item, one=len(numbers) == 1)
-        etag = etag_of(item.content_hash, numbers, plan)
+        plan = self._frame_plan(accepted(request, self._settings), item, one=len(numbers) == 1)
+        etag = etag_of(item.content_hash, numbers, plan, self._base_within(request, plan[0]))
         same = not_modified(request, etag)
         if same is not None or plan[0].form != STORED:
             return item, plan, etag, same, None
@@ -224,7 +233,7 @@ class RetrieveEndpoints:
 
     async def metadata(self, request: Request) -> Response:
         """``GET .../metadata``: DICOM JSON or XML of every instance, bulk values by address."""
-        as_xml = wants_xml(accepted(request))
+        as_xml = wants_xml(accepted(request, self._settings))
         base = base_url(request, self._settings)
         coding = "gzip" if takes_gzip(request) and not as_xml else ""
         body, versions = await beside(self._metadata, request, base, coding)
@@ -251,8 +260,9 @@ class RetrieveEndpoints:
             msg = "a bulk data path is tags and item numbers"
             raise InvalidInput(msg)
         (item,) = await beside(self.find, request)
-        ranges = accepted(request)
-        etag = etag_of(item.content_hash, path.upper(), [str(media) for media in ranges])
+        ranges = accepted(request, self._settings)
+        url = f"{instance_url(base_url(request, self._settings), item)}/bulkdata/{path}"
+        etag = etag_of(item.content_hash, url, path.upper(), [str(media) for media in ranges])
         same = not_modified(request, etag)
         if same is not None:
             return same
@@ -261,7 +271,6 @@ class RetrieveEndpoints:
         if len(values) == 1 and not _wants_multipart(ranges):
             return part_of(request, values[0], headers | {"Content-Type": content_type})
         writer = MultipartWriter(content_type.partition(";")[0], boundary=etag.strip('"'))
-        url = f"{instance_url(base_url(request, self._settings), item)}/bulkdata/{path}"
         pieces: list[bytes] = []
         for value in values:
             pieces += [writer.begin(content_type, len(value), url), value]

@@ -60,4 +60,6 @@ class GatewaySettings:
     codec_cache_bytes: int = 64 << 20
     """Decompressed, transcoded and rendered frames that are kept for whoever asks next."""
     qido_empty_status: Literal[200, 204] = 200
+    strict_negotiation: bool = False
+    """Refuse requests without ``Accept``, and those that mix DICOM with rendered media types (PS3.18 8.7.5)."""
     ingest: IngestSettings = field(default_factory=IngestSettings)

@@ -81,6 +81,12 @@ class ChangeFeed(Protocol):
     def latest_change(self, tx: Transaction, tenant: str) -> Change | None:
         """Return the newest change."""
 
+    def last_change(self, tx: Transaction, tenant: str) -> int:
+        """Return the sequence of the tenant's newest change; 0 when there is none."""
+
+    def changes_of_all(self, tx: Transaction) -> int:
+        """Return how many changes all tenants have had: it grows with every one, and says of none whose it was."""
+
 
 class AuditLog(Protocol):
     """Append-only, each entry chained to the one before by a digest."""
