@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,6 +23,8 @@ from wetread.adapters.index.changes import record
 from wetread.adapters.index.database import connection_of
 from wetread.core.errors import Unavailable
 from wetread.core.facts import Source
+from wetread.core.ports.changes import KEY_SECONDS, Removal, RemovedInstance
+from wetread.gateway.deletion import describe, removal_of
 from wetread.gateway.replay import rebuild, recover
 
 
@@ -440,3 +444,76 @@ def test_a_result_for_a_deleted_study_is_refused_and_the_deletion_is_told(site: 
     assert site.get(path).status_code == 410, "the study does not come back"
     put(site, "1.2.77")
     assert own(4) == [None], "its sender may bring it back"
+
+
+def delete_by(site: Parts, path: str, key: str) -> int:
+    return site.client.delete(f"/dicom-web{path}", headers={"Idempotency-Key": key}).status_code
+
+
+def test_idempotency_key_of_a_deletion_that_was_done(tmp_path: Path, each_database: str) -> None:
+    key = "8e03978e-40d5-43e8-bc93-6894a57f9324"
+    with running(tmp_path) as site:
+        path = put(site)
+        assert [delete_by(site, "/studies/1.2.9", key) for _ in range(2)] == [404, 404], "nothing was done"
+        assert [delete_by(site, path, key), delete_by(site, path, f'"{key}"')] == [204, 204]
+        assert (delete(site, path), delete_by(site, path, "another")) == (410, 410)
+        other = put(site)
+        answer = site.client.delete(f"/dicom-web{other}", headers={"Idempotency-Key": key})
+        assert (answer.status_code, answer.json()["code"]) == (422, "idempotency-key-reused")
+        assert site.get(other).status_code == 200
+        site.store(instance(SOPInstanceUID=path.rpartition("/")[2]))
+        assert delete_by(site, path, key) == 204, "a request that comes late does not delete what came after it"
+        assert site.get(path).status_code == 200
+        outcomes = [entry.outcome for entry, _ in audit(site)]
+        assert outcomes == ["not-found", "not-found", "done", "repeated", "gone", "gone", "repeated"]
+        assert [item["Action"] for item in feed(site)].count("delete") == 1
+    with running(tmp_path) as site:
+        assert delete_by(site, path, key) == 204, "after a restart"
+        rebuild(site.database, site.archive, site.objects, site.ingest)
+        assert delete_by(site, path, key) == 204, "and after a rebuild"
+
+
+def test_idempotency_keys_are_of_one_tenant_and_of_one_day(site: Parts) -> None:
+    path = put(site)
+    assert delete_by(site, path, "k") == 204
+    digest = hashlib.sha256(b"k").hexdigest()
+    with site.database.read() as tx:
+        at = next(entry.at for entry, _ in site.archive.audit_entries(tx, "default"))
+        assert site.archive.removed_by_key(tx, "default", digest, since=at) == path.removeprefix("/studies/").replace(
+            "/series/", "/"
+        ).replace("/instances/", "/")
+        assert site.archive.removed_by_key(tx, "other", digest, since=0) is None
+        assert site.archive.removed_by_key(tx, "default", digest, since=at + 1) is None
+    with site.database.write() as tx:
+        for tenant, key in (("default", "next"), ("other", digest)):
+            removal = Removal("5", None, None, (), at=at + KEY_SECONDS + 1, by="x", request_id="y", key=key)
+            site.archive.remove(tx, tenant, removal)
+        assert site.archive.removed_by_key(tx, "default", digest, since=0) is None, "forgotten"
+        assert site.archive.removed_by_key(tx, "other", digest, since=0) == "5"
+
+
+def test_a_deletion_that_a_crash_has_cut_is_known_by_its_key(tmp_path: Path) -> None:
+    """The record is synced, the index does not know of it yet, and the client has heard nothing."""
+    with running(tmp_path) as site:
+        path = put(site)
+        with site.database.read() as tx:
+            (found,) = site.archive.instances(tx, "default", "1.2.3", "1.2.3.1", path.rpartition("/")[2])
+        members = (RemovedInstance(found.series_uid, found.sop_uid, found.ref.locator),)
+        digest = hashlib.sha256(b"k").hexdigest()
+        removal = Removal("1.2.3", found.series_uid, found.sop_uid, members, time.time(), "x", "y", digest)
+        stored = json.loads(describe(removal))
+        assert "key" not in stored["removed"], "the release before reads the record"
+        assert removal_of(stored) == removal
+        site.objects.append("default", [(describe(removal), ())])
+    with running(tmp_path) as site:
+        assert site.get(path).status_code == 410
+        assert (delete_by(site, path, "k"), delete(site, path)) == (204, 410)
+
+
+@pytest.mark.parametrize("key", ["", " ", "a b", '"', '""', '"a', "a\\b", "x" * 256, "\u00e9"])
+def test_idempotency_keys_that_are_none(site_of_all: Parts, key: str) -> None:
+    headers = {"Idempotency-Key": key.encode("latin-1")}
+    answer = site_of_all.client.delete("/dicom-web/studies/1.2.3", headers=headers)
+    assert answer.status_code == 400, answer.text
+    twice = [("Idempotency-Key", "a"), ("Idempotency-Key", "b")]
+    assert site_of_all.client.delete("/dicom-web/studies/1.2.3", headers=twice).status_code == 400

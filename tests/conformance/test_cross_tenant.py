@@ -360,11 +360,13 @@ def same_names(world: World) -> None:
             assert north.headers["etag"] != south.headers["etag"], route
             held = {"If-None-Match": north.headers["etag"]}
             assert request(world.south, route, Case(headers=held), ids).status_code == 200, route
-    path = f"/dicom-web/studies/{ids.study}"
-    assert world.south.ask("DELETE", path).status_code == 204
+    path, same_key = f"/dicom-web/studies/{ids.study}", {"Idempotency-Key": "k"}
+    assert world.south.ask("DELETE", path, headers=same_key).status_code == 204
     assert world.south.ask("GET", f"{path}/metadata").status_code == 410
     assert world.north.ask("GET", f"{path}/metadata").status_code == 200
     assert ids.marker in world.north.ask("GET", f"{path}/metadata").text
+    assert world.north.ask("DELETE", path, headers=same_key).status_code == 204
+    assert world.north.ask("GET", f"{path}/metadata").status_code == 410, "the key was another tenant's"
 
 
 @pytest.mark.parametrize("header", ["X-Tenant", "X-Wetread-Tenant", "X-Forwarded-User", "Tenant", "X-Scope-OrgID"])
