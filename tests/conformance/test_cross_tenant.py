@@ -161,6 +161,8 @@ CHANNELS = {
 }
 STREAMS = {"GET /api/v1/events/stream"}
 FORBIDDEN = {"GET /metrics"}
+BY_QUERY = "GET /dicom-web/wado"
+WADO = "/dicom-web/wado?requestType=WADO&studyUID={study}&seriesUID={series}&objectUID={instance}"
 
 
 @pytest.fixture(scope="module")
@@ -210,7 +212,7 @@ def _timeless(value: Any) -> Any:
 def test_every_route_has_a_case_and_a_rule(world: World) -> None:
     shell = world.app.app
     there = {f"{method} {path}" for method, path in routes_of(shell.app.routes) if method != "HEAD"}
-    cases = {*NAMED, *LISTED, *OWN, *IMPERSONAL, *CHANNELS, *STREAMS, *FORBIDDEN}
+    cases = {*NAMED, *LISTED, *OWN, *IMPERSONAL, *CHANNELS, *STREAMS, *FORBIDDEN, BY_QUERY}
     assert there - cases == set(), "routes without a case: another tenant's data may be seen there"
     assert cases - there == set(), "cases without a route"
     assert there == set(PERMISSIONS), "each route has a line in wetread.bootstrap.permissions"
@@ -241,6 +243,19 @@ def test_what_another_tenant_has_is_as_if_it_were_not_there(world: World, route:
     owner = request(world.north, route, case, victim)
     assert owner.status_code == case.status, owner.text
     assert (victim.marker in owner.text) or not case.shows
+
+
+@pytest.mark.parametrize("kind", ["application/dicom", "image/png", ""])
+def test_what_a_query_names_of_another_tenant_is_as_if_it_were_not_there(world: World, kind: str) -> None:
+    victim, nothing = world.north.furnish(), Ids()
+    paths = [WADO.format(**ids.names()) + (f"&contentType={kind}" if kind else "") for ids in (victim, nothing)]
+    owner = world.north.ask("GET", paths[0])
+    assert owner.status_code == 200
+    attacked, nowhere = (world.south.ask("GET", path) for path in paths)
+    assert attacked.status_code == 404
+    assert told(attacked, victim) == told(nowhere, nothing)
+    tagged = world.south.ask("GET", paths[0], headers={"If-None-Match": owner.headers["etag"]})
+    assert told(tagged, victim) == told(attacked, victim)
 
 
 @pytest.mark.parametrize("route", LISTED)

@@ -41,6 +41,7 @@ _DICOM_READ: Final = (
     _FRAMES,
     f"{_INSTANCE}/bulkdata/{{path:path}}",
     *(f"{path}/{kind}" for path in (_STUDY, _SERIES, _INSTANCE, _FRAMES) for kind in ("rendered", "thumbnail")),
+    "/dicom-web/wado",
     "/dicom-web/changefeed",
     "/dicom-web/changefeed/latest",
 )

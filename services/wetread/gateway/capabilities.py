@@ -40,12 +40,17 @@ _MEDIA: Final[Mapping[tuple[str, str], Sequence[str]]] = {
     ("GET", "pixeldata"): _BULK[1:],
     ("GET", "rendered"): (*_RENDERED, *(f'{_RELATED}"{media}"' for media in _RENDERED)),
     ("GET", "thumbnail"): ("image/jpeg",),
+    ("GET", "wado"): (DICOM, *_RENDERED),
     ("GET", "changefeed"): (JSON, EVENT_STREAM),
     ("GET", "latest"): (JSON,),
 }
 _QUERY: Final[Mapping[str, Sequence[str]]] = {
     "search": ("{attributeID}", "includefield", "fuzzymatching", "limit", "offset"),
     "rendered": ("accept", "charset", "window", "viewport", "quality"),
+    "wado": (
+        *("requestType", "studyUID", "seriesUID", "objectUID", "contentType", "charset", "transferSyntax"),
+        *("frameNumber", "rows", "columns", "region", "windowCenter", "windowWidth", "imageQuality"),
+    ),
 }
 """Query parameters by the kind of resource."""
 

@@ -15,6 +15,7 @@ from anyio.to_thread import run_sync
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
+from wetread.core.dicom.attributes import numbers
 from wetread.core.dicom.header import Element, Header, read_header
 from wetread.core.dicom.json_model import little_endian
 from wetread.core.dicom.lossless import obstacle
@@ -67,9 +68,12 @@ class RetrieveEndpoints:
 
     async def instances(self, request: Request) -> Response:
         """``GET`` of a study, series or instance: PS3.10 files."""
+        return await self.files(request, accepted(request, self._settings))
+
+    async def files(self, request: Request, ranges: Sequence[MediaType]) -> Response:
+        """Return the PS3.10 files that the path names in the first of *ranges* that is possible."""
         found = await beside(self.find, request)
         single = request.path_params.get("instance") is not None
-        ranges = accepted(request, self._settings)
         zipped = None if single else zip_range(ranges)
         ranges = (zipped,) if zipped is not None else ranges
         encodable = self.transcoder.targets
@@ -306,6 +310,17 @@ class RetrieveEndpoints:
         """Return the instances that the request's path names. Raises NotFound."""
         with self._database.read() as tx:
             return self._archive.instances(tx, tenant_of(request), *path_of(request))
+
+    async def matrix(self, request: Request) -> tuple[int, int]:
+        """Return columns and rows of the one instance that the path names; 1 and 1 when it has none."""
+
+        def read() -> tuple[int, int]:
+            (item,) = self.find(request)
+            data = self.attributes(tenant_of(request), item)
+            columns, rows = numbers(data, "00280011", 1), numbers(data, "00280010", 1)
+            return (int(columns[0]), int(rows[0])) if columns and rows else (1, 1)
+
+        return await beside(read)
 
     def reader(self, request: Request, item: ArchivedInstance) -> FrameReader:
         """Return a frame reader for one found instance."""

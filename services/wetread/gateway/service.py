@@ -35,6 +35,7 @@ from wetread.gateway.settings import GatewaySettings
 from wetread.gateway.singleflight import SingleFlight
 from wetread.gateway.stow import StowEndpoint
 from wetread.gateway.transcoding import Transcoder
+from wetread.gateway.uri import UriEndpoint
 
 _COLLECT: Final = (10_000, 20, 50)
 """Allocations before the collector looks at the youngest objects, such looks before it looks at older ones."""
@@ -97,6 +98,7 @@ def gateway(
     committer = Committer(ingest)
     transcoder = Transcoder(codecs, objects, SingleFlight(settings.codec_cache_bytes))
     retrieve = RetrieveEndpoints(database, archive, objects, transcoder, settings)
+    rendered = RenderEndpoints(retrieve, settings, objects)
 
     def changed() -> int:
         with database.read() as tx:
@@ -115,10 +117,11 @@ def gateway(
         SearchEndpoints(database, archive, settings),
         retrieve,
         BulkEndpoints(retrieve, settings),
-        RenderEndpoints(retrieve, settings, objects),
+        rendered,
         CapabilitiesEndpoint(settings),
         DeleteEndpoint(database, archive, ingest),
         ChangeFeedEndpoints(database, archive, tail, settings),
+        UriEndpoint(retrieve, rendered, settings),
     )
 
     @asynccontextmanager
