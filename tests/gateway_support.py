@@ -77,6 +77,7 @@ class Parts:
     ingest: GroupIngest
     settings: GatewaySettings
     app: Any = None
+    stopping: threading.Event = field(default_factory=threading.Event)
     client: TestClient = field(default=None)  # type: ignore[assignment]
 
     def store(self, *files: bytes, study: str | None = None, boundary: str = "XX", **headers: str) -> Any:
@@ -95,8 +96,17 @@ def build(folder: Path, *, settings: GatewaySettings | None = None, objects: Any
     objects = objects or SegmentStore(folder / "objects")
     outbox, archive = RecordingOutbox(), SqlArchive()
     ingest = GroupIngest(database, archive, objects, outbox, settings=settings.ingest)
-    service = gateway(database, archive, objects, ingest, CODECS, settings=settings, scratch=folder / "scratch")
     parts = Parts(database, archive, objects, outbox, ingest, settings)
+    service = gateway(
+        database,
+        archive,
+        objects,
+        ingest,
+        CODECS,
+        settings=settings,
+        scratch=folder / "scratch",
+        stopping=parts.stopping,
+    )
     parts.app = build_app([service], checks={}, metrics=Metrics(database))
     return parts
 
@@ -130,6 +140,7 @@ def serving(folder: Path) -> Iterator[tuple[str, Parts]]:
         port = server.servers[0].sockets[0].getsockname()[1]
         yield f"http://127.0.0.1:{port}/dicom-web", parts
     finally:
+        parts.stopping.set()
         server.should_exit = True
         thread.join(20)
         parts.objects.close()

@@ -79,6 +79,14 @@ class Settings(BaseSettings):
     public_base_url: str | None = Field(
         default=None, description="Absolute URL of the service for emitted links, such as https://host/wetread."
     )
+    trusted_proxies: str = Field(
+        default="",
+        description="Networks of reverse proxies that are believed, such as 10.0.0.0/8, by comma. Empty: none.",
+    )
+    proxy_headers: Literal["x-forwarded", "forwarded"] = Field(
+        default="x-forwarded",
+        description="What trusted proxies write: X-Forwarded-For, -Proto, -Host, -Port, -Prefix; or RFC 7239.",
+    )
     api_keys_file: Path | None = Field(
         default=None,
         description="File of API keys: lines of 'sha256-of-key tenant name [scopes] [until=YYYY-MM-DD]'.",
@@ -143,6 +151,9 @@ class Settings(BaseSettings):
     max_request_bytes: int = Field(default=64 * 2**30, description="Largest STOW request.")
     qido_empty_status: Annotated[Literal[200, 204], BeforeValidator(int)] = Field(
         default=200, description="Answer of a search without matches; editions of PS3.18 differ."
+    )
+    strict_negotiation: bool = Field(
+        default=False, description="Refuse requests without Accept, or that mix DICOM with rendered media types."
     )
     dimse_port: int | None = Field(
         default=None, ge=0, le=65535, description="DICOM port of the DIMSE edge; set: `wetread up` runs it too."
@@ -222,6 +233,16 @@ class Settings(BaseSettings):
         if any(name not in {"traces", "metrics", "logs"} for name in named):
             msg = "signals are some of traces, metrics, logs"
             raise ValueError(msg)
+        return ",".join(named)
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, value: str) -> str:
+        try:
+            named = [str(ipaddress.ip_network(part.strip())) for part in value.split(",") if part.strip()]
+        except ValueError as error:
+            msg = "trusted proxies are networks such as 10.0.0.0/8 or fd00::/8, without host bits, by comma"
+            raise ValueError(msg) from error
         return ",".join(named)
 
     @field_validator("cors_origins")
@@ -310,6 +331,11 @@ class Settings(BaseSettings):
     def shared(self) -> bool:
         """Whether several machines may share the database (cluster profile)."""
         return self.database_url is not None and not self.database_url.startswith("sqlite")
+
+    @property
+    def proxy_networks(self) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
+        """Networks of the reverse proxies that are believed."""
+        return tuple(ipaddress.ip_network(part) for part in self.trusted_proxies.split(",") if part)
 
     @property
     def allowed_origins(self) -> frozenset[str]:

@@ -2,28 +2,42 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 import threading
-from contextlib import suppress
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pydicom
 import pytest
 from tests.databases import database_at
-from tests.gateway_support import Parts, build, instance, multipart, running, stow_headers
+from tests.gateway_support import Parts, build, instance, multipart, running, serving, stow_headers
 
 from wetread.adapters.index.audit import digest
 from wetread.adapters.index.changes import record
 from wetread.adapters.index.database import connection_of
 from wetread.core.errors import Unavailable
 from wetread.core.facts import Source
+from wetread.core.ports.changes import KEY_SECONDS, Removal, RemovedInstance
+from wetread.gateway.deletion import describe, removal_of
 from wetread.gateway.replay import rebuild, recover
 
 
 @pytest.fixture
 def site(tmp_path: Path, each_database: str):
     with running(tmp_path) as parts:
+        yield parts
+
+
+@pytest.fixture(scope="module")
+def site_of_all(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Parts]:
+    """One that is only asked for what it refuses."""
+    with running(tmp_path_factory.mktemp("asked")) as parts:
         yield parts
 
 
@@ -155,6 +169,86 @@ def test_feed_of_nothing(site: Parts) -> None:
 )  # fmt: skip
 def test_feed_refuses_what_it_does_not_understand(site: Parts, query: str) -> None:
     assert site.get(f"/changefeed?{query}").status_code == 400
+
+
+class EventSource:
+    """What a browser's EventSource does: it reads frames, and remembers the last id (HTML 9.2)."""
+
+    def __init__(self, http: httpx.Client, url: str) -> None:
+        self.http, self.url = http, url
+        self.last, self.comments = "", 0
+
+    @contextmanager
+    def open(self) -> Iterator[Iterator[dict[str, Any]]]:
+        headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": self.last} if self.last else {})
+        with self.http.stream("GET", self.url, headers=headers) as answer:
+            assert (answer.status_code, answer.headers["cache-control"]) == (200, "no-store")
+            assert answer.headers["content-type"].partition(";")[0] == "text/event-stream"
+            yield self._items(answer.iter_lines())
+
+    def _items(self, lines: Iterator[str]) -> Iterator[dict[str, Any]]:
+        for line in lines:
+            name, _, value = line.partition(": ")
+            if name == "id":
+                self.last = value
+            elif name == "data":
+                item = json.loads(value)
+                assert str(item["Sequence"]) == self.last
+                yield item
+
+
+def test_feed_as_event_stream_tells_each_change_once_across_reconnects(tmp_path: Path, each_database: str) -> None:
+    """Spec 2.4: several writers, a reader that loses its connection, and an end when the server drains."""
+    another_process = database_at(tmp_path / "index.db")
+
+    def others(tenant: str, count: int) -> None:
+        with another_process.write() as tx:
+            paths = [("7", "7.1", f"7.1.{threading.get_ident()}.{number}") for number in range(count)]
+            record(connection_of(tx), tenant, paths, "create", 5.0)
+
+    with serving(tmp_path) as (base, parts), httpx.Client(timeout=30) as http:
+        parts.ingest.store("default", [instance(), instance()], source=Source())
+        source, seen = EventSource(http, f"{base}/changefeed?after=0&includeMetadata=true"), []
+        with source.open() as items:
+            seen += [next(items), next(items)]
+            others("default", 1)
+            seen.append(next(items))
+        others("other", 3)  # nobody may see that they are there
+        others("default", 12)
+        parts.ingest.store("default", [instance()], source=Source())
+        with source.open() as items:
+            seen += [next(items) for _ in range(13)]
+            assert http.delete(f"{base}/studies/1.2.3").status_code == 204
+            seen += [next(items) for _ in range(3)]
+            parts.stopping.set()
+            assert list(items) == [], "the stream ends, whole"
+        assert [item["Sequence"] for item in seen] == list(range(1, 20))
+        assert [item["Action"] for item in seen] == ["create"] * 16 + ["delete"] * 3
+        assert "Metadata" in seen[0]
+        assert "Metadata" not in seen[2]
+        page = http.get(f"{base}/changefeed?after=3&limit=12").json()
+        assert page == seen[3:15], "as the pages tell it"
+    another_process.close()
+
+
+@pytest.mark.parametrize(
+    ("query", "headers"),
+    [("?offset=1", {}), ("?limit=5", {}), ("?startTime=2026-01-01T00:00:00Z", {}), ("?after=-1", {}), ("?after=x", {}),
+     ("?after=1&after=2", {}), ("", {"Last-Event-ID": "1; DROP"}), ("", {"Last-Event-ID": "-1"}),
+     ("?includeMetadata=1", {})],
+)  # fmt: skip
+def test_an_event_stream_refuses_what_it_does_not_understand(
+    site_of_all: Parts, query: str, headers: dict[str, str]
+) -> None:
+    answer = site_of_all.get(f"/changefeed{query}", "text/event-stream", **headers)
+    assert (answer.status_code, answer.headers["content-type"]) == (400, "application/problem+json")
+
+
+def test_head_of_an_event_stream_ends(site_of_all: Parts) -> None:
+    answer = site_of_all.client.head("/dicom-web/changefeed", headers={"Accept": "text/event-stream"})
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    assert site_of_all.get("/changefeed", "application/json, text/event-stream").json() == []
 
 
 def test_duplicates_and_refusals_are_no_changes(site: Parts) -> None:
@@ -329,6 +423,7 @@ def test_tenants_do_not_see_each_other(site: Parts) -> None:
     with site.database.read() as tx:
         assert site.archive.changes(tx, "other", limit=10) == []
         assert site.archive.latest_change(tx, "other") is None
+        assert site.archive.last_change(tx, "other") == 0
     delete(site, path)
     with site.database.read() as tx:
         assert site.archive.dead(tx, "other", [(uid_of(instance()), "x")]) == set()
@@ -349,3 +444,76 @@ def test_a_result_for_a_deleted_study_is_refused_and_the_deletion_is_told(site: 
     assert site.get(path).status_code == 410, "the study does not come back"
     put(site, "1.2.77")
     assert own(4) == [None], "its sender may bring it back"
+
+
+def delete_by(site: Parts, path: str, key: str) -> int:
+    return site.client.delete(f"/dicom-web{path}", headers={"Idempotency-Key": key}).status_code
+
+
+def test_idempotency_key_of_a_deletion_that_was_done(tmp_path: Path, each_database: str) -> None:
+    key = "8e03978e-40d5-43e8-bc93-6894a57f9324"
+    with running(tmp_path) as site:
+        path = put(site)
+        assert [delete_by(site, "/studies/1.2.9", key) for _ in range(2)] == [404, 404], "nothing was done"
+        assert [delete_by(site, path, key), delete_by(site, path, f'"{key}"')] == [204, 204]
+        assert (delete(site, path), delete_by(site, path, "another")) == (410, 410)
+        other = put(site)
+        answer = site.client.delete(f"/dicom-web{other}", headers={"Idempotency-Key": key})
+        assert (answer.status_code, answer.json()["code"]) == (422, "idempotency-key-reused")
+        assert site.get(other).status_code == 200
+        site.store(instance(SOPInstanceUID=path.rpartition("/")[2]))
+        assert delete_by(site, path, key) == 204, "a request that comes late does not delete what came after it"
+        assert site.get(path).status_code == 200
+        outcomes = [entry.outcome for entry, _ in audit(site)]
+        assert outcomes == ["not-found", "not-found", "done", "repeated", "gone", "gone", "repeated"]
+        assert [item["Action"] for item in feed(site)].count("delete") == 1
+    with running(tmp_path) as site:
+        assert delete_by(site, path, key) == 204, "after a restart"
+        rebuild(site.database, site.archive, site.objects, site.ingest)
+        assert delete_by(site, path, key) == 204, "and after a rebuild"
+
+
+def test_idempotency_keys_are_of_one_tenant_and_of_one_day(site: Parts) -> None:
+    path = put(site)
+    assert delete_by(site, path, "k") == 204
+    digest = hashlib.sha256(b"k").hexdigest()
+    with site.database.read() as tx:
+        at = next(entry.at for entry, _ in site.archive.audit_entries(tx, "default"))
+        assert site.archive.removed_by_key(tx, "default", digest, since=at) == path.removeprefix("/studies/").replace(
+            "/series/", "/"
+        ).replace("/instances/", "/")
+        assert site.archive.removed_by_key(tx, "other", digest, since=0) is None
+        assert site.archive.removed_by_key(tx, "default", digest, since=at + 1) is None
+    with site.database.write() as tx:
+        for tenant, key in (("default", "next"), ("other", digest)):
+            removal = Removal("5", None, None, (), at=at + KEY_SECONDS + 1, by="x", request_id="y", key=key)
+            site.archive.remove(tx, tenant, removal)
+        assert site.archive.removed_by_key(tx, "default", digest, since=0) is None, "forgotten"
+        assert site.archive.removed_by_key(tx, "other", digest, since=0) == "5"
+
+
+def test_a_deletion_that_a_crash_has_cut_is_known_by_its_key(tmp_path: Path) -> None:
+    """The record is synced, the index does not know of it yet, and the client has heard nothing."""
+    with running(tmp_path) as site:
+        path = put(site)
+        with site.database.read() as tx:
+            (found,) = site.archive.instances(tx, "default", "1.2.3", "1.2.3.1", path.rpartition("/")[2])
+        members = (RemovedInstance(found.series_uid, found.sop_uid, found.ref.locator),)
+        digest = hashlib.sha256(b"k").hexdigest()
+        removal = Removal("1.2.3", found.series_uid, found.sop_uid, members, time.time(), "x", "y", digest)
+        stored = json.loads(describe(removal))
+        assert "key" not in stored["removed"], "the release before reads the record"
+        assert removal_of(stored) == removal
+        site.objects.append("default", [(describe(removal), ())])
+    with running(tmp_path) as site:
+        assert site.get(path).status_code == 410
+        assert (delete_by(site, path, "k"), delete(site, path)) == (204, 410)
+
+
+@pytest.mark.parametrize("key", ["", " ", "a b", '"', '""', '"a', "a\\b", "x" * 256, "\u00e9"])
+def test_idempotency_keys_that_are_none(site_of_all: Parts, key: str) -> None:
+    headers = {"Idempotency-Key": key.encode("latin-1")}
+    answer = site_of_all.client.delete("/dicom-web/studies/1.2.3", headers=headers)
+    assert answer.status_code == 400, answer.text
+    twice = [("Idempotency-Key", "a"), ("Idempotency-Key", "b")]
+    assert site_of_all.client.delete("/dicom-web/studies/1.2.3", headers=twice).status_code == 400

@@ -161,6 +161,8 @@ CHANNELS = {
 }
 STREAMS = {"GET /api/v1/events/stream"}
 FORBIDDEN = {"GET /metrics"}
+BY_QUERY = "GET /dicom-web/wado"
+WADO = "/dicom-web/wado?requestType=WADO&studyUID={study}&seriesUID={series}&objectUID={instance}"
 
 
 @pytest.fixture(scope="module")
@@ -210,7 +212,7 @@ def _timeless(value: Any) -> Any:
 def test_every_route_has_a_case_and_a_rule(world: World) -> None:
     shell = world.app.app
     there = {f"{method} {path}" for method, path in routes_of(shell.app.routes) if method != "HEAD"}
-    cases = {*NAMED, *LISTED, *OWN, *IMPERSONAL, *CHANNELS, *STREAMS, *FORBIDDEN}
+    cases = {*NAMED, *LISTED, *OWN, *IMPERSONAL, *CHANNELS, *STREAMS, *FORBIDDEN, BY_QUERY}
     assert there - cases == set(), "routes without a case: another tenant's data may be seen there"
     assert cases - there == set(), "cases without a route"
     assert there == set(PERMISSIONS), "each route has a line in wetread.bootstrap.permissions"
@@ -241,6 +243,19 @@ def test_what_another_tenant_has_is_as_if_it_were_not_there(world: World, route:
     owner = request(world.north, route, case, victim)
     assert owner.status_code == case.status, owner.text
     assert (victim.marker in owner.text) or not case.shows
+
+
+@pytest.mark.parametrize("kind", ["application/dicom", "image/png", ""])
+def test_what_a_query_names_of_another_tenant_is_as_if_it_were_not_there(world: World, kind: str) -> None:
+    victim, nothing = world.north.furnish(), Ids()
+    paths = [WADO.format(**ids.names()) + (f"&contentType={kind}" if kind else "") for ids in (victim, nothing)]
+    owner = world.north.ask("GET", paths[0])
+    assert owner.status_code == 200
+    attacked, nowhere = (world.south.ask("GET", path) for path in paths)
+    assert attacked.status_code == 404
+    assert told(attacked, victim) == told(nowhere, nothing)
+    tagged = world.south.ask("GET", paths[0], headers={"If-None-Match": owner.headers["etag"]})
+    assert told(tagged, victim) == told(attacked, victim)
 
 
 @pytest.mark.parametrize("route", LISTED)
@@ -321,15 +336,18 @@ def test_a_channel_of_the_same_title_brings_the_callers_own_events(world: World,
 
 
 @pytest.mark.parametrize("start", ["?after=0", ""])
-def test_a_stream_brings_the_callers_own_events(world: World, start: str) -> None:
-    headers = {} if start else {"Last-Event-ID": "0"}
+@pytest.mark.parametrize("path", ["/api/v1/events/stream", "/dicom-web/changefeed"])
+def test_a_stream_brings_the_callers_own_events(world: World, path: str, start: str) -> None:
+    headers = {"Accept": "text/event-stream"} | ({} if start else {"Last-Event-ID": "0"})
+    feed = path.startswith("/dicom-web")
     before = world.north.furnish()
-    with world.south.http.stream("GET", f"/api/v1/events/stream{start}", headers=headers) as answer:
+    with world.south.http.stream("GET", path + start, headers=headers) as answer:
+        assert answer.headers["content-type"].startswith("text/event-stream")
         victim, own = world.north.furnish(), world.south.furnish()
         seen = ""
         for line in answer.iter_lines():
             seen += line
-            if f"e-{own.marker}" in line:
+            if (own.study if feed else f"e-{own.marker}") in line:
                 break
     for ids in (before, victim):
         assert not any(value in seen for value in ids.names().values())
@@ -357,11 +375,13 @@ def same_names(world: World) -> None:
             assert north.headers["etag"] != south.headers["etag"], route
             held = {"If-None-Match": north.headers["etag"]}
             assert request(world.south, route, Case(headers=held), ids).status_code == 200, route
-    path = f"/dicom-web/studies/{ids.study}"
-    assert world.south.ask("DELETE", path).status_code == 204
+    path, same_key = f"/dicom-web/studies/{ids.study}", {"Idempotency-Key": "k"}
+    assert world.south.ask("DELETE", path, headers=same_key).status_code == 204
     assert world.south.ask("GET", f"{path}/metadata").status_code == 410
     assert world.north.ask("GET", f"{path}/metadata").status_code == 200
     assert ids.marker in world.north.ask("GET", f"{path}/metadata").text
+    assert world.north.ask("DELETE", path, headers=same_key).status_code == 204
+    assert world.north.ask("GET", f"{path}/metadata").status_code == 410, "the key was another tenant's"
 
 
 @pytest.mark.parametrize("header", ["X-Tenant", "X-Wetread-Tenant", "X-Forwarded-User", "Tenant", "X-Scope-OrgID"])

@@ -256,4 +256,7 @@ def test_streams_at_a_time(tmp_path: Path) -> None:
     ):
         assert first.status_code == other.status_code == 200
         assert world.north.ask("GET", "/api/v1/events/stream").status_code == 429
+        changes = [{"Accept": kind} for kind in ("text/event-stream", "application/json")]
+        asked = [world.north.ask("GET", "/dicom-web/changefeed", headers=header).status_code for header in changes]
+        assert asked == [429, 200], "a stream only when it is asked for as one"
         assert world.north.ask("GET", "/dicom-web/studies").status_code == 200

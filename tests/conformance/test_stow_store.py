@@ -14,6 +14,7 @@ from wetread.adapters.objectstore.memory import MemoryObjectStore
 from wetread.core.dicom.header import read_header
 from wetread.core.errors import StorageFull, Unavailable
 from wetread.core.facts import Source
+from wetread.core.tenants import TenantFile, Tenants
 from wetread.gateway.replay import rebuild, recover
 from wetread.gateway.settings import GatewaySettings, IngestSettings
 
@@ -443,3 +444,51 @@ def test_tenants_do_not_meet(site: Parts) -> None:
     assert stored(site) == 1
     with site.database.read() as tx:
         assert site.archive.summary(tx, "other", "1.2.3").instances == 2
+
+
+PRIVATE = "1.2.826.0.1.36800.99"
+MR, SR = "1.2.840.10008.5.1.4.1.1.4", "1.2.840.10008.5.1.4.1.1.88.11"
+
+
+def in_a_private_syntax() -> bytes:
+    return instance().replace(b"1.2.840.10008.1.2.1\0", PRIVATE.encode(), 1)
+
+
+def test_table_i_2_1_0122_and_c122_are_what_a_tenant_does_not_take(tmp_path: Path) -> None:
+    tenants = Tenants(
+        TenantFile.model_validate(
+            {
+                "default": {"takes": {"refused_sop_classes": [MR], "transfer_syntaxes": "known"}},
+                "tenants": {"ct": {"takes": {"sop_classes": [CT]}}, "all": {"takes": None}},
+            }
+        )
+    )
+    with running(tmp_path, settings=GatewaySettings(ingest=IngestSettings(tenants=tenants))) as site:
+        answer = site.store(
+            instance(), instance(SOPClassUID=MR), in_a_private_syntax(), instance(StudyInstanceUID=None)
+        )
+        assert (answer.status_code, reasons(answer)) == (202, [290, 49442, 0xA900])
+        first, second, _ = answer.json()["00081198"]["Value"]
+        assert (first["00081150"]["Value"], second["00081150"]["Value"]) == ([MR], [CT])
+        assert site.store(in_a_private_syntax()).status_code == 409
+        assert stored(site) == 1
+
+        def by(tenant: str, part: bytes, *, own: bool = False) -> int | None:
+            report = site.ingest.store(tenant, [part], source=Source(), own_result=own)
+            return report.outcomes[0].failure_reason
+
+        assert [by("ct", instance(SOPClassUID=uid)) for uid in (CT, MR, SR)] == [None, 290, 290]
+        assert by("ct", in_a_private_syntax()) is None, "opaque unless the tenant wants known ones only"
+        assert [by("all", part) for part in (instance(SOPClassUID=MR), in_a_private_syntax())] == [None, None]
+        assert by("ct", instance(SOPClassUID=SR, Modality="SR"), own=True) is None, "results of our own are no sender's"
+
+
+def test_rules_of_a_later_day_leave_alone_what_is_stored(tmp_path: Path) -> None:
+    with running(tmp_path) as site:
+        assert site.store(in_a_private_syntax()).status_code == 200
+    rules = TenantFile.model_validate({"default": {"takes": {"sop_classes": [MR], "transfer_syntaxes": "known"}}})
+    with running(tmp_path, settings=GatewaySettings(ingest=IngestSettings(tenants=Tenants(rules)))) as site:
+        report = rebuild(site.database, site.archive, site.objects, site.ingest)
+        assert (report.indexed, report.refused) == (1, 0)
+        (item,) = site.get("/instances").json()
+        assert item["00083002"]["Value"] == [PRIVATE]

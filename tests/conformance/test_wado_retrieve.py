@@ -24,6 +24,8 @@ from pydicom.uid import (
 from tests.gateway_support import Parts, dataset, encoded, instance, running, split_response
 from tests.json_oracle import normalised, oracle_json
 
+from wetread.gateway.settings import GatewaySettings
+
 NATIVE = "1.2.840.10008.1.2.1"
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 
@@ -418,3 +420,20 @@ def test_other_tenants_objects_do_not_exist(site: Parts) -> None:
         assert site.get(f"/studies/5.5{suffix}").status_code == 404
     with site.database.read() as tx, pytest.raises(NotFound):
         site.archive.instances(tx, "default", "5.5")
+
+
+def test_ps3_18_8_7_5_negotiation_to_the_letter_by_configuration(tmp_path: Path) -> None:
+    both, of_values = "application/dicom, image/jpeg, */*", ("/frames/1", "/bulkdata/7FE00010", "/pixeldata")
+    with running(tmp_path, settings=GatewaySettings(strict_negotiation=True)) as site:
+        site.client.headers.pop("accept")
+        stored = site.store(instance(), Accept="application/dicom+json")
+        assert stored.status_code == 200
+        path = stored.json()["00081199"]["Value"][0]["00081190"]["Value"][0].partition("/dicom-web")[2]
+        for resource in ("", "/metadata", *of_values, "/rendered", "/thumbnail", "/frames/1/rendered"):
+            assert site.get(path + resource).status_code == 406, resource
+            assert site.get(path + resource, both).status_code == (200 if resource in of_values else 400), resource
+            assert site.get(path + resource, "*/*").status_code == 200
+        for query in ("/studies", "/studies?accept=application/dicom%2Bjson"):
+            assert site.get(query).status_code == 406, "the parameter does not stand for the header"
+        assert site.store(instance()).status_code == 406
+        assert len(site.get("/instances", "application/dicom+json").json()) == 1

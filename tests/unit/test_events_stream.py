@@ -12,9 +12,10 @@ import pytest
 from tests.worklist_world import TENANT, World
 
 from wetread.core.errors import InvalidInput, Unavailable
+from wetread.core.event_stream import Page, asks_for_events, live, parse_last_event_id
 from wetread.core.events import EventType
-from wetread.worklist.event_endpoints import BATCH, Batch, event_stream, parse_types
-from wetread.worklist.tail import EventTail
+from wetread.core.tail import EventTail
+from wetread.worklist.event_endpoints import BATCH, page_of, parse_types
 
 
 @pytest.fixture
@@ -29,17 +30,15 @@ class Stream:
         self.stopping = threading.Event()
         self.tail = EventTail(self.latest, self.stopping, poll_seconds=0.001)
         self.world = world
-        self.frames: AsyncIterator[bytes] = event_stream(
-            self.read, self.tail, start, heartbeat_seconds=heartbeat_seconds
-        )
+        self.frames: AsyncIterator[bytes] = live(self.read, self.tail, start, heartbeat_seconds=heartbeat_seconds)
 
     def latest(self) -> int:
         with self.world.database.read() as tx:
             return self.world.events.latest(tx)
 
-    def read(self, cursor: int) -> Batch:
+    def read(self, cursor: int) -> Page:
         with self.world.database.read() as tx:
-            return self.world.events.after(tx, TENANT, cursor, limit=BATCH), self.world.events.latest(tx)
+            return page_of(self.world.events.after(tx, TENANT, cursor, limit=BATCH), self.world.events.latest(tx))
 
     async def next(self) -> dict[str, str]:
         text = (await anext(self.frames)).decode()
@@ -107,6 +106,35 @@ def test_a_quiet_stream_beats(world: World) -> None:
             assert await anext(stream.frames) == b": heartbeat\n\n"
 
     asyncio.run(story())
+
+
+def test_a_stream_beats_also_while_others_are_busy(world: World) -> None:
+    """Proxies end what is silent, and its silence would tell that other tenants are at work."""
+
+    async def story() -> None:
+        stream = Stream(world, None, heartbeat_seconds=0.01)
+        await stream.next()
+        looks = iter(range(1, 10**6))
+        stream.tail = EventTail(lambda: next(looks), stream.stopping)
+        frames = live(lambda _cursor: Page([], 0, -1, more=False), stream.tail, 0, heartbeat_seconds=0.01)
+        await anext(frames)
+        assert await anext(frames) == b": heartbeat\n\n"
+
+    asyncio.run(story())
+
+
+def test_who_asks_for_events() -> None:
+    for accept in ("text/event-stream", "Text/Event-Stream, */*", "application/json;q=0.5, text/event-stream"):
+        assert asks_for_events(accept), accept
+    for accept in (None, "", "*/*", "text/*", "application/json, text/event-stream", "text/event-stream;q=0, */*"):
+        assert not asks_for_events(accept), accept
+
+
+def test_last_event_id() -> None:
+    assert [parse_last_event_id(text) for text in (None, "", "0", "17")] == [None, None, 0, 17]
+    for wrong in ("-1", "1.5", "x", "\u0661", "9" * 19):
+        with pytest.raises(InvalidInput):
+            parse_last_event_id(wrong)
 
 
 def test_a_cursor_from_another_data_folder_is_reset(world: World) -> None:

@@ -91,6 +91,8 @@ def test_named_tenants_stand_on_the_default(tmp_path: Path) -> None:
         ("default: {requests_per_second: 0}", "requests_per_second"),
         ("default: {storage_bytes: -1}", "storage_bytes"),
         ("default: {duplicates: version}", "duplicates"),
+        ("default: {takes: {sop_classes: [CT]}}", "not a UID"),
+        ("default: {takes: {transfer_syntaxes: some}}", "transfer_syntaxes"),
         ("tenants: {North: {}}", "not a name of a tenant"),
         ("- a", "valid dictionary"),
         ("a: [", "cannot be read"),

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wetread.core.dicomweb.media_types import DICOM, DICOM_JSON, MediaType, accepts, parse_accept, parse_media_type
-from wetread.core.errors import InvalidInput
+from wetread.core.dicomweb.strict import check_strict
+from wetread.core.errors import InvalidInput, NotAcceptable
 
 
 def test_quoted_and_unquoted_parameters_are_the_same() -> None:
@@ -83,3 +84,39 @@ def test_a_type_named_with_a_low_quality_is_not_lifted_by_a_wider_range() -> Non
     ranges = parse_accept("*/*;q=0.9, application/dicom+json;q=0.1")
     assert not ranges[0].covers("application/dicom+json")
     assert ranges[1].covers("application/dicom+json")
+
+
+@pytest.mark.parametrize(
+    ("accept", "bulk", "refused"),
+    [
+        ("application/dicom, image/jpeg", False, True),
+        ('multipart/related; type="application/dicom", text/html', False, True),
+        ("application/dicom+json, application/pdf;q=0.1", False, True),
+        ("image/png, image/jls", False, True),
+        ("image/jpeg; transfer-syntax=1.2.840.10008.1.2.4.50, image/png", True, False),
+        ("application/dicom+json, image/jpeg; transfer-syntax=*", False, False),
+        ('multipart/related; type="image/jpeg", multipart/related; type="application/octet-stream"', True, False),
+        ('multipart/related; type="image/jpeg", multipart/related; type="application/octet-stream"', False, True),
+        ("video/mp4, application/octet-stream", True, False),
+        ("text/html, application/octet-stream", True, True),
+        ("image/jpeg, image/png, application/pdf, text/xml", False, False),
+        ("application/dicom, application/dicom+xml, application/zip", False, False),
+        ("application/dicom, image/jpeg;q=0", False, False),
+        ("application/dicom, */*, image/*", False, False),
+        ("image/jpeg, */*", False, False),
+        ("x/y, application/dicom", False, False),
+    ],
+)
+def test_ps3_18_8_7_5_dicom_and_rendered_types_are_not_mixed(accept: str, bulk: bool, refused: bool) -> None:
+    ranges = parse_accept(accept)
+    if refused:
+        with pytest.raises(InvalidInput, match="not mixed"):
+            check_strict(accept, ranges, bulk=bulk)
+    else:
+        check_strict(accept, ranges, bulk=bulk)
+
+
+@pytest.mark.parametrize("header", [None, "", " "])
+def test_ps3_18_8_7_5_an_accept_header_has_to_be_there(header: str | None) -> None:
+    with pytest.raises(NotAcceptable):
+        check_strict(header, parse_accept(header, "application/dicom"), bulk=False)

@@ -327,6 +327,7 @@ class House:
         from wetread.bootstrap import audit
         from wetread.bootstrap.cors import CorsPolicy
         from wetread.bootstrap.credentials import authenticator
+        from wetread.bootstrap.forwarded import TrustedNetworks
         from wetread.bootstrap.shell import Guards
         from wetread.bootstrap.web import build_app
 
@@ -340,7 +341,11 @@ class House:
         trail = Service("audit", audit.router(self.database, self.access_trail), lifespan=journal.lifespan)
         guards = Guards(authenticator(self.settings), journal, self.tenants, shares=self.shares)
         cors = CorsPolicy(self.settings.allowed_origins, self.settings.cross_origin_resource_policy)
-        return build_app([trail, *services], checks=self.checks(), metrics=metrics, guards=guards, cors=cors)
+        trusted = self.settings.proxy_networks
+        proxies = TrustedNetworks(trusted, self.settings.proxy_headers) if trusted else None
+        return build_app(
+            [trail, *services], checks=self.checks(), metrics=metrics, guards=guards, cors=cors, proxies=proxies
+        )
 
     @cached_property
     def tenants(self) -> Tenants:

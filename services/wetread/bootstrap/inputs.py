@@ -37,11 +37,13 @@ def gateway(house: House, build: Build) -> Service:
             public_base_url=house.settings.public_base_url or "",
             codec_cache_bytes=house.place.part(GatewaySettings().codec_cache_bytes),
             qido_empty_status=house.settings.qido_empty_status,
+            strict_negotiation=house.settings.strict_negotiation,
             ingest=house.ingest.settings,
         ),
         scratch=house.settings.data / "scratch",
         meter=SqlUsageMeter(),
         shares=house.shares,
+        stopping=house.stopping,
     )
 
 
@@ -129,7 +131,11 @@ def worklist(house: House, build: Build) -> Service:
     def explainer() -> Explainer:
         return Explainer(house.database, SqlDecisions(), SqlRuleSets(), active().workflows)
 
-    policy = UpsSettings(public_base_url=house.settings.public_base_url, lease_s=house.settings.ups_lease)
+    policy = UpsSettings(
+        public_base_url=house.settings.public_base_url,
+        lease_s=house.settings.ups_lease,
+        strict_negotiation=house.settings.strict_negotiation,
+    )
     workitems = build_router(
         database=house.database, repository=house.workitems, clock=house.clock, settings=policy, hooks=hooks
     )

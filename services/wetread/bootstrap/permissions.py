@@ -41,6 +41,7 @@ _DICOM_READ: Final = (
     _FRAMES,
     f"{_INSTANCE}/bulkdata/{{path:path}}",
     *(f"{path}/{kind}" for path in (_STUDY, _SERIES, _INSTANCE, _FRAMES) for kind in ("rendered", "thumbnail")),
+    "/dicom-web/wado",
     "/dicom-web/changefeed",
     "/dicom-web/changefeed/latest",
 )
@@ -130,3 +131,6 @@ PERMISSIONS: Final[Mapping[str, Needs]] = {
 
 STREAMS: Final = frozenset({"/api/v1/events/stream"})
 """Routes besides the websockets whose answer goes on until somebody ends it."""
+
+STREAMS_BY_ACCEPT: Final = frozenset({"/dicom-web/changefeed"})
+"""Routes that answer so whom asks for ``text/event-stream``."""

@@ -13,12 +13,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from starlette.datastructures import Headers
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Send
 from starlette.types import Scope as AsgiScope
 
 from wetread.adapters.telemetry.metrics import Metrics
-from wetread.bootstrap.permissions import PERMISSIONS, STREAMS, Need, Needs
+from wetread.bootstrap.permissions import PERMISSIONS, STREAMS, STREAMS_BY_ACCEPT, Need, Needs
 from wetread.bootstrap.plain_routes import OnError, answer, plain_routes
 from wetread.bootstrap.problems import problem_response
 from wetread.bootstrap.rates import Rates
@@ -26,6 +27,7 @@ from wetread.bootstrap.route_table import FoundRoute, RouteTable
 from wetread.core import tracing
 from wetread.core.access import LOCAL, Caller, Scope
 from wetread.core.errors import Forbidden, NotAuthenticated, NotFound, TooManyRequests, WetreadError
+from wetread.core.event_stream import asks_for_events
 from wetread.core.identifiers import is_uid
 from wetread.core.ports.access import Access, AccessLog, Authenticator
 from wetread.core.shares import Shares
@@ -235,9 +237,14 @@ class _Visit:
         self.template = found[0].template if found else "unmatched"
         self.needs: list[Needs] = [route.needs[self.method] for route in found if self.method in route.needs]
         """What the routes ask for; nothing for a method that they do not offer (405)."""
-        self.stream = self.method == "WEBSOCKET" or self.template in STREAMS
+        self.stream = self.method == "WEBSOCKET" or self.template in STREAMS or self._asks_for_events()
         self.status = 500
         self.caller: Caller | None = None
+
+    def _asks_for_events(self) -> bool:
+        if self.template not in STREAMS_BY_ACCEPT:
+            return False
+        return asks_for_events(Headers(scope=self.scope).get("accept"))
 
     def subject(self) -> str:
         """Return what stands for the UID of a study or workitem in the path, empty when nothing does."""

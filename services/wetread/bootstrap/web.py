@@ -16,7 +16,9 @@ from starlette.types import ASGIApp
 from wetread import __version__
 from wetread.adapters.telemetry.metrics import CONTENT_TYPE, Metrics
 from wetread.bootstrap.cors import Cors, CorsPolicy
+from wetread.bootstrap.forwarded import TrustedNetworks
 from wetread.bootstrap.problems import PROBLEM, problem_response
+from wetread.bootstrap.proxies import Proxies
 from wetread.bootstrap.shell import Guards, Shell
 from wetread.core.errors import InvalidInput, Unavailable, WetreadError
 from wetread.core.ruo import RUO_STATEMENT
@@ -40,8 +42,12 @@ def build_app(
     metrics: Metrics,
     guards: Guards = Guards(),  # noqa: B008 - frozen
     cors: CorsPolicy = CorsPolicy(),  # noqa: B008 - frozen
+    proxies: TrustedNetworks | None = None,
 ) -> ASGIApp:
-    """Return the ASGI application that serves the HTTP faces of *services*."""
+    """Return the ASGI application that serves the HTTP faces of *services*.
+
+    ``proxies``: networks of the reverse proxies that are believed; None: there are none.
+    """
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -66,7 +72,8 @@ def build_app(
     for service in services:
         if service.http is not None:
             app.include_router(service.http)
-    return Cors(Shell(app, app.routes, guards, metrics, error_response), cors)
+    served = Cors(Shell(app, app.routes, guards, metrics, error_response), cors)
+    return served if proxies is None else Proxies(served, proxies)
 
 
 def _add_operations(app: FastAPI, checks: ReadinessChecks, metrics: Metrics) -> None:

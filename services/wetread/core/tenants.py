@@ -6,16 +6,40 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from wetread.core.access import is_tenant
 from wetread.core.channels import Channel, Escalation
 from wetread.core.errors import ConfigurationError
+from wetread.core.identifiers import is_uid
 
 DuplicatePolicy = Literal["reject", "keep_first", "replace"]
 
 ChannelName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 Count = Annotated[int, Field(ge=1)]
+
+
+def _uid(value: str) -> str:
+    if not is_uid(value):
+        msg = "not a UID"
+        raise ValueError(msg)
+    return value
+
+
+Uid = Annotated[str, AfterValidator(_uid)]
+
+
+class StoreRules(BaseModel):
+    """Which instances are taken, by STOW-RS and C-STORE (PS3.18 table I.2-1)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sop_classes: frozenset[Uid] | None = None
+    """These only (else 0122); None: all."""
+    refused_sop_classes: frozenset[Uid] = frozenset()
+    """These not (0122)."""
+    transfer_syntaxes: Literal["any", "known"] = "any"
+    """``any``: what nobody knows is stored as it is and never rendered; ``known``: it is refused (C122)."""
 
 
 class TenantPolicy(BaseModel):
@@ -39,6 +63,8 @@ class TenantPolicy(BaseModel):
     """DICOM associations, of all of the tenant's peers together."""
     duplicates: DuplicatePolicy | None = None
     """For an instance whose UID is stored with other content; None: as the deployment says."""
+    takes: StoreRules | None = None
+    """Which instances are stored at all; None: all."""
     channels: dict[ChannelName, Channel] = {}
     """Ways to reach people, by the names that workflows ``notify`` and escalations use."""
     escalation: Escalation | None = None
@@ -78,6 +104,11 @@ class Tenants:
                 if step.channel not in policy.channels:
                     msg = f"an escalation names a channel that does not exist: {step.channel!r}"
                     raise ConfigurationError(msg)
+
+    @property
+    def choosy(self) -> bool:
+        """Whether any tenant has rules of what is stored."""
+        return any(policy.takes is not None for policy in (self._default, *self._named.values()))
 
     def policy(self, tenant: str) -> TenantPolicy:
         """Return what holds for *tenant*."""

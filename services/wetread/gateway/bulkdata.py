@@ -41,13 +41,13 @@ class BulkEndpoints:
         return await self._answer(request, pixels_only=True)
 
     async def _answer(self, request: Request, *, pixels_only: bool) -> Response:
-        ranges = accepted(request)
+        ranges = accepted(request, self._settings)
         ranges = tuple(media for media in ranges if media.multipart or media.payload in ("*/*", "*"))
         if not ranges:
             raise NotAcceptable(f"available: multipart/related; type={OCTETS}")
         found = await beside(self._retrieve.find, request)
         tags = [(item.sop_uid, item.content_hash) for item in found]
-        etag = etag_of(tags, pixels_only, [str(media) for media in ranges])
+        etag = etag_of(tags, pixels_only, [str(media) for media in ranges], base_url(request, self._settings))
         same = not_modified(request, etag)
         if same is not None:
             return same

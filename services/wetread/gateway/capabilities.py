@@ -14,6 +14,7 @@ from starlette.routing import BaseRoute, Route
 
 from wetread.core.dicomweb.media_types import DICOM, DICOM_JSON, DICOM_XML, OCTETS, accepts
 from wetread.core.errors import NotAcceptable
+from wetread.core.event_stream import EVENT_STREAM
 from wetread.gateway.archives import ZIP
 from wetread.gateway.bulkparts import METADATA
 from wetread.gateway.documents import OFFERED
@@ -39,12 +40,17 @@ _MEDIA: Final[Mapping[tuple[str, str], Sequence[str]]] = {
     ("GET", "pixeldata"): _BULK[1:],
     ("GET", "rendered"): (*_RENDERED, *(f'{_RELATED}"{media}"' for media in _RENDERED)),
     ("GET", "thumbnail"): ("image/jpeg",),
-    ("GET", "changefeed"): (JSON,),
+    ("GET", "wado"): (DICOM, *_RENDERED),
+    ("GET", "changefeed"): (JSON, EVENT_STREAM),
     ("GET", "latest"): (JSON,),
 }
 _QUERY: Final[Mapping[str, Sequence[str]]] = {
     "search": ("{attributeID}", "includefield", "fuzzymatching", "limit", "offset"),
     "rendered": ("accept", "charset", "window", "viewport", "quality"),
+    "wado": (
+        *("requestType", "studyUID", "seriesUID", "objectUID", "contentType", "charset", "transferSyntax"),
+        *("frameNumber", "rows", "columns", "region", "windowCenter", "windowWidth", "imageQuality"),
+    ),
 }
 """Query parameters by the kind of resource."""
 
@@ -59,7 +65,7 @@ class CapabilitiesEndpoint:
 
     async def __call__(self, request: Request) -> Response:
         """Answer with WADL as XML, or the same tree as JSON."""
-        ranges = accepted(request)
+        ranges = accepted(request, self._settings)
         # Where DICOM JSON is meant, clients say application/json: the parser reads one as the other.
         offers = ((WADL, WADL), (JSON, DICOM_JSON))
         media = next((name for name, taken_as in offers if accepts(ranges, taken_as)), None)

@@ -12,12 +12,14 @@ from typing import Any, Final
 import orjson
 from anyio.to_thread import run_sync
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 
 from wetread.core.errors import InvalidInput, NotFound
+from wetread.core.event_stream import EVENT_STREAM, Page, asks_for_events, frame_of, live, parse_last_event_id
 from wetread.core.ports.archive import Archive
 from wetread.core.ports.changes import Change
 from wetread.core.ports.database import Database, Transaction
+from wetread.core.tail import EventTail
 from wetread.gateway.responses import base_url, json_response
 from wetread.gateway.retrieval import addressed, tenant_of
 from wetread.gateway.settings import GatewaySettings
@@ -27,19 +29,26 @@ LIMIT: Final = 200
 """Largest page."""
 _DEFAULT_LIMIT: Final = 100
 _NUMBER: Final = re.compile(r"[0-9]{1,18}")
+_STREAMED: Final = 100
+"""Changes that a stream reads at once."""
+_STREAMED_WITH_METADATA: Final = 10
+_OF_STREAMS: Final = frozenset({"after", "includemetadata"})
 _PARAMETERS: Final = frozenset({"offset", "limit", "after", "starttime", "endtime", "includemetadata", "accept"})
 
 
 class ChangeFeedEndpoints:
-    """``GET /changefeed`` and ``GET /changefeed/latest``."""
+    """``GET /changefeed``, as pages or as an event stream, and ``GET /changefeed/latest``."""
 
-    def __init__(self, database: Database, archive: Archive, settings: GatewaySettings) -> None:
+    def __init__(self, database: Database, archive: Archive, tail: EventTail, settings: GatewaySettings) -> None:
         self._database = database
         self._archive = archive
+        self._tail = tail
         self._settings = settings
 
     async def page(self, request: Request) -> Response:
         """Return changes in order. A reader goes on with ``after`` = the last ``Sequence`` that it has seen."""
+        if asks_for_events(request.headers.get("accept")):
+            return self._stream(request)
         asked = _parameters(request)
         limit = _number(asked, "limit", _DEFAULT_LIMIT)
         if not 1 <= limit <= LIMIT:
@@ -65,6 +74,32 @@ class ChangeFeedEndpoints:
         if found is None:
             return Response(status_code=204, headers={"Cache-Control": "no-store"})
         return json_response(found, media_type=JSON)
+
+    def _stream(self, request: Request) -> Response:
+        """Return changes as they come (HTML 9.2) behind ``Last-Event-ID`` or ``after``; ``id:`` is the ``Sequence``."""
+        asked = _parameters(request)
+        if not asked.keys() <= _OF_STREAMS:
+            msg = "parameters of the event stream: after, includeMetadata"
+            raise InvalidInput(msg)
+        metadata = _flag(asked, "includemetadata")
+        tenant, base = tenant_of(request), self._base(request, metadata=metadata)
+        most = _STREAMED if base is None else _STREAMED_WITH_METADATA
+        # A browser that reconnects asks for the same URL again: where it is now stands in the header.
+        resumed = parse_last_event_id(request.headers.get("last-event-id"))
+        start = _number(asked, "after", 0) if resumed is None else resumed
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no", "Vary": "Accept"}
+        if request.method == "HEAD":
+            return Response(headers=headers, media_type=EVENT_STREAM)
+
+        def read(cursor: int) -> Page:
+            with self._database.read() as tx:
+                seen = self._archive.changes_of_all(tx)  # first: what is committed from here on is seen next time
+                newest = self._archive.last_change(tx, tenant)
+                found = self._archive.changes(tx, tenant, limit=most, after=cursor) if newest > cursor else []
+                items = [(one.sequence, orjson.dumps(self._item(tx, tenant, one, base))) for one in found]
+            return Page([(at, frame_of(at, item)) for at, item in items], newest, seen, more=len(found) == most)
+
+        return StreamingResponse(live(read, self._tail, start), headers=headers, media_type=EVENT_STREAM)
 
     def _base(self, request: Request, *, metadata: bool) -> str | None:
         return base_url(request, self._settings) if metadata else None

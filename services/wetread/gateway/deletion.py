@@ -11,11 +11,15 @@ import orjson
 from wetread.core.ports.changes import Removal, RemovedInstance
 
 _KEY: Final = "removed"
+_IDEMPOTENCY: Final = "key"
+"""Beside the removal: a release that does not know it reads the record all the same."""
 
 
 def describe(removal: Removal) -> bytes:
     """Return the description of the record; it has no payload."""
-    return orjson.dumps({_KEY: asdict(removal)})
+    told = asdict(removal)
+    key = told.pop("key")
+    return orjson.dumps({_KEY: told} | ({_IDEMPOTENCY: key} if key else {}))
 
 
 def removal_of(description: Mapping[str, Any]) -> Removal | None:
@@ -24,4 +28,4 @@ def removal_of(description: Mapping[str, Any]) -> Removal | None:
     if stored is None:
         return None
     members = tuple(RemovedInstance(**found) for found in stored["instances"])
-    return Removal(**{**stored, "instances": members})
+    return Removal(**{**stored, "instances": members}, key=description.get(_IDEMPOTENCY, ""))

@@ -14,6 +14,7 @@ from wetread.gateway.deleting import DeleteEndpoint
 from wetread.gateway.qido import SearchEndpoints
 from wetread.gateway.rendered import RenderEndpoints
 from wetread.gateway.retrieval import RetrieveEndpoints
+from wetread.gateway.uri import UriEndpoint
 
 
 def routes(
@@ -26,6 +27,7 @@ def routes(
     capabilities: CapabilitiesEndpoint,
     delete: DeleteEndpoint,
     changes: ChangeFeedEndpoints,
+    uri: UriEndpoint,
 ) -> APIRouter:
     """Return the router; its paths are complete. STOW reads the request stream itself."""
     router = APIRouter()
@@ -67,6 +69,7 @@ def routes(
     for path in (study, series, instance, frames):
         router.add_route(f"{path}/rendered", rendered.rendered, methods=["GET"])
         router.add_route(f"{path}/thumbnail", rendered.thumbnail, methods=["GET"])
+    router.add_route(f"{base_path}/wado", uri.__call__, methods=["GET"])
     router.add_route(f"{base_path}/changefeed", changes.page, methods=["GET"])
     router.add_route(f"{base_path}/changefeed/latest", changes.latest, methods=["GET"])
     return router

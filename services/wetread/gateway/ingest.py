@@ -28,6 +28,7 @@ from wetread.gateway.discarding import Record, describe_discarded
 from wetread.gateway.prepare import Part, Prepared, prepare
 from wetread.gateway.settings import IngestSettings
 from wetread.gateway.settling import Candidate, Own, Settlement, settle, settle_replayed
+from wetread.gateway.storable import judged
 
 
 @dataclass(slots=True)
@@ -93,6 +94,7 @@ class GroupIngest:
         self._clock = clock
         self._lock = threading.Lock()
         self._memory = HeaderMemory(self.settings.header)
+        self._choosy = self.settings.tenants.choosy
         self._orphans: dict[str, list[Record]] = {}
         """By tenant: records whose transaction failed. They are put aside before a mark moves past them."""
 
@@ -126,7 +128,7 @@ class GroupIngest:
 
     def prepare(self, part: Part | Sequence[Part], transfer: Transfer, *, study_uid: str | None = None) -> Prepared:
         """Parse and validate one part of *transfer*, whole or in pieces."""
-        return prepare(
+        ready = prepare(
             part,
             received_at=self._clock(),
             source=transfer.source,
@@ -135,6 +137,10 @@ class GroupIngest:
             limits=self.settings.header,
             memory=self._memory,
         )
+        if not self._choosy or transfer.own_result:
+            return ready
+        rules = self.settings.tenants.policy(transfer.tenant).takes
+        return ready if rules is None else judged(ready, rules)
 
     def commit(self, batches: Sequence[Batch]) -> None:
         """Store one group; afterwards each batch has one outcome per part. Never raises for what a store can say."""

@@ -55,7 +55,7 @@ class SearchEndpoints:
         if len(text) > self._settings.url_bytes:
             msg = f"the query is longer than {self._settings.url_bytes} bytes"
             raise UriTooLong(msg)
-        ranges = accepted(request)
+        ranges = accepted(request, self._settings)
         as_xml = wants_xml(ranges)
         study, series = request.path_params.get("study"), request.path_params.get("series")
         for uid, name in ((study, "Study Instance UID"), (series, "Series Instance UID")):

@@ -10,6 +10,7 @@ OUT_OF_RESOURCES: Final = 0xA700
 ATTRIBUTE_MISSING: Final = 0xA900  # 43264: required attribute missing or invalid
 STUDY_MISMATCH: Final = 0xA901  # 43265: not the study of the request's URL
 CANNOT_UNDERSTAND: Final = 0xC000
+TRANSFER_SYNTAX_NOT_SUPPORTED: Final = 0xC122  # 49442
 CONFLICT: Final = 0xB00E  # 45070: same UID, different content
 BEING_STORED: Final = 0xB00F  # 45071: another request stores the instance at this moment
 

@@ -73,11 +73,17 @@ class RenderEndpoints:
 
     async def rendered(self, request: Request) -> Response:
         """``GET .../rendered``: one picture, report, document or video, or one part for each."""
-        query = request.query_params
-        options = parse_options(query)
-        _check_charset(query)
+        options = parse_options(request.query_params)
         frames = self._retrieve.frame_numbers(request) if "frames" in request.path_params else None
-        plan = await beside(lambda: choose(self._retrieve.find(request), frames, accepted(request)))
+        return await self.answer(request, options, frames, accepted(request, self._settings))
+
+    async def answer(
+        self, request: Request, options: RenderOptions, frames: Sequence[int] | None, ranges: Sequence[MediaType]
+    ) -> Response:
+        """Return what the path names in the first of *ranges* that fits; ``charset`` and the like are of the query."""
+        query = request.query_params
+        _check_charset(query)
+        plan = await beside(lambda: choose(self._retrieve.find(request), frames, ranges))
         base = base_url(request, self._settings)
         sent = [(pick.item.content_hash, pick.frame, pick.media) for pick in plan.picks]
         etag = etag_of(sent, options, base, plan.multipart)
@@ -184,7 +190,7 @@ class RenderEndpoints:
     async def thumbnail(self, request: Request) -> Response:
         """``GET .../thumbnail``: middle frame of the middle image, small, without text; an icon where there is none."""
         found = await beside(self._retrieve.find, request)
-        if not any(not media.multipart and media.covers("image/jpeg") for media in accepted(request)):
+        if not any(not media.multipart and media.covers("image/jpeg") for media in accepted(request, self._settings)):
             msg = "thumbnails are image/jpeg"
             raise NotAcceptable(msg)
         frames = self._retrieve.frame_numbers(request) if "frames" in request.path_params else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -31,7 +32,9 @@ from wetread.gateway.windowing import (
 FORMATS: Final[Mapping[str, str]] = {"image/jpeg": "JPEG", "image/png": "PNG", "image/gif": "GIF"}
 """Types of rendered single frames (PS3.18 table 8.7.4-1)."""
 
-_SIDE_LIMIT: Final = 8192
+SIDE_LIMIT: Final = 8192
+"""Pixels of a side that may be asked for."""
+_QUALITY: Final = re.compile(r"[0-9]{1,3}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +57,16 @@ class RenderOptions:
 
 def parse_options(query: Mapping[str, str]) -> RenderOptions:
     """Parse ``window``, ``viewport`` and ``quality``. Raises InvalidInput for what is ill-formed."""
-    quality = query.get("quality", "90")
-    if not quality.isdecimal() or not 1 <= int(quality) <= 100:
+    window = parse_window(query["window"]) if "window" in query else None
+    return RenderOptions(window, _parse_viewport(query.get("viewport")), parse_quality(query.get("quality", "90")))
+
+
+def parse_quality(value: str) -> int:
+    """Parse the quality of a JPEG. Raises InvalidInput."""
+    if not _QUALITY.fullmatch(value) or not 1 <= int(value) <= 100:
         msg = "quality must be 1 to 100"
         raise InvalidInput(msg)
-    window = parse_window(query["window"]) if "window" in query else None
-    return RenderOptions(window, _parse_viewport(query.get("viewport")), int(quality))
+    return int(value)
 
 
 def _parse_viewport(value: str | None) -> Viewport | None:
@@ -73,7 +80,7 @@ def _parse_viewport(value: str | None) -> Viewport | None:
     except (ValueError, IndexError) as error:
         msg = "viewport must be vw,vh[,sx,sy,sw,sh]"
         raise InvalidInput(msg) from error
-    sane = 0 < width <= _SIDE_LIMIT and 0 < height <= _SIDE_LIMIT and len(parts) in (2, 6)
+    sane = 0 < width <= SIDE_LIMIT and 0 < height <= SIDE_LIMIT and len(parts) in (2, 6)
     if not sane or not all(abs(number) < 1e6 for number in given):
         msg = "viewport must be vw,vh[,sx,sy,sw,sh]"
         raise InvalidInput(msg)
@@ -139,7 +146,7 @@ def _fit(image: Image.Image, data: Mapping[str, Mapping[str, Any]], viewport: Vi
         scale = min(viewport.width / width, viewport.height / height)
         width, height = width * scale, height * scale
     size = (max(round(width), 1), max(round(height), 1))
-    if size != image.size and max(size) <= _SIDE_LIMIT * 2:
+    if size != image.size and max(size) <= SIDE_LIMIT * 2:
         image = image.resize(size, Image.Resampling.BILINEAR)
     return image
 

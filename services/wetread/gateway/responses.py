@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from wetread.core.dicomweb.media_types import DICOM_JSON, MediaType, parse_accept
+from wetread.core.dicomweb.strict import check_strict
 from wetread.gateway.settings import GatewaySettings
 
 _GZIP_FROM: Final = 1024
@@ -21,21 +22,26 @@ _GZIP_FROM: Final = 1024
 
 _FORWARDED: Final = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "via")
 
+_BULK: Final = frozenset({"frames", "bulkdata", "pixeldata"})
+"""Segments of a path that ask for values rather than for objects."""
+
 DATA_HEADERS: Final[Mapping[str, str]] = {"Cache-Control": "private, no-cache"}
 
 
 def base_url(request: Request, settings: GatewaySettings) -> str:
     """Return the absolute URL of the DICOMweb base path as the client sees it.
 
-    From the configuration, else from this request's Host. The Python client sends its Host without the port: a request
-    that no proxy has forwarded gets the port that it arrived at. Behind a proxy the configuration has to say.
+    From the configuration, else from this request's Host; what trusted proxies say of it stands in the scope already.
+    The Python client sends its Host without the port: a request that no proxy has forwarded gets the port that it
+    arrived at.
     """
     if settings.public_base_url:
-        return settings.public_base_url.rstrip("/")
+        return settings.public_base_url.rstrip("/") + settings.base_path
     scope, headers = request.scope, request.headers
     forwarded = any(name in headers for name in _FORWARDED)
     server = tuple(scope.get("server") or ())
-    return _origin(scope["scheme"], headers.get("host"), server, forwarded) + settings.base_path
+    prefix: str = scope.get("app_root_path", "")
+    return _origin(scope["scheme"], headers.get("host"), server, forwarded) + prefix + settings.base_path
 
 
 @lru_cache(maxsize=256)
@@ -50,10 +56,19 @@ def _origin(scheme: str, host: str | None, server: tuple[Any, ...], forwarded: b
     return f"{url.scheme}://{found}"
 
 
-def accepted(request: Request) -> tuple[MediaType, ...]:
-    """Return what the request accepts: of its query, else of its header."""
+def accepted(request: Request, settings: GatewaySettings) -> tuple[MediaType, ...]:
+    """Return what the request accepts: of its query, else of its header.
+
+    Raises InvalidInput, NotAcceptable when the settings are strict and the request is not.
+    """
     asked = request.query_params.get("accept") if request.scope["query_string"] else None
-    return parse_accept(request.headers.get("accept"), asked)
+    header = request.headers.get("accept")
+    ranges = parse_accept(header, asked)
+    if settings.strict_negotiation:
+        path = request.scope["path"].split("/")
+        bulk = not _BULK.isdisjoint(path) and path[-1] not in ("rendered", "thumbnail")
+        check_strict(header, ranges, bulk=bulk)
+    return ranges
 
 
 def takes_gzip(request: Request) -> bool:

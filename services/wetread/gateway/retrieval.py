@@ -15,6 +15,7 @@ from anyio.to_thread import run_sync
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
+from wetread.core.dicom.attributes import numbers
 from wetread.core.dicom.header import Element, Header, read_header
 from wetread.core.dicom.json_model import little_endian
 from wetread.core.dicom.lossless import obstacle
@@ -67,9 +68,12 @@ class RetrieveEndpoints:
 
     async def instances(self, request: Request) -> Response:
         """``GET`` of a study, series or instance: PS3.10 files."""
+        return await self.files(request, accepted(request, self._settings))
+
+    async def files(self, request: Request, ranges: Sequence[MediaType]) -> Response:
+        """Return the PS3.10 files that the path names in the first of *ranges* that is possible."""
         found = await beside(self.find, request)
         single = request.path_params.get("instance") is not None
-        ranges = accepted(request)
         zipped = None if single else zip_range(ranges)
         ranges = (zipped,) if zipped is not None else ranges
         encodable = self.transcoder.targets
@@ -77,7 +81,12 @@ class RetrieveEndpoints:
             choose_instance(ranges, item.transfer_syntax_uid, single=single, lossy=item.lossy, encodable=encodable)
             for item in found
         ]
-        etag = etag_of([(item.sop_uid, item.content_hash) for item in found], plans, zipped is not None)
+        etag = etag_of(
+            [(item.sop_uid, item.content_hash) for item in found],
+            plans,
+            zipped is not None,
+            self._base_within(request, plans[0][0]),
+        )
         same = not_modified(request, etag)
         if same is not None:
             return same
@@ -105,6 +114,10 @@ class RetrieveEndpoints:
         if all(plan[0].form == STORED for plan in plans):
             headers["Content-Length"] = str(self._stored_length(writer.boundary, found, plans, base))
         return StreamingResponse(self._parts(request, writer, found, plans, first, base), headers=headers)
+
+    def _base_within(self, request: Request, choice: Choice) -> str:
+        """Return the base of the addresses that the parts of a multipart answer have; it is one of its bytes, too."""
+        return base_url(request, self._settings) if choice.multipart else ""
 
     async def _parts(
         self,
@@ -215,8 +228,8 @@ class RetrieveEndpoints:
     ) -> tuple[ArchivedInstance, list[Choice], str, Response | None, tuple[list[bytes], Choice] | None]:
         """Return instance, plan, entity tag and the answer 304 or the frames, when those go out as they are stored."""
         (item,) = self.find(request)
-        plan = self._frame_plan(accepted(request), item, one=len(numbers) == 1)
-        etag = etag_of(item.content_hash, numbers, plan)
+        plan = self._frame_plan(accepted(request, self._settings), item, one=len(numbers) == 1)
+        etag = etag_of(item.content_hash, numbers, plan, self._base_within(request, plan[0]))
         same = not_modified(request, etag)
         if same is not None or plan[0].form != STORED:
             return item, plan, etag, same, None
@@ -224,7 +237,7 @@ class RetrieveEndpoints:
 
     async def metadata(self, request: Request) -> Response:
         """``GET .../metadata``: DICOM JSON or XML of every instance, bulk values by address."""
-        as_xml = wants_xml(accepted(request))
+        as_xml = wants_xml(accepted(request, self._settings))
         base = base_url(request, self._settings)
         coding = "gzip" if takes_gzip(request) and not as_xml else ""
         body, versions = await beside(self._metadata, request, base, coding)
@@ -251,8 +264,9 @@ class RetrieveEndpoints:
             msg = "a bulk data path is tags and item numbers"
             raise InvalidInput(msg)
         (item,) = await beside(self.find, request)
-        ranges = accepted(request)
-        etag = etag_of(item.content_hash, path.upper(), [str(media) for media in ranges])
+        ranges = accepted(request, self._settings)
+        url = f"{instance_url(base_url(request, self._settings), item)}/bulkdata/{path}"
+        etag = etag_of(item.content_hash, url, path.upper(), [str(media) for media in ranges])
         same = not_modified(request, etag)
         if same is not None:
             return same
@@ -261,7 +275,6 @@ class RetrieveEndpoints:
         if len(values) == 1 and not _wants_multipart(ranges):
             return part_of(request, values[0], headers | {"Content-Type": content_type})
         writer = MultipartWriter(content_type.partition(";")[0], boundary=etag.strip('"'))
-        url = f"{instance_url(base_url(request, self._settings), item)}/bulkdata/{path}"
         pieces: list[bytes] = []
         for value in values:
             pieces += [writer.begin(content_type, len(value), url), value]
@@ -297,6 +310,17 @@ class RetrieveEndpoints:
         """Return the instances that the request's path names. Raises NotFound."""
         with self._database.read() as tx:
             return self._archive.instances(tx, tenant_of(request), *path_of(request))
+
+    async def matrix(self, request: Request) -> tuple[int, int]:
+        """Return columns and rows of the one instance that the path names; 1 and 1 when it has none."""
+
+        def read() -> tuple[int, int]:
+            (item,) = self.find(request)
+            data = self.attributes(tenant_of(request), item)
+            columns, rows = numbers(data, "00280011", 1), numbers(data, "00280010", 1)
+            return (int(columns[0]), int(rows[0])) if columns and rows else (1, 1)
+
+        return await beside(read)
 
     def reader(self, request: Request, item: ArchivedInstance) -> FrameReader:
         """Return a frame reader for one found instance."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from wetread.core.ports.pixels import FrameCodecs
 from wetread.core.ports.usage import UsageMeter
 from wetread.core.service import Service
 from wetread.core.shares import Shares
+from wetread.core.tail import EventTail
 from wetread.gateway.admission import Admission, Room
 from wetread.gateway.bulkdata import BulkEndpoints
 from wetread.gateway.capabilities import CapabilitiesEndpoint
@@ -33,6 +35,7 @@ from wetread.gateway.settings import GatewaySettings
 from wetread.gateway.singleflight import SingleFlight
 from wetread.gateway.stow import StowEndpoint
 from wetread.gateway.transcoding import Transcoder
+from wetread.gateway.uri import UriEndpoint
 
 _COLLECT: Final = (10_000, 20, 50)
 """Allocations before the collector looks at the youngest objects, such looks before it looks at older ones."""
@@ -81,12 +84,13 @@ def gateway(
     scratch: Path | None = None,
     meter: UsageMeter | None = None,
     shares: Shares | None = None,
+    stopping: threading.Event | None = None,
 ) -> Service:
     """Wire the gateway.
 
     ``scratch``: folder for parts that do not fit into memory (None: all stay in memory). ``meter``: measures tenants
     with a storage quota (None: there are no quotas). ``shares``: what tenants use of the server at this moment (None:
-    this process is all of it).
+    this process is all of it). ``stopping``: set when the server is told to end, so that event streams end first.
 
     Its lifespan indexes what a crash left behind, then opens the store path.
     """
@@ -94,6 +98,13 @@ def gateway(
     committer = Committer(ingest)
     transcoder = Transcoder(codecs, objects, SingleFlight(settings.codec_cache_bytes))
     retrieve = RetrieveEndpoints(database, archive, objects, transcoder, settings)
+    rendered = RenderEndpoints(retrieve, settings, objects)
+
+    def changed() -> int:
+        with database.read() as tx:
+            return archive.changes_of_all(tx)
+
+    tail = EventTail(changed, stopping or threading.Event())
     router = routes(
         settings.base_path,
         Admission(
@@ -106,10 +117,11 @@ def gateway(
         SearchEndpoints(database, archive, settings),
         retrieve,
         BulkEndpoints(retrieve, settings),
-        RenderEndpoints(retrieve, settings, objects),
+        rendered,
         CapabilitiesEndpoint(settings),
         DeleteEndpoint(database, archive, ingest),
-        ChangeFeedEndpoints(database, archive, settings),
+        ChangeFeedEndpoints(database, archive, tail, settings),
+        UriEndpoint(retrieve, rendered, settings),
     )
 
     @asynccontextmanager
@@ -122,7 +134,8 @@ def gateway(
         gc.set_threshold(*_COLLECT)
         committer.open()
         try:
-            yield
+            async with tail.running():
+                yield
         finally:
             await run_sync(committer.close)
 

@@ -47,7 +47,7 @@ class IngestSettings:
 
 @dataclass(frozen=True, slots=True)
 class GatewaySettings:
-    """``public_base_url``: scheme, host and prefix that clients see; empty: taken from each request's Host."""
+    """``public_base_url``: scheme, host and prefix that clients see, without ``base_path``; empty: of each request."""
 
     public_base_url: str = ""
     base_path: str = "/dicom-web"
@@ -60,4 +60,6 @@ class GatewaySettings:
     codec_cache_bytes: int = 64 << 20
     """Decompressed, transcoded and rendered frames that are kept for whoever asks next."""
     qido_empty_status: Literal[200, 204] = 200
+    strict_negotiation: bool = False
+    """Refuse requests without ``Accept``, and those that mix DICOM with rendered media types (PS3.18 8.7.5)."""
     ingest: IngestSettings = field(default_factory=IngestSettings)

@@ -68,7 +68,7 @@ class StowEndpoint:
         study_uid = request.path_params.get("study")
         if study_uid is not None:
             check_uid(study_uid, "Study Instance UID")
-        ranges = accepted(request)
+        ranges = accepted(request, self._settings)
         if not accepts(ranges, DICOM_JSON) and not accepts(ranges, DICOM_XML):
             msg = f"the answer is {DICOM_JSON} or {DICOM_XML}"
             raise NotAcceptable(msg)

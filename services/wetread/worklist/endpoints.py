@@ -17,11 +17,11 @@ from wetread.core.ports.events import Reason
 from wetread.core.priority import Priority
 from wetread.core.ruo import RUO_STATEMENT
 from wetread.core.states import StudyAiState
+from wetread.core.tail import EventTail
 from wetread.core.workqueue import OPERATE
 from wetread.worklist import schemas
 from wetread.worklist.ports import WorklistPorts, tenant_of
 from wetread.worklist.standing import settled, standings
-from wetread.worklist.tail import EventTail
 
 MAX_PAGE: Final = 200
 MAX_WAIT_SECONDS: Final = 60.0

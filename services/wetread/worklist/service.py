@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from fastapi import APIRouter
 
 from wetread.core.service import Service
+from wetread.core.tail import EventTail
 from wetread.worklist import (
     endpoints,
     event_endpoints,
@@ -20,7 +21,6 @@ from wetread.worklist import (
     timeline,
 )
 from wetread.worklist.ports import WorklistPorts
-from wetread.worklist.tail import EventTail
 
 API_PREFIX = "/api/v1"
 

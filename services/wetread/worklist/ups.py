@@ -56,6 +56,8 @@ class UpsSettings:
     search_count_to: int = 100
     """A search that cannot be counted by the database counts at most so many matches beyond its page."""
     max_body_bytes: int = 16 * 2**20
+    strict_negotiation: bool = False
+    """A request without ``Accept`` is refused (PS3.18 8.7.5)."""
     allowed_origins: frozenset[str] = frozenset()
     """Origins of web pages, other than our own, that may open the event channel."""
     poll_s: float = 0.1

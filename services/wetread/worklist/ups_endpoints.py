@@ -127,7 +127,7 @@ def _add_workitems(router: APIRouter, service: UpsService) -> None:
         return response
 
     async def search(request: Request) -> Response:
-        check_accept(request)
+        check_accept(request, strict=settings.strict_negotiation)
         asked = read_search(request.url.query)
         page = await run_in_threadpool(
             service.search, tenant_of(request), asked.keys, limit=asked.limit, offset=asked.offset
@@ -145,7 +145,7 @@ def _add_workitems(router: APIRouter, service: UpsService) -> None:
         return _answer(request, service, 200, warnings, shown)
 
     async def retrieve(request: Request, uid: str) -> Response:
-        check_accept(request)
+        check_accept(request, strict=settings.strict_negotiation)
         dataset = await run_in_threadpool(service.retrieve, tenant_of(request), uid)
         return _answer(request, service, 200, body=[dataset])
 

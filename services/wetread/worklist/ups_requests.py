@@ -62,8 +62,11 @@ async def read_body(request: Request, most: int, *, optional: bool = False) -> A
         raise InvalidInput(msg) from None
 
 
-def check_accept(request: Request) -> None:
-    """Refuse clients that take no DICOM JSON; no ``Accept`` header means any. Raises NotAcceptable."""
+def check_accept(request: Request, *, strict: bool = False) -> None:
+    """Refuse clients that take no DICOM JSON; no ``Accept`` header means any unless *strict*. Raises NotAcceptable."""
+    if strict and "accept" not in request.headers:
+        msg = "the request has no Accept header (PS3.18 8.7.5)"
+        raise NotAcceptable(msg)
     query = dict(parse_qsl(request.url.query))
     header = query.get("accept") or ", ".join(request.headers.getlist("accept")) or "*/*"
     for media_range in header.split(","):

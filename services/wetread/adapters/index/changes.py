@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, Final
 
-from sqlalchemy import Connection, bindparam, insert, select, update
+from sqlalchemy import Connection, bindparam, func, insert, select, update
 
 from wetread.adapters.index.database import connection_of
 from wetread.adapters.index.statement import DriverStatement
@@ -29,6 +29,7 @@ _COUNT: Final = DriverStatement(
     .values(last=change_counters.c.last + bindparam("more"))
     .returning(change_counters.c.last)
 )
+_ALL: Final = select(func.sum(change_counters.c.last))
 _INSERT: Final = DriverStatement(insert(changes))
 Path = tuple[str, str, str]
 """Study, series and SOP Instance UID."""
@@ -62,6 +63,14 @@ class SqlChangeFeed:
         newest = select(*_COLUMNS).where(changes.c.tenant == tenant).order_by(changes.c.sequence.desc()).limit(1)
         found = _with_states(connection_of(tx), tenant, connection_of(tx).execute(newest).all())
         return found[0] if found else None
+
+    def last_change(self, tx: Transaction, tenant: str) -> int:
+        """Return the sequence of the newest change."""
+        return last_sequence(connection_of(tx), tenant)
+
+    def changes_of_all(self, tx: Transaction) -> int:
+        """Return the number of all tenants' changes: one row per tenant is read."""
+        return int(connection_of(tx).execute(_ALL).scalar() or 0)
 
 
 def record(

@@ -10,11 +10,12 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 
 from wetread.adapters.index.changes import record
 from wetread.adapters.index.rows import series_columns, study_columns
-from wetread.adapters.index.tables import dead_records, instances, series, studies, tombstones
+from wetread.adapters.index.tables import dead_records, deletion_keys, instances, series, studies, tombstones
+from wetread.adapters.index.upsert import insert_row
 from wetread.core.dicom.attributes import Attributes
 from wetread.core.dicom.facts import age_years, series_header
 from wetread.core.dicomweb.stored_metadata import unpack
-from wetread.core.ports.changes import Removal
+from wetread.core.ports.changes import KEY_SECONDS, Removal
 
 _IN_LIMIT: Final = 500
 
@@ -180,4 +181,22 @@ def _buried(connection: Connection, tenant: str, locators: Sequence[str]) -> set
             tombstones.c.tenant == tenant, tombstones.c.locator.in_(locators[at : at + _IN_LIMIT])
         )
         found.update(connection.execute(query).scalars())
+    return found
+
+
+def remember_key(connection: Connection, tenant: str, removal: Removal) -> None:
+    """Note the key of a removal, and forget those that are too old by then to be asked for."""
+    old = (deletion_keys.c.tenant == tenant, deletion_keys.c.at < removal.at - KEY_SECONDS)
+    connection.execute(delete(deletion_keys).where(*old))
+    insert_row(
+        connection, deletion_keys, {"tenant": tenant, "key": removal.key, "path": removal.path, "at": removal.at}
+    )
+
+
+def path_of_key(connection: Connection, tenant: str, key: str, since: float) -> str | None:
+    """Return the path of the removal that had a key, at or after *since*."""
+    query = select(deletion_keys.c.path).where(
+        deletion_keys.c.tenant == tenant, deletion_keys.c.key == key, deletion_keys.c.at >= since
+    )
+    found: str | None = connection.execute(query).scalar()
     return found

@@ -12,7 +12,7 @@ from wetread.adapters.index.audit import SqlAuditLog
 from wetread.adapters.index.changes import SqlChangeFeed, record
 from wetread.adapters.index.database import connection_of
 from wetread.adapters.index.erasure import SqlErasures
-from wetread.adapters.index.removal import bury, dead, last_generation, was_removed
+from wetread.adapters.index.removal import bury, dead, last_generation, path_of_key, remember_key, was_removed
 from wetread.adapters.index.replacement import INSERT_INSTANCES, put_aside, swap
 from wetread.adapters.index.rows import instance_row, series_row, study_row
 from wetread.adapters.index.search import Searcher
@@ -174,6 +174,8 @@ class SqlArchive(SqlChangeFeed, SqlAuditLog, SqlErasures):
     def remove(self, tx: Transaction, tenant: str, removal: Removal, *, replayed: bool = False) -> int:
         """Take instances out, leave tombstones, a change and an audit entry."""
         count = bury(connection_of(tx), tenant, removal, once=replayed)
+        if removal.key:
+            remember_key(connection_of(tx), tenant, removal)
         if count:
             self.audit(
                 tx,
@@ -190,6 +192,10 @@ class SqlArchive(SqlChangeFeed, SqlAuditLog, SqlErasures):
                 ),
             )
         return count
+
+    def removed_by_key(self, tx: Transaction, tenant: str, key: str, *, since: float) -> str | None:
+        """Return the path of a removal by its key."""
+        return path_of_key(connection_of(tx), tenant, key, since)
 
     def replace(self, tx: Transaction, tenant: str, entries: Sequence[IndexEntry], *, at: float) -> list[StudyAddition]:
         """Give indexed instances another content."""

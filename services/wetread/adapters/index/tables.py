@@ -128,6 +128,17 @@ tombstones = Table(  # deleted records: answer 410, and keep a rebuild from brin
     Index("tombstones_instance", "tenant", "sop_uid"),
 )
 
+deletion_keys = Table(  # Idempotency-Key of deletions that were done: their repetition is answered alike
+    "deletion_keys",
+    metadata,
+    Column("tenant", String, nullable=False),
+    Column("key", String, nullable=False),  # SHA-256
+    Column("path", String, nullable=False),
+    Column("at", Float, nullable=False),
+    PrimaryKeyConstraint("tenant", "key"),
+    Index("deletion_keys_age", "tenant", "at"),
+)
+
 dead_records = Table(  # records that hold no instance: replaced, or lost against another; never cleared
     "dead_records",
     metadata,

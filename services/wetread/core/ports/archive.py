@@ -162,6 +162,9 @@ class Archive(StudyIndex, ChangeFeed, AuditLog, Protocol):
         Their tombstones outlive ``clear``; the change feed and the audit log tell the removal.
         """
 
+    def removed_by_key(self, tx: Transaction, tenant: str, key: str, *, since: float) -> str | None:
+        """Return the path of the removal that had this key and is not older than *since*; None when there is none."""
+
     def dead(self, tx: Transaction, tenant: str, records: Sequence[tuple[str, str]]) -> set[str]:
         """Return the locators of those (SOP Instance UID, locator) records that were removed, replaced or discarded."""
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 from wetread.core.ports.database import Transaction
+
+KEY_SECONDS: Final = 86_400.0
+"""How long a removal is known by its key."""
 
 ChangeAction = Literal["create", "update", "delete"]
 ChangeState = Literal["current", "replaced", "deleted"]
@@ -37,7 +40,10 @@ class RemovedInstance:
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    """A study, series or instance that was deleted. ``by``: name of the credential; ``at``: Unix seconds."""
+    """A study, series or instance that was deleted. ``by``: name of the credential; ``at``: Unix seconds.
+
+    ``key``: digest of the ``Idempotency-Key`` of the request, empty without one.
+    """
 
     study_uid: str
     series_uid: str | None
@@ -46,6 +52,12 @@ class Removal:
     at: float
     by: str
     request_id: str
+    key: str = ""
+
+    @property
+    def path(self) -> str:
+        """UIDs of what was deleted, from the study down."""
+        return "/".join(uid for uid in (self.study_uid, self.series_uid, self.sop_uid) if uid)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +92,12 @@ class ChangeFeed(Protocol):
 
     def latest_change(self, tx: Transaction, tenant: str) -> Change | None:
         """Return the newest change."""
+
+    def last_change(self, tx: Transaction, tenant: str) -> int:
+        """Return the sequence of the tenant's newest change; 0 when there is none."""
+
+    def changes_of_all(self, tx: Transaction) -> int:
+        """Return how many changes all tenants have had: it grows with every one, and says of none whose it was."""
 
 
 class AuditLog(Protocol):
