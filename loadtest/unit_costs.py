@@ -67,11 +67,13 @@ class Cell:
 class Measured:
     """``costs``: the server's. ``sender``: CPU seconds of this bench's own side, to store and fetch a study once.
 
+    ``deletion``: the gateway's CPU seconds to delete one, as the load report does with studies it has checked.
     ``idle``: cores that a server without work uses, by role of its processes.
     """
 
     costs: UnitCosts
     sender: PerStudy
+    deletion: PerStudy
     idle: Mapping[str, float]
 
 
@@ -88,6 +90,7 @@ def main(arguments: Sequence[str]) -> int:
     text = json.dumps(found.costs.model_dump(by_alias=True), indent=1) + "\n"
     print(text)
     print(f"sender's own CPU per study: {found.sender.model_dump()}")
+    print(f"gateway CPU to delete a study: {found.deletion.model_dump()}")
     print("cores of an idle server: " + ", ".join(f"{role} {cores:.3f}" for role, cores in found.idle.items()))
     if options.out:
         options.out.write_text(text, "utf-8")
@@ -130,7 +133,7 @@ def measure(folder: Path, *, heads: int, slices: int, repeat: int = 1) -> Measur
             "database": database,
         }
     )
-    return Measured(costs, served["sender"], bench.idle)
+    return Measured(costs, served["sender"], served["deletion"], bench.idle)
 
 
 class _Bench:
@@ -148,6 +151,7 @@ class _Bench:
         loop, whole = 0.0, 0.0
         stored_cpu: list[float] = []
         read_cpu: list[float] = []
+        deleted_cpu: list[float] = []
         sender: list[float] = []
         steps: list[float] = []
         for number, cell in enumerate(cells):
@@ -161,11 +165,14 @@ class _Bench:
             with Watch(self._roots, self._data) as watch:
                 self._fetch_all(cell.template, studies)
                 fetched = self._net(watch)
+            with Watch(self._roots, self._data) as watch:
+                self._delete_all(studies)
+                deleted = self._net(watch)
             sender.append(time.process_time() - began)
-            for found, into in ((stored, stored_cpu), (fetched, read_cpu)):
+            for found, into in ((stored, stored_cpu), (fetched, read_cpu), (deleted, deleted_cpu)):
                 into.append(found["web event loop"] + found["web threads"])
-                loop += found["web event loop"]
-                whole += into[-1]
+            loop += stored["web event loop"] + fetched["web event loop"]
+            whole += stored_cpu[-1] + read_cpu[-1]
             steps.append(settled["orchestration"])
         equations = [cell.equation for cell in cells]
         return {
@@ -175,6 +182,7 @@ class _Bench:
             # Instances count as well (facts of each are looked at), but a study of one shows what a study costs.
             "per_study": round(steps[0] / cells[0].studies, 5),
             "sender": PerStudy.model_validate(solved(equations, sender)),
+            "deletion": PerStudy.model_validate(solved(equations, deleted_cpu)),
         }
 
     def detector(self, name: str, kind: str, count: int, slices: int, per_study: float) -> dict[str, Any]:
@@ -245,6 +253,13 @@ class _Bench:
             for places in studies:
                 if retrieve(connection, places, [template] * len(places)).lost:
                     msg = "a study did not come back as it was sent"
+                    raise RuntimeError(msg)
+
+    def _delete_all(self, studies: Sequence[Sequence[Place]]) -> None:
+        with Connection(self._port) as connection:
+            for places in studies:
+                if connection.delete(f"/dicom-web/studies/{places[0].study_uid}").status != 204:
+                    msg = "a study was not deleted"
                     raise RuntimeError(msg)
 
 

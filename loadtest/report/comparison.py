@@ -46,7 +46,10 @@ def _of_step(protocol: Protocol, measured: Measured, step: Step) -> list[Row]:
     detectors = sum(runs * costs.detectors[name].cpu for name, runs in load.runs.items())
     sender = measured.sender.of(load.instances, load.megabytes)
     components = {
-        "gateway": (load.gateway, ("web event loop", "web threads", "codecs")),
+        "gateway": (
+            load.gateway + measured.deletion.of(load.instances, load.megabytes),
+            ("web event loop", "web threads", "codecs"),
+        ),
         "orchestration": (load.orchestration, ("orchestration",)),
         "detectors": (detectors, ("detectors",)),
     }
@@ -73,8 +76,8 @@ def lines(rows: Sequence[Row]) -> list[str]:
             for row in rows
         ),
         "",
-        f"{held} of {len(rows)} within {TOLERANCE:.0%}. What an idle server uses is added to the predicted costs; they",
-        "know nothing of deletions, nor of what processes lose to each other's caches.",
+        f"{held} of {len(rows)} within {TOLERANCE:.0%}. What an idle server uses and what it costs to delete checked",
+        "studies is added to the predicted costs; they know nothing of what processes lose to each other's caches.",
     ]
 
 
