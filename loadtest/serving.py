@@ -1,6 +1,6 @@
 """Model serving: a real Triton beside ONNX Runtime in process, for the ICH network; batching; emergency lane.
 
-``make bench BENCH=serving ARGS="--rounds 3"``. Needs the extra ``triton`` and ``.tritonhome``
+``make bench BENCH=serving ARGS="--rounds 3"``. Needs the extra ``triton`` and ``make servers``
 (docs/operations/serving.md). Part one: interleaved rounds of in process, shared memory and wire at batch 1, 4, 8. Part
 two: scheduling alone, on a network that sleeps 20 ms and 5 ms per item: what batching buys, and how long STAT requests
 wait behind closed-loop clients.

@@ -2,9 +2,9 @@
 
 Studies of three shapes (one small image, 64 small images, 64 CT slices of 0.53 MB) are stored and fetched one after the
 other on an otherwise idle server; the costs per study, per instance and per megabyte solve the three equations. Head CT
-phantoms are read one at a time. What an idle server uses is taken off. The database's figures come from a second server
-on PostgreSQL with durable commits. Nothing here is a throughput: rates are predicted from these costs, and measured
-apart (``BENCH=report``).
+phantoms and body CTs of the stress hour are read one at a time. What an idle server uses is taken off. The database's
+figures come from a second server on PostgreSQL with durable commits. Nothing here is a throughput: rates are predicted
+from these costs, and measured apart (``BENCH=report``).
 """
 
 from __future__ import annotations
@@ -34,9 +34,11 @@ from stress_hour.running import READY_SECONDS
 from stress_hour.watching import Watch, descendants
 
 from wetread.client import Client
+from wetread.client.models import Findings
 from wetread.commands.capacity_costs import PerStudy, UnitCosts
 from wetread.commands.local_server import local_server
 from wetread.commands.up import Supervisor
+from wetread.core.states import FINAL, READ
 from wetread.testing.servers.postgres import postgres
 
 _RUN: Final = 800
@@ -63,17 +65,23 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """``costs``: the server's. ``sender``: CPU seconds of this bench's own side, to store and fetch a study once."""
+    """``costs``: the server's. ``sender``: CPU seconds of this bench's own side, to store and fetch a study once.
+
+    ``deletion``: the gateway's CPU seconds to delete one, as the load report does with studies it has checked.
+    ``idle``: cores that a server without work uses, by role of its processes.
+    """
 
     costs: UnitCosts
     sender: PerStudy
+    deletion: PerStudy
+    idle: Mapping[str, float]
 
 
 def main(arguments: Sequence[str]) -> int:
     """Measure, print and, if wanted, write the file."""
     parser = argparse.ArgumentParser(prog="unit_costs", description=__doc__)
-    parser.add_argument("--heads", type=int, default=4, help="head CTs that are read one at a time")
-    parser.add_argument("--slices", type=int, default=324, help="slices of a head CT")
+    parser.add_argument("--heads", type=int, default=4, help="head and as many body CTs that are read one at a time")
+    parser.add_argument("--slices", type=int, default=324, help="slices of a CT")
     parser.add_argument("--repeat", type=int, default=3, help="times the number of studies of every cell")
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()))
     parser.add_argument("--out", type=Path, help="write the JSON file here")
@@ -82,6 +90,8 @@ def main(arguments: Sequence[str]) -> int:
     text = json.dumps(found.costs.model_dump(by_alias=True), indent=1) + "\n"
     print(text)
     print(f"sender's own CPU per study: {found.sender.model_dump()}")
+    print(f"gateway CPU to delete a study: {found.deletion.model_dump()}")
+    print("cores of an idle server: " + ", ".join(f"{role} {cores:.3f}" for role, cores in found.idle.items()))
     if options.out:
         options.out.write_text(text, "utf-8")
     return 0
@@ -100,7 +110,12 @@ def measure(folder: Path, *, heads: int, slices: int, repeat: int = 1) -> Measur
         with local_server(data, ready_seconds=READY_SECONDS) as server:
             bench = _Bench(server, data)
             served = bench.served(cells)
-            detector = bench.detector(heads, slices, served["per_study"])
+            detectors = {
+                name: found
+                for kind, name in mix.READ_BY.items()
+                if (found := bench.detector(name, kind, heads, slices, served["per_study"]))
+            }
+            runs = {name: found.pop("per_run") for name, found in detectors.items()}
         database = _database(Path(scratch) / "pg", cells[:2])
     costs = UnitCosts.model_validate(
         {
@@ -112,12 +127,13 @@ def measure(folder: Path, *, heads: int, slices: int, repeat: int = 1) -> Measur
                 "load": round(began[1], 1),
             },
             "gateway": {name: served[name] for name in ("store", "read", "loop_share")},
-            "orchestration": {"per_study": served["per_study"], "per_run": detector.pop("per_run")},
-            "detectors": {"ich": detector},
+            # What is written for a result is written for head CTs alone: body CTs are declined.
+            "orchestration": {"per_study": served["per_study"], "per_run": runs[mix.READ_BY["CT head"]]},
+            "detectors": detectors,
             "database": database,
         }
     )
-    return Measured(costs, served["sender"])
+    return Measured(costs, served["sender"], served["deletion"], bench.idle)
 
 
 class _Bench:
@@ -128,13 +144,14 @@ class _Bench:
         self._data = data
         self._port = int(server.url.rpartition(":")[2])
         self._roots = [child.process.pid for child in server.children]
-        self._idle = _idle(self._roots, data)
+        self.idle = _idle(self._roots, data)
 
     def served(self, cells: Sequence[Cell]) -> dict[str, Any]:
         """Return the costs of gateway and orchestration, and the sender's own."""
         loop, whole = 0.0, 0.0
         stored_cpu: list[float] = []
         read_cpu: list[float] = []
+        deleted_cpu: list[float] = []
         sender: list[float] = []
         steps: list[float] = []
         for number, cell in enumerate(cells):
@@ -148,11 +165,14 @@ class _Bench:
             with Watch(self._roots, self._data) as watch:
                 self._fetch_all(cell.template, studies)
                 fetched = self._net(watch)
+            with Watch(self._roots, self._data) as watch:
+                self._delete_all(studies)
+                deleted = self._net(watch)
             sender.append(time.process_time() - began)
-            for found, into in ((stored, stored_cpu), (fetched, read_cpu)):
+            for found, into in ((stored, stored_cpu), (fetched, read_cpu), (deleted, deleted_cpu)):
                 into.append(found["web event loop"] + found["web threads"])
-                loop += found["web event loop"]
-                whole += into[-1]
+            loop += stored["web event loop"] + fetched["web event loop"]
+            whole += stored_cpu[-1] + read_cpu[-1]
             steps.append(settled["orchestration"])
         equations = [cell.equation for cell in cells]
         return {
@@ -162,21 +182,24 @@ class _Bench:
             # Instances count as well (facts of each are looked at), but a study of one shows what a study costs.
             "per_study": round(steps[0] / cells[0].studies, 5),
             "sender": PerStudy.model_validate(solved(equations, sender)),
+            "deletion": PerStudy.model_validate(solved(equations, deleted_cpu)),
         }
 
-    def detector(self, heads: int, slices: int, per_study: float) -> dict[str, Any]:
-        """Return what one run of the head CT detector costs."""
-        transactions = [mix.Transaction(0.0, number, "CT", "CT head", slices) for number in range(heads + 1)]
+    def detector(self, name: str, kind: str, count: int, slices: int, per_study: float) -> dict[str, Any]:
+        """Return what one run of a detector on studies of *kind* costs; nothing when their headers alone decide."""
+        transactions = [mix.Transaction(0.0, number, "CT", kind, slices) for number in range(count + 1)]
         made = images.build(transactions, phantoms=1)
-        self._read(made, transactions[0])  # opens files, warms the session up
+        self._read(name, made, transactions[0])  # opens files, warms the session up
         cpu, others, megabytes = [], [], []
         for transaction in transactions[1:]:
             with Watch(self._roots, self._data) as watch:
-                megabytes.append(self._read(made, transaction))
+                megabytes.append(self._read(name, made, transaction))
                 used = self._net(watch)
             cpu.append(used["detectors"])
             others.append(used["orchestration"] - per_study)
-        walls, inference = self._timings(heads)
+        walls, inference, state = self._timings(name, count)
+        if not any(walls):
+            return {}
         peak = max(_peak_megabytes(pid) for pid in descendants(self._roots[1]))
         return {
             "wall": round(median(walls), 3),
@@ -184,20 +207,21 @@ class _Bench:
             "inference": round(median(inference), 3),
             "memory_megabytes": round(peak),
             "result_megabytes": round(median(megabytes), 3),
-            "input": f"phantom head CT, {slices} slices of 512 x 512, N = {heads}",
+            "input": f"{kind} of the stress hour, {slices} slices of 512 x 512, N = {count}: {state}",
             "per_run": max(0.0, round(median(others), 4)),
         }
 
-    def _read(self, made: images.Images, transaction: mix.Transaction) -> float:
-        """Store a head CT, say that it is complete, wait for its report; return the megabytes of results."""
-        places, templates = images.places(transaction, run=_RUN + 50), made.of(transaction)
+    def _read(self, name: str, made: images.Images, transaction: mix.Transaction) -> float:
+        """Store a CT, say that it is complete, wait for its end and its report; return the megabytes of results."""
+        run = _RUN + 50 + sorted(mix.READ_BY).index(transaction.kind)
+        places, templates = images.places(transaction, run=run), made.of(transaction)
         with Client(self._server.url, timeout_seconds=120) as client, Connection(self._port) as connection:
             for first in range(0, len(places), 64):
                 chosen = slice(first, first + 64)
                 store(connection, templates[chosen], places[chosen])
             client.manifest(places[0].study_uid, instances=len(places))
             deadline = time.monotonic() + 180
-            while not (found := client.findings(places[0].study_uid)).final or not _reported(found):
+            while not _ended(client.findings(places[0].study_uid), name):
                 if time.monotonic() > deadline:
                     msg = "the detector did not answer"
                     raise RuntimeError(msg)
@@ -206,21 +230,23 @@ class _Bench:
             answer = retrieve(connection, places, templates)
             return answer.other_bytes / 1e6
 
-    def _timings(self, last: int) -> tuple[list[float], list[float]]:
-        """Return wall seconds and seconds of inference of the latest runs, from the stored results."""
+    def _timings(self, name: str, last: int) -> tuple[list[float], list[float], str]:
+        """Return wall seconds, seconds of inference and the states of the latest runs, from the stored results."""
         path = next(self._data.glob("*.db"))
         with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as database:
             rows = database.execute(
-                "SELECT result_json FROM results WHERE detector = 'ich' ORDER BY created_at DESC LIMIT ?", (last,)
+                "SELECT result_json FROM results WHERE detector = ? ORDER BY created_at DESC LIMIT ?", (name, last)
             ).fetchall()
-        timings = [json.loads(row[0])["timings"] for row in rows]
+        results = [json.loads(row[0]) for row in rows]
+        timings = [result["timings"] for result in results]
         walls = [sum(seconds for stage, seconds in one.items() if stage != "infer") for one in timings]
-        return walls, [one.get("infer", 0.0) for one in timings]
+        states = ", ".join(sorted({result["state"] for result in results}))
+        return walls, [one.get("infer", 0.0) for one in timings], states
 
     def _net(self, watch: Watch) -> dict[str, float]:
         """Return the CPU seconds since the beginning less those of an idle server."""
         usage = watch.now()
-        return {role: max(0.0, cpu - self._idle[role] * usage.seconds) for role, cpu in usage.cpu.items()}
+        return {role: max(0.0, cpu - self.idle[role] * usage.seconds) for role, cpu in usage.cpu.items()}
 
     def _fetch_all(self, template: Template, studies: Sequence[Sequence[Place]]) -> None:
         with Connection(self._port) as connection:
@@ -229,9 +255,20 @@ class _Bench:
                     msg = "a study did not come back as it was sent"
                     raise RuntimeError(msg)
 
+    def _delete_all(self, studies: Sequence[Sequence[Place]]) -> None:
+        with Connection(self._port) as connection:
+            for places in studies:
+                if connection.delete(f"/dicom-web/studies/{places[0].study_uid}").status != 204:
+                    msg = "a study was not deleted"
+                    raise RuntimeError(msg)
 
-def _reported(found: Any) -> bool:
-    return any(result.stored for result in found.results)
+
+def _ended(found: Findings, name: str) -> bool:
+    """Whether a detector has ended, and its report is stored when it has read the study."""
+    return any(
+        result.detector == name and result.state in FINAL and (bool(result.stored) or result.state not in READ)
+        for result in found.results
+    )
 
 
 def _idle(roots: Sequence[int], data: Path) -> dict[str, float]:

@@ -24,8 +24,11 @@ from unit_costs import Measured
 from report import mixed, soak, steps
 from report.page import Predicted, Report, write
 from report.steps import Protocol
-from wetread.commands.capacity_model import at_goal, load_of, sustained
+from wetread.bootstrap.crew import crew_size
+from wetread.commands.capacity_model import at_goal, sustained
 from wetread.commands.local_server import local_server
+from wetread.registry import WEB
+from wetread.settings import Settings
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -84,11 +87,14 @@ def _measure(options: argparse.Namespace) -> Report:
 
 def predict(protocol: Protocol, measured: Measured) -> Predicted:
     """Return what the calculator says of this machine: for the steps' own arrivals, in the long run, and at most."""
-    kinds, cores = protocol.kinds(), float(os.cpu_count() or 1)
-    load = load_of(measured.costs, kinds, reads=steps.READS)
+    hour = Protocol(60, protocol.goal, protocol.slices, protocol.seed)
+    kinds, load = hour.kinds(measured, 1.0), hour.load(measured, 1.0)
     sender = measured.sender.of(load.instances, load.megabytes)
+    cores = (os.cpu_count() or 1) - sum(measured.idle.values())
+    web = crew_size(Settings(), WEB)
     return Predicted(
         steps.predicted_highest(protocol, measured),
-        at_goal(measured.costs, kinds, cores=cores, reads=steps.READS, goal=protocol.goal, sender=sender),
-        sustained(measured.costs, kinds, cores=cores, reads=steps.READS, sender=sender),
-    )
+        at_goal(measured.costs, kinds, cores=cores, reads=steps.READS, goal=protocol.goal, sender=sender,
+                web_processes=web),
+        sustained(measured.costs, kinds, cores=cores, reads=steps.READS, sender=sender, web_processes=web),
+    )  # fmt: skip

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from isolation import Isolation
 from run import machine
@@ -16,13 +14,12 @@ from stress_hour.summary import lines as stress_lines
 from stress_hour.summary import percentile
 from unit_costs import Measured
 
-from report import plots, steps
+from report import comparison, plots, steps
+from report.comparison import TOLERANCE
 from report.mixed import Mix
 from report.soak import Soak
 from report.steps import Protocol, Step
 from wetread.commands.capacity_model import Sustained
-
-TOLERANCE: Final = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +69,8 @@ def write(folder: Path, report: Report) -> None:
         for step in report.steps
     ]
     (folder / "records.json").write_text(json.dumps(records), "utf-8")
-    cores = os.cpu_count() or 1
     goal = report.protocol.goal
-    plots.draw(folder, steps=report.steps, goal=goal, isolation=report.isolated, soak=report.soaked, cores=cores)
+    plots.draw(folder, steps=report.steps, goal=goal, isolation=report.isolated, soak=report.soaked)
     (folder / "report.md").write_text("\n".join(page(report)) + "\n", "utf-8")
 
 
@@ -111,6 +107,10 @@ def page(report: Report) -> list[str]:
         "the prediction above replays its own arrivals.",
         "",
         "![turnaround](turnaround.png) ![busy](busy.png)",
+        "",
+        "## Prediction beside measurement",
+        "",
+        *comparison.lines(comparison.compared(protocol, report.measured, report.steps)),
         "",
         "The last step:",
         "",

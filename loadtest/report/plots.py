@@ -12,13 +12,13 @@ from report.soak import Soak
 from report.steps import Step
 
 
-def draw(folder: Path, *, steps: Sequence[Step], goal: float, isolation: Isolation, soak: Soak, cores: int) -> None:
+def draw(folder: Path, *, steps: Sequence[Step], goal: float, isolation: Isolation, soak: Soak) -> None:
     """Write ``turnaround.png``, ``busy.png``, ``isolation.png`` and ``memory.png`` into *folder*."""
     import matplotlib as mpl
 
     mpl.use("agg")
     _turnaround(folder / "turnaround.png", steps, goal)
-    _busy(folder / "busy.png", steps, cores)
+    _busy(folder / "busy.png", steps)
     _isolation(folder / "isolation.png", isolation)
     _memory(folder / "memory.png", soak)
 
@@ -51,9 +51,9 @@ def _turnaround(path: Path, steps: Sequence[Step], goal: float) -> None:
     _save(figure, path)
 
 
-def _busy(path: Path, steps: Sequence[Step], cores: int) -> None:
+def _busy(path: Path, steps: Sequence[Step]) -> None:
     figure, axes = _axes("studies per hour", "share of time busy")
-    shares = [step.summary.usage.shares(cores) for step in steps]
+    shares = [step.summary.shares for step in steps]
     for name in shares[0]:
         axes.plot([step.rate for step in steps], [share[name] for share in shares], "o-", label=name)
     axes.set_ylim(0, 1.05)

@@ -10,8 +10,10 @@ from __future__ import annotations
 import math
 import os
 import tempfile
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from heapq import heappop, heappush
 from pathlib import Path
 from typing import Final
 
@@ -20,7 +22,7 @@ from stress_hour.running import READY_SECONDS, Terms, drive
 from stress_hour.summary import Summary, percentile, summarize
 from unit_costs import Measured
 
-from wetread.commands.capacity_model import StudyKind, load_of
+from wetread.commands.capacity_model import Load, StudyKind, load_of, stretched
 from wetread.commands.local_server import local_server
 
 PER_HOUR: Final = sum(shape.per_hour for shape in mix.PUBLISHED)
@@ -43,27 +45,37 @@ class Protocol:
         """Return the studies of a step at *scale* times the published rate."""
         return mix.schedule(minutes=self.minutes, scale=scale, seed=self.seed, slices={"CT": self.slices})
 
-    def kinds(self) -> list[StudyKind]:
-        """Return the mix of a step as the calculator knows it."""
-        share = self.slices / 324
-        heads, bodies = mix.MODEL_CTS_PER_HOUR, 45 - mix.MODEL_CTS_PER_HOUR
+    def kinds(self, measured: Measured, scale: float) -> list[StudyKind]:
+        """Return what arrives in a step as the calculator knows it."""
+        numbers = Counter(one.kind for one in self.arrivals(scale))
+        cut = self.slices / 324
+        shapes = {"RF": (1, 1.05), "US": (7, 17.0), "CT head": (self.slices, 170.4 * cut),
+                  "CT body": (self.slices, 170.2 * cut), "MR": (5, 1.03)}  # fmt: skip
         return [
-            StudyKind("RF", 180, 1, 1.05),
-            StudyKind("US", 75, 7, 17.0),
-            StudyKind("CT head", heads, self.slices, 170.4 * share, "ich"),
-            StudyKind("CT body", bodies, self.slices, 170.2 * share),
-            StudyKind("MR", 37.5, 5, 1.03),
+            StudyKind(kind, number, *shapes[kind], reader_of(kind, measured))
+            for kind, number in sorted(numbers.items())
         ]
+
+    def load(self, measured: Measured, scale: float) -> Load:
+        """Return what one study of a step costs by the unit costs."""
+        return load_of(measured.costs, self.kinds(measured, scale), reads=READS)
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One rate, studies an hour. ``p95``: of head CTs, seconds; ``predicted``: the same from unit costs."""
+    """One rate, studies an hour: ``scale`` times the published one. ``p95``: of head CTs, seconds; ``predicted``: the
+    same from unit costs.
+    """
 
-    rate: float
+    scale: float
     p95: float
     predicted: float
     summary: Summary
+
+    @property
+    def rate(self) -> float:
+        """Studies an hour."""
+        return self.scale * PER_HOUR
 
     def kept(self, goal: float) -> bool:
         """Whether the goal was kept and nothing was lost, silent or turned away."""
@@ -85,7 +97,7 @@ def measure(
             terms = Terms(associations=protocol.associations, announce=True, delete=True)
             summary = summarize(drive(server, Path(scratch), transactions, made, terms))
         heads = summary.delayed.get("CT head", [])
-        steps.append(Step(scale * PER_HOUR, percentile(heads, 0.95), predicted95(protocol, measured, scale), summary))
+        steps.append(Step(scale, percentile(heads, 0.95), predicted95(protocol, measured, scale), summary))
         scale *= factor
     return steps
 
@@ -108,27 +120,53 @@ def highest(steps: Sequence[Step], goal: float) -> float:
 def predicted95(protocol: Protocol, measured: Measured, scale: float) -> float:
     """Return the 95th percentile of the head CTs' turnaround at *scale*, from unit costs alone.
 
-    What gateway, orchestration and sender need at that rate is taken off the machine's cores; a run's wall time is its
-    CPU time over the cores that are left, when those are fewer than it would use by itself.
+    What an idle server uses and what gateway, orchestration and sender need at that rate is taken off the machine's
+    cores; a run's wall time is its CPU time over the cores that are left, when those are fewer than it would use by
+    itself. Head CTs are urgent and go before others that wait, but end no run.
     """
-    load = load_of(measured.costs, protocol.kinds(), reads=READS)
-    rate = scale * PER_HOUR / 3600
+    arrivals = protocol.arrivals(scale)
+    if not any(one.kind == "CT head" for one in arrivals):
+        return 0.0
+    load = protocol.load(measured, scale)
     sender = measured.sender.of(load.instances, load.megabytes)
-    detector = measured.costs.detectors["ich"]
-    left = (os.cpu_count() or 1) - rate * (load.gateway + load.orchestration + sender)
+    gateway = load.gateway + measured.deletion.of(load.instances, load.megabytes)
+    rate = len(arrivals) / (protocol.minutes * 60)
+    cores = (os.cpu_count() or 1) - sum(measured.idle.values())
+    left = cores - rate * (gateway + load.orchestration + sender)
     if left <= 0:
         return math.inf
-    wall = max(detector.wall, detector.cpu / left)
-    arrivals = [one.at for one in protocol.arrivals(scale) if one.kind == "CT head"]
-    return percentile(replayed(arrivals, wall), 0.95) if arrivals else 0.0
+    walls = {name: stretched(costs, left) for name, costs in measured.costs.detectors.items()}
+    runs = [
+        (one.at, one.kind != "CT head", walls[reader]) for one in arrivals if (reader := reader_of(one.kind, measured))
+    ]
+    return percentile(replayed(runs), 0.95)
 
 
-def replayed(arrivals: Sequence[float], wall: float) -> list[float]:
-    """Return wait and run of each arrival at one server that takes *wall* seconds for each, first come first served."""
+def reader_of(kind: str, measured: Measured) -> str:
+    """Return the detector whose process reads studies of *kind*; empty when none does."""
+    name = mix.READ_BY.get(kind, "")
+    return name if name in measured.costs.detectors else ""
+
+
+def replayed(runs: Sequence[tuple[float, bool, float]]) -> list[float]:
+    """Return wait and run, in seconds, of the runs that do not yield, at one server.
+
+    *runs*, by time: arrival, whether it yields to waiting ones that do not, seconds that it takes. Among equals the
+    first come is the first served.
+    """
     free, found = 0.0, []
-    for at in arrivals:
-        free = max(free, at) + wall
-        found.append(free - at)
+    waiting: list[tuple[bool, float, float]] = []
+    coming = deque(runs)
+    while coming or waiting:
+        if not waiting:
+            free = max(free, coming[0][0])
+        while coming and coming[0][0] <= free:
+            at, yields, wall = coming.popleft()
+            heappush(waiting, (yields, at, wall))
+        yields, at, wall = heappop(waiting)
+        free += wall
+        if not yields:
+            found.append(free - at)
     return found
 
 

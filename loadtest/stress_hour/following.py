@@ -31,7 +31,8 @@ class Course:
     """What became of one study. Times in Unix seconds, of the server's events.
 
     ``ended_at``: the last event of its tasks; 0: no end yet. ``starts``: seconds from commit to the first task start.
-    ``outcomes``: detector -> "state" or "state(reason)". ``silent``: what is missing, empty when nothing is.
+    ``occupied``: seconds for which runs had a detector process. ``outcomes``: detector -> "state" or "state(reason)".
+    ``silent``: what is missing, empty when nothing is.
     """
 
     sent_at: float
@@ -40,6 +41,7 @@ class Course:
     outcome_at: float = 0.0
     starts: dict[str, float] = field(default_factory=dict)
     inferred: list[float] = field(default_factory=list)
+    occupied: float = 0.0
     outcomes: dict[str, str] = field(default_factory=dict)
     silent: str = "no end"
 
@@ -152,6 +154,8 @@ def note(course: Course, event: Event) -> None:
         course.starts.setdefault(detector, _seconds(stamps["started"]) - _seconds(stamps["committed"]))
     if event.type == "result.ready" and {"started", "inferred"} <= stamps.keys():
         course.inferred.append(_seconds(stamps["inferred"]) - _seconds(stamps["started"]))
+    if event.type == "task.finished" and {"started", "inferred"} <= stamps.keys():
+        course.occupied += _seconds(stamps["inferred"]) - _seconds(stamps["started"])
     if event.type in _OUTCOMES:
         course.outcome_at = max(course.outcome_at, event.time.timestamp())
 

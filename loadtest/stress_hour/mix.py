@@ -32,6 +32,8 @@ PUBLISHED: Final = (
 )
 MODEL_CTS_PER_HOUR: Final = 31.5
 """CTs that met a model in the published test: head CTs here."""
+READ_BY: Final = {"CT head": "ich", "CT body": "lung-nodule"}
+"""The detector that has a study of this kind read. The images of body CTs show no chest: it declines them once read."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ class Summary:
     ``turned_away``: studies that were refused until the last attempt. ``turnaround``: last byte sent to the last task's
     end, by kind; 0 where the outcome was known before the last byte. ``delayed``: the same with the time for which the
     study had to wait for a free association, so that a server that takes studies slowly does not look fast.
+    ``occupied``: seconds for which runs had the detector process, those that decline a study once read included.
     """
 
     transactions: int
@@ -48,6 +49,7 @@ class Summary:
     delayed: dict[str, list[float]]
     starts: list[float]
     inferred: list[float]
+    occupied: float
     outcomes: Counter[str]
     usage: Usage
     stored_bytes: int
@@ -65,10 +67,18 @@ class Summary:
         return len(self.inferred)
 
     @property
+    def shares(self) -> dict[str, float]:
+        """Return how busy each thing was that may be the bottleneck, 0..1.
+
+        The embedded profile has one detector process, which may wait for a core while it is occupied.
+        """
+        occupied = self.occupied / max(self.usage.seconds, 1e-9)
+        return self.usage.shares(self.cores) | {"detector processes": occupied}
+
+    @property
     def bottleneck(self) -> tuple[str, float]:
         """What was busiest, and how busy (0..1)."""
-        shares = self.usage.shares(self.cores)
-        return max(shares.items(), key=lambda item: item[1])
+        return max(self.shares.items(), key=lambda item: item[1])
 
 
 def summarize(outcome: Outcome) -> Summary:
@@ -102,6 +112,7 @@ def summarize(outcome: Outcome) -> Summary:
         delayed=delayed,
         starts=[seconds for course in courses for seconds in course.starts.values()],
         inferred=[seconds for course in courses for seconds in course.inferred],
+        occupied=sum(course.occupied for course in courses),
         outcomes=Counter(f"{detector}: {state}" for course in courses for detector, state in course.outcomes.items()),
         usage=outcome.usage,
         stored_bytes=outcome.stored_bytes,
@@ -156,7 +167,7 @@ def lines(summary: Summary) -> list[str]:
             f"peak RSS of all server processes {usage.peak_bytes / 2**20:.0f} MiB; data folder at the end "
             f"{summary.stored_bytes / 1e9:.2f} GB, given back meanwhile {summary.reclaimed_bytes / 1e9:.2f} GB"
         ),
-        "busy: " + ", ".join(f"{name} {share:.0%}" for name, share in usage.shares(summary.cores).items()),
+        "busy: " + ", ".join(f"{name} {share:.0%}" for name, share in summary.shares.items()),
     ]
     name, share = summary.bottleneck
     found.append(f"bottleneck: {name} ({share:.0%} busy)" + ("" if share > 0.7 else "; nothing was near its limit"))

@@ -17,10 +17,14 @@ ROLES: Final = ("web event loop", "web threads", "orchestration", "detectors", "
 
 @dataclass(slots=True)
 class Usage:
-    """CPU seconds by role, peak of the sum of resident memory, and seconds that the disk was busy, over *seconds*."""
+    """CPU seconds by role, peak of the sum of resident memory, and seconds that the disk was busy, over *seconds*.
+
+    ``busiest``: CPU seconds of the busiest process of a role; several web processes share their port (ADR 0208).
+    """
 
     seconds: float = 0.0
     cpu: dict[str, float] = field(default_factory=dict)
+    busiest: dict[str, float] = field(default_factory=dict)
     peak_bytes: int = 0
     rss: list[tuple[float, int]] = field(default_factory=list)
     disk_seconds: float = 0.0
@@ -34,13 +38,13 @@ class Usage:
     def shares(self, cores: int) -> dict[str, float]:
         """Return how busy each thing was that may be the bottleneck, 0..1.
 
-        The event loop and the busiest thread beside it (parsing or commit) have one core each at most, because of the
-        interpreter's lock; detectors and the machine as a whole have all cores.
+        The event loop of a web process and the threads beside it (parsing, commit) have one core each at most, because
+        of the interpreter's lock, so the busiest web process counts; detectors and the whole machine have all cores.
         """
         took = max(self.seconds, 1e-9)
         return {
-            "event loop": self.cpu.get("web event loop", 0.0) / took,
-            "commit and parsing": self.cpu.get("web threads", 0.0) / took,
+            "event loop": self.busiest.get("web event loop", 0.0) / took,
+            "commit and parsing": self.busiest.get("web threads", 0.0) / took,
             "disk": self.disk_seconds / took,
             "detector CPU": self.cpu.get("detectors", 0.0) / took / cores,
             "machine CPU": self.machine_seconds / took / cores,
@@ -50,7 +54,9 @@ class Usage:
 class Watch:
     """Samples the process trees below *roots* once a second: the first is the web process, the second the worker's.
 
-    Detector and codec processes may end and begin meanwhile: what a process had used when it was last seen counts.
+    The web process may be the parent of several, which it forks (ADR 0208): what runs its command line is one of them,
+    what runs another is a codec process. Processes may end and begin meanwhile: what one had used when it was last seen
+    counts.
     """
 
     def __init__(self, roots: Sequence[int], folder: Path, *, every: float = 1.0) -> None:
@@ -82,11 +88,13 @@ class Watch:
     def now(self) -> Usage:
         """Return what was used since the beginning."""
         self._sample()
-        spent = dict.fromkeys(ROLES, 0.0)
-        for key, seconds in self._last.items():
-            spent[self._roles[key]] += seconds - self._first.get(key, 0.0)
+        spent, busiest = dict.fromkeys(ROLES, 0.0), dict.fromkeys(ROLES, 0.0)
+        for key, last in self._last.items():
+            role, seconds = self._roles[key], last - self._first.get(key, 0.0)
+            spent[role] += seconds
+            busiest[role] = max(busiest[role], seconds)
         self.usage.seconds = time.monotonic() - self._begun
-        self.usage.cpu = spent
+        self.usage.cpu, self.usage.busiest = spent, busiest
         self.usage.disk_seconds = _busy_seconds(self._device) - self._disk
         self.usage.machine_seconds = _machine_seconds() - self._machine
         return self.usage
@@ -119,7 +127,8 @@ class Watch:
     def _processes(self) -> Mapping[int, str]:
         web, worker = self._roots
         found = {web: "web", worker: "orchestration"}
-        found |= dict.fromkeys(descendants(web), "codecs")
+        served = _command(web)
+        found |= {pid: "web" if _command(pid) == served else "codecs" for pid in descendants(web)}
         return found | dict.fromkeys(descendants(worker), "detectors")
 
 
@@ -136,6 +145,13 @@ def descendants(pid: int) -> list[int]:
             found += new
             queue += new
     return found
+
+
+def _command(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
 
 
 def _cpu_seconds(stat: Path) -> float:

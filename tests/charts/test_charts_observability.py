@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tests.charts.rendering import CHART, ROOT, kind, of_ci
+from tests.charts.rendering import CHART, CI, ROOT, kind, of_ci, pod_specs
 
 from wetread.adapters.index.database import SqlDatabase
 from wetread.adapters.telemetry.dimse import DimseMetrics
@@ -23,7 +23,13 @@ DASHBOARDS = sorted((CHART / "files" / "dashboards").glob("*.json"))
 ALERTS = [rule for path in RULES for group in yaml.safe_load(path.read_text())["groups"] for rule in group["rules"]]
 RUNBOOKS = ROOT / "docs" / "operations" / "runbooks"
 OTHERS = {"up", "kubelet_volume_stats_available_bytes", "kubelet_volume_stats_capacity_bytes"}
-"""Metrics of Prometheus itself and of the kubelet."""
+OTHERS |= {"kube_deployment_status_replicas_available", "kube_deployment_spec_replicas"}
+"""Metrics of Prometheus itself, of the kubelet and of kube-state-metrics."""
+TRITON = {f"nv_inference_{name}" for name in ("request_success", "request_failure", "count", "exec_count",
+          "queue_duration_us", "compute_infer_duration_us", "pending_request_count")}  # fmt: skip
+"""Metrics of Triton: a real one exports them (test_a_real_triton_serves_with_the_arguments_of_the_chart)."""
+TRITON_GPU = {"nv_gpu_utilization", "nv_gpu_memory_used_bytes", "nv_gpu_memory_total_bytes"}
+"""... and these where there is a GPU: from its documentation, not seen here."""
 
 
 def registered(folder: Path) -> set[str]:
@@ -40,7 +46,7 @@ def registered(folder: Path) -> set[str]:
 
 
 def used(expression: str) -> set[str]:
-    return set(re.findall(r"\b(?:wetread|kubelet)_[a-z_]+\b|\bup\b", re.sub(r'"[^"]*"', '""', expression)))
+    return set(re.findall(r"\b(?:wetread|kube(?:let)?|nv)_[a-z_]+\b|\bup\b", re.sub(r'"[^"]*"', '""', expression)))
 
 
 @pytest.mark.server("promtool")
@@ -65,7 +71,7 @@ def test_every_alert_is_tested_to_fire() -> None:
 def test_alert_has_metrics_that_exist_and_a_runbook(rule: dict, tmp_path: Path) -> None:
     names = used(rule["expr"])
     assert names
-    assert names <= registered(tmp_path) | OTHERS
+    assert names <= registered(tmp_path) | OTHERS | TRITON | TRITON_GPU
     assert rule["labels"]["severity"] in {"critical", "warning"}
     runbook = RUNBOOKS / rule["annotations"]["runbook_url"].removeprefix("RUNBOOKS/")
     text = runbook.read_text("utf-8")
@@ -88,8 +94,10 @@ def test_dashboard_shows_metrics_that_exist(path: Path, tmp_path: Path) -> None:
     expressions = [target["expr"] for panel in board["panels"] for target in panel["targets"]]
     names = set().union(*(used(each) for each in expressions))
     assert names
-    assert names <= registered(tmp_path)
+    assert names <= registered(tmp_path) | TRITON | TRITON_GPU
     assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"])
+    places = {(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in board["panels"]}
+    assert len(places) == len(board["panels"]), "a panel lies on another"
     assert 'namespace="$namespace"' in expressions[0]
     assert "Not for diagnosis" in board["description"]
 
@@ -100,6 +108,18 @@ def test_dashboards_have_unique_uids_and_show_every_metric_of_the_program(tmp_pa
     shown = used(" ".join(t["expr"] for board in boards for panel in board["panels"] for t in panel["targets"]))
     families = {re.sub(r"_(bucket|sum|count)$", "", name) for name in registered(tmp_path)}
     assert families <= {re.sub(r"_(bucket|sum|count)$", "", name) for name in shown}
+
+
+@pytest.mark.server("helm")
+def test_no_service_of_the_chart_dies_without_an_alert() -> None:
+    (down,) = [rule["expr"] for rule in ALERTS if rule["alert"] == "WetreadDown"]
+    watched = re.search(r'component=~"([^"]+)"', down)
+    assert watched is not None
+    for name in CI:
+        for pod, labels, spec in pod_specs(of_ci(name)):
+            if any(port["name"] in {"http", "metrics"} for port in spec["containers"][0].get("ports", ())):
+                component = labels["app.kubernetes.io/component"]
+                assert component == "ray" or re.fullmatch(watched[1], component), pod
 
 
 @pytest.mark.server("helm")

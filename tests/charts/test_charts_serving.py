@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 from tests.charts.rendering import CHART, CLUSTER, ROOT, ci_values, kind, merged, objects, of_ci
+from tests.charts.test_charts_observability import TRITON
 from typer.testing import CliRunner
 
 from wetread.cli import app
@@ -147,6 +148,9 @@ def test_a_real_triton_serves_with_the_arguments_of_the_chart(tmp_path: Path) ->
         urllib.request.urlopen(f"http://127.0.0.1:{http}/v2/models/ich/ready") as answer,
     ):
         assert answer.status == 200
+        with urllib.request.urlopen(f"http://127.0.0.1:{metrics}/metrics") as shown:
+            exported = set(re.findall(r"^# TYPE (nv_\w+)", shown.read().decode(), re.MULTILINE))
+    assert exported >= TRITON, "what the dashboard shows"
 
 
 def test_the_checklist_names_tests_that_exist() -> None:

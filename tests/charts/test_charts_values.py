@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import re
+import tarfile
 from collections.abc import Iterator
 from typing import Any
 
@@ -62,8 +63,8 @@ def objects_of(schema: dict[str, Any], path: str = "") -> Iterator[tuple[str, di
             yield from objects_of(each, f"{path}.{key}")
 
 
-def table_script() -> Any:
-    spec = importlib.util.spec_from_file_location("values_table", ROOT / "charts" / "values_table.py")
+def script_of(name: str) -> Any:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "charts" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -72,7 +73,7 @@ def table_script() -> Any:
 
 
 def test_every_key_has_a_comment_and_the_readme_is_up_to_date() -> None:
-    script = table_script()
+    script = script_of("values_table")
     documented = dict(script.documented((CHART / "values.yaml").read_text("utf-8")))
     for path, _, _ in leaves(VALUES, SCHEMA):
         for length in range(1, len(path) + 1):
@@ -282,6 +283,27 @@ def test_upgrading_names_every_version_and_every_deprecated_value() -> None:
     assert chart["appVersion"] in rendered()["wetread/templates/NOTES.txt"]
     for field in ("icon", "home", "sources", "maintainers"):
         assert chart[field]
+
+
+def test_a_release_names_its_site_and_its_images_by_digest(tmp_path: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    script, digest = script_of("package"), "a" * 64
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text("utf-8"))
+    named = {"--home": "https://wetread.org", "--image": f"registry.io/wetread@sha256:{digest}",
+             "--triton": f"registry.io/triton@sha256:{digest}", "--out": str(tmp_path)}  # fmt: skip
+    for wrong in ({"--home": chart["home"]}, {"--source": chart["sources"][0]}, {"--image": "wetread:0.1.0"}):
+        with pytest.raises(SystemExit, match="2"):
+            script.main([part for pair in (named | wrong).items() for part in pair])
+        assert next(iter(wrong.values())) in capsys.readouterr().err
+    script.main([part for pair in named.items() for part in pair])
+    archive = capsys.readouterr().out.strip()
+    with tarfile.open(archive) as package:
+        member = package.extractfile("wetread/Chart.yaml")
+        assert member is not None
+        packaged = yaml.safe_load(member.read())
+    assert packaged["home"] == packaged["sources"][0] == "https://wetread.org"
+    images = [each["image"] for each in yaml.safe_load(packaged["annotations"]["artifacthub.io/images"])]
+    assert images == [named["--image"], named["--triton"]]
+    assert packaged["version"] == chart["version"]
 
 
 def test_the_release_and_the_chart_have_one_version() -> None:

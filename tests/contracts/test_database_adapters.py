@@ -23,6 +23,7 @@ from wetread.adapters.index.database import SqlDatabase
 from wetread.adapters.index.engines import PostgresDriver, driver_for
 from wetread.adapters.index.migrations import Step
 from wetread.adapters.index.tables import change_counters, executors, metadata, studies
+from wetread.adapters.telemetry.metrics import DatabaseCollector
 from wetread.core.errors import ConfigurationError, StorageFull, Unavailable
 from wetread.testing.servers.postgres import Postgres, postgres
 from wetread.testing.servers.process import ServerFailedError, free_port
@@ -112,6 +113,15 @@ def test_padding_with_nul_does_not_refuse_a_study(database: SqlDatabase) -> None
 def test_a_defect_of_ours_keeps_its_error(database: SqlDatabase) -> None:
     with pytest.raises(DBAPIError), database.write() as tx:
         tx.connection.execute(text("select nonsense"))
+
+
+def test_the_share_of_connections_in_use_is_told(database: SqlDatabase, each_database: str) -> None:
+    found = next(f for f in DatabaseCollector(database).collect() if f.name == "wetread_database_connections")
+    values = {sample.labels["kind"]: sample.value for sample in found.samples}
+    if each_database == "sqlite":
+        assert values == {}
+    else:
+        assert 1 <= values["used"] <= values["limit"] == 200
 
 
 # --- the schema -----------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+from tests.s3_buckets import fresh_bucket
 from typer.testing import CliRunner
 
 from wetread.cli import app
@@ -18,6 +20,7 @@ from wetread.commands.local_server import local_server
 from wetread.commands.up import Supervisor
 from wetread.core.states import FINAL
 from wetread.testing.phantoms import BleedType, HeadSpec, make, write_dicom
+from wetread.testing.servers.moto import S3Server
 
 
 @dataclass(frozen=True)
@@ -82,11 +85,24 @@ def new_detector(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return into / NEW_DETECTOR
 
 
+def on_cluster_stores(request: pytest.FixtureRequest, environment: pytest.MonkeyPatch) -> None:
+    """Point a server at a real PostgreSQL and S3 (signatures checked) of its own, as settings do in a cluster."""
+    server: S3Server = request.getfixturevalue("s3_server")
+    bucket = fresh_bucket(server, environment, prefix="site")
+    environment.setenv("WETREAD_DATABASE_URL", request.getfixturevalue("postgres_server").prepared())
+    environment.setenv("WETREAD_OBJECT_STORE_URL", f"s3://{bucket.address.bucket}/site")
+    environment.setenv("WETREAD_OBJECT_STORE_ENDPOINT", server.endpoint)
+
+
 @pytest.fixture(scope="session")
-def wetread(tmp_path_factory: pytest.TempPathFactory, new_detector: Path) -> Iterator[Wetread]:
-    """One server for all tests that do not kill anything."""
+def wetread(
+    tmp_path_factory: pytest.TempPathFactory, new_detector: Path, request: pytest.FixtureRequest
+) -> Iterator[Wetread]:
+    """One server for all tests that do not kill anything; ``WETREAD_E2E_STORES=cluster``: on PostgreSQL and S3."""
     with contextlib.ExitStack() as server:
         with pytest.MonkeyPatch.context() as environment:  # of the server, not of the tests after this one
+            if os.environ.get("WETREAD_E2E_STORES") == "cluster":
+                on_cluster_stores(request, environment)
             environment.setenv("WETREAD_DETECTORS", str(new_detector.parent))
             environment.delenv("WETREAD_WEB_PROCESSES")  # as it comes
             supervisor = server.enter_context(local_server(tmp_path_factory.mktemp("server")))

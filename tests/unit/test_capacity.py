@@ -41,7 +41,11 @@ def measured(**changes: Any) -> dict[str, Any]:
             "ich": {
                 "wall": 4.0, "cpu": 6.0, "inference": 3.0, "memory_megabytes": 1000, "result_megabytes": 1.0,
                 "input": "a test",
-            }
+            },
+            "lung-nodule": {
+                "wall": 1.0, "cpu": 1.5, "inference": 0.0, "memory_megabytes": 1000, "result_megabytes": 0.0,
+                "input": "a test",
+            },
         },
         "database": {
             "size": {"study": 10_000, "instance": 1_000},
@@ -70,19 +74,32 @@ def test_erlang_c_gives_the_tabled_values(offered: float, servers: int, waits: f
 def test_wait_of_an_m_m_1_queue_is_halved_for_constant_running_times() -> None:
     load, wall = 0.8, 10.0
     exponential = wall / (1 - load) * math.log(load / 0.05)
-    assert wait95(load / wall, wall, 1) == pytest.approx(exponential / 2)
-    assert wait95(0.1, 10.0, 1) == math.inf
-    assert wait95(0.001, 10.0, 3) == 0.0
+    assert wait95([(load / wall, wall)], 1) == pytest.approx(exponential / 2)
+    assert wait95([(0.1, 10.0)], 1) == math.inf
+    assert wait95([(0.001, 10.0)], 3) == 0.0
+
+
+def test_the_wait_of_an_m_g_1_queue_is_that_of_pollaczek_and_khinchine() -> None:
+    """Two lengths of runs: the mean wait is rate E[S^2] / 2 / (1 - load); its tail is scaled in the same way."""
+    runs = [(0.05, 2.0), (0.02, 30.0)]
+    rate, load = 0.07, 0.7
+    mean, square = load / rate, (0.05 * 4 + 0.02 * 900) / rate
+    exponential = mean / (1 - load) * math.log(load / 0.05)
+    assert wait95(runs, 1) == pytest.approx(exponential * (square / mean**2) / 2)
+    assert wait95([(0.03, 5.0), (0.04, 5.0)], 1) == pytest.approx(wait95([(0.07, 5.0)], 1))
 
 
 def test_processes_are_the_fewest_that_keep_the_goal() -> None:
-    needed = processes_for(2.0, 4.0, 10.0)
+    runs = [(1.0, 4.0), (2.0, 2.0)]
+    needed = processes_for(runs, 10.0)
     assert needed > 8  # offered load
-    assert wait95(2.0, 4.0, needed) + 4.0 <= 10.0
-    assert wait95(2.0, 4.0, needed - 1) + 4.0 > 10.0
-    assert processes_for(2.0, 4.0, 1000.0) == 9
+    assert wait95(runs, needed) + 4.0 <= 10.0
+    assert wait95(runs, needed - 1) + 4.0 > 10.0
+    assert processes_for([(2.0, 4.0)], 1000.0) == 9
+    assert processes_for([(1e-6, 4.0), (1e-6, 1.0)], 10.0) == 1, "one process runs any detector"
+    assert processes_for([], 10.0) == 0
     with pytest.raises(InvalidInput, match="no number of processes"):
-        processes_for(2.0, 4.0, 3.0)
+        processes_for(runs, 3.0)
 
 
 def test_load_is_the_weighted_mean_of_the_mix() -> None:
@@ -100,7 +117,7 @@ def test_a_plan_multiplies_costs_by_the_peak_hour_and_storage_by_days() -> None:
     load = load_of(costs(), HEADS, reads=1)
     assert found.gateway_cores == pytest.approx(20 * load.gateway)
     assert found.gateway_pods == math.ceil(20 * load.gateway / 0.6)
-    assert found.detector_processes == processes_for(5.0, 4.0, 30)
+    assert found.detector_processes == processes_for([(5.0, 4.0)], 30)
     assert found.worker_pods == found.detector_processes
     assert found.writers_turn == pytest.approx(20 * (0.01 + 32.5 * 0.0001))
     assert found.deployments == 1
@@ -146,6 +163,8 @@ def test_one_machine_is_bound_by_what_runs_out_first() -> None:
     assert few.bottleneck == "machine CPU"
     alone = sustained(costs(), HEADS[1:], cores=64, reads=1)
     assert alone.bottleneck == "event loop"
+    two = sustained(costs(), HEADS[1:], cores=64, reads=1, web_processes=2)
+    assert two.studies_per_hour == pytest.approx(2 * alone.studies_per_hour)
 
 
 def test_a_latency_goal_costs_rate_and_a_looser_one_less() -> None:

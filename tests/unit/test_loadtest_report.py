@@ -16,6 +16,7 @@ sys.path.insert(0, str(ROOT / "loadtest"))
 
 from isolation import Isolation, Window
 from report import steps
+from report.comparison import compared
 from report.mixed import Cell, Mix
 from report.page import Predicted, Report, page, write
 from report.soak import Soak, slope
@@ -27,7 +28,9 @@ from wetread.commands.capacity_costs import PerStudy
 from wetread.commands.capacity_model import Sustained
 
 PROTOCOL = steps.Protocol(minutes=10, goal=30, slices=32, seed=1)
-MEASURED = Measured(costs(), PerStudy(study=0.01, instance=0.001, megabyte=0.001))
+IDLE = {"web event loop": 0.0, "web threads": 0.0, "orchestration": 0.06, "detectors": 0.0, "codecs": 0.0}
+DELETION = PerStudy(study=0.003, instance=0.0001)
+MEASURED = Measured(costs(), PerStudy(study=0.01, instance=0.001, megabyte=0.001), DELETION, IDLE)
 
 
 def summary(*, lost: int = 0, heads: tuple[float, ...] = (4.0, 5.0)) -> Summary:
@@ -35,18 +38,32 @@ def summary(*, lost: int = 0, heads: tuple[float, ...] = (4.0, 5.0)) -> Summary:
         transactions=2, instances=64, gigabytes=0.03, checked=64 - lost, deleted=2, results=2, seconds=60.0,
         sending_seconds=50.0, lost=lost, silent=[], refused=Counter(), retried_in=0, turned_away=0, lateness=[0.0],
         turnaround={"CT head": list(heads)}, delayed={"CT head": list(heads)},
-        starts=[0.05], inferred=[4.0], outcomes=Counter(),
-        usage=Usage(seconds=60.0, cpu={"web event loop": 10.0, "detectors": 60.0}, machine_seconds=100.0),
+        starts=[0.05], inferred=[4.0], occupied=50.0, outcomes=Counter(),
+        usage=Usage(seconds=60.0, cpu={"web event loop": 10.0, "orchestration": 6.0, "detectors": 40.0},
+                    busiest={"web event loop": 6.0}, machine_seconds=110.0),
         stored_bytes=1, reclaimed_bytes=0, cores=2,
     )  # fmt: skip
 
 
 def step(rate: float, p95: float, *, lost: int = 0) -> steps.Step:
-    return steps.Step(rate, p95, p95, summary(lost=lost))
+    return steps.Step(rate / steps.PER_HOUR, p95, p95, summary(lost=lost))
 
 
 def test_replayed_queue_adds_the_wait_to_the_run() -> None:
-    assert steps.replayed([0, 1, 2, 20], 5.0) == [5.0, 9.0, 13.0, 5.0]
+    alone = [(at, False, 5.0) for at in (0.0, 1.0, 2.0, 20.0)]
+    assert steps.replayed(alone) == [5.0, 9.0, 13.0, 5.0]
+
+
+def test_urgent_runs_go_before_others_that_wait_and_end_none() -> None:
+    others = [(0.0, True, 3.0), (0.5, True, 3.0)]
+    assert steps.replayed(sorted([*others, (1.0, False, 5.0), (2.0, False, 5.0)])) == [7.0, 11.0]
+
+
+def test_a_kind_that_no_detector_process_reads_takes_no_time_of_it() -> None:
+    only = {"ich": costs().detectors["ich"]}
+    cut = Measured(costs().model_copy(update={"detectors": only}), MEASURED.sender, DELETION, IDLE)
+    assert {kind.name: kind.detector for kind in PROTOCOL.kinds(cut, 4)}["CT body"] == ""
+    assert steps.predicted95(PROTOCOL, cut, 8) <= steps.predicted95(PROTOCOL, MEASURED, 8)
 
 
 def test_prediction_grows_with_the_rate_and_meets_its_own_highest_rate() -> None:
@@ -56,7 +73,7 @@ def test_prediction_grows_with_the_rate_and_meets_its_own_highest_rate() -> None
     rate = steps.predicted_highest(PROTOCOL, MEASURED)
     assert steps.predicted95(PROTOCOL, MEASURED, rate / steps.PER_HOUR * 0.98) <= 30
     assert steps.predicted95(PROTOCOL, MEASURED, rate / steps.PER_HOUR * 1.3) > 30
-    assert steps.predicted95(PROTOCOL, MEASURED, 1e6) == math.inf
+    assert steps.predicted95(PROTOCOL, MEASURED, 1e3) == math.inf
 
 
 def test_highest_rate_lies_between_the_last_good_step_and_the_first_bad_one() -> None:
@@ -130,6 +147,26 @@ def test_report_says_whether_the_prediction_holds() -> None:
     assert not bad.passed
     assert "MISSED" in "\n".join(page(bad))
     assert "Bottleneck: machine CPU" in "\n".join(page(good))
+
+
+def test_every_step_is_compared_thing_by_thing_under_the_names_of_the_calculator() -> None:
+    one = step(1000, 29.0)
+    rows = {row.what.partition(",")[0]: row for row in compared(PROTOCOL, MEASURED, [one])}
+    assert list(rows) == ["gateway", "orchestration", "detectors", "machine with the sender", "head CT to result"]
+    load = PROTOCOL.load(MEASURED, one.scale)
+    deletion = 0.003 + 0.0001 * load.instances
+    assert rows["gateway"].predicted == pytest.approx(load.gateway + deletion), "checked studies are deleted"
+    assert rows["gateway"].measured == pytest.approx(5.0)
+    assert rows["orchestration"].predicted == pytest.approx(load.orchestration + 0.06 * 60 / 2), "what idles counts"
+    assert rows["detectors"].predicted == pytest.approx(load.runs["ich"] * 6.0 + load.runs["lung-nodule"] * 1.5)
+    assert rows["detectors"].off == pytest.approx(rows["detectors"].predicted / 20.0 - 1)
+    assert rows["head CT to result"].held
+    report = report_of(950)
+    text = "\n".join(page(report))
+    held = sum(row.held for row in compared(PROTOCOL, MEASURED, report.steps))
+    assert f"{held} of 10 within 25%" in text
+    assert 0 < held < 10
+    assert f"| 950 | gateway, CPU s per study | {rows['gateway'].predicted:.3f} | 5.000 |" in text
 
 
 def test_report_is_written_with_its_pictures(tmp_path: Path) -> None:

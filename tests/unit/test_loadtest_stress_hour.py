@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import subprocess
 import sys
 from collections import Counter
 from datetime import UTC, datetime
@@ -26,7 +27,7 @@ from stress_hour.reclaiming import reclaim
 from stress_hour.running import Outcome, Study
 from stress_hour.sending import Sent, outcome
 from stress_hour.summary import lines, lost_of, silence_of, summarize
-from stress_hour.watching import Usage
+from stress_hour.watching import Usage, Watch
 
 from wetread.client.models import Event, Findings
 from wetread.core.ups import UpsState
@@ -200,11 +201,46 @@ def test_only_finished_segments_older_than_every_open_study_are_emptied(tmp_path
 
 
 def test_the_busiest_part_is_the_bottleneck() -> None:
-    usage = Usage(seconds=10.0, cpu={"web event loop": 9.0, "detectors": 8.0}, disk_seconds=1.0, machine_seconds=17.0)
+    cpu, busiest = {"web event loop": 12.0, "detectors": 8.0}, {"web event loop": 9.0}
+    usage = Usage(seconds=10.0, cpu=cpu, busiest=busiest, disk_seconds=1.0, machine_seconds=17.0)
     shares = usage.shares(cores=2)
-    assert max(shares, key=lambda name: shares[name]) == "event loop"
+    assert max(shares, key=lambda name: shares[name]) == "event loop", "of the busiest web process"
+    assert shares["event loop"] == pytest.approx(0.9)
     assert shares["detector CPU"] == pytest.approx(0.4)
     assert shares["machine CPU"] == pytest.approx(0.85)
+
+
+_TREE = """
+import os, subprocess, sys, time
+sys.stdin.readline()
+for seconds in (0.06, 0.12):
+    if os.fork() == 0:
+        while time.process_time() < seconds: pass
+        print("done", flush=True)
+        sys.stdin.read()
+        os._exit(0)
+other = "import sys\\nfor _ in range(10**6): pass\\nprint('done', flush=True)\\nsys.stdin.read()"
+subprocess.run([sys.executable, "-Sc", other])
+"""
+
+
+def test_all_processes_at_a_port_are_web_processes_and_the_busiest_one_is_told_apart(tmp_path: Path) -> None:
+    """Forked ones run the parent's command line (ADR 0208), a codec process one of its own."""
+    nobody = 0
+    command = [sys.executable, "-Sc", _TREE]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as web:
+        assert web.stdin is not None
+        assert web.stdout is not None
+        with Watch([web.pid, nobody], tmp_path) as watch:
+            web.stdin.write(b"begin\n")
+            web.stdin.flush()
+            for _ in range(3):
+                assert web.stdout.readline() == b"done\n"
+            usage = watch.now()
+        web.stdin.close()
+    assert usage.cpu["web event loop"] >= 0.15
+    assert usage.busiest["web event loop"] < usage.cpu["web event loop"]
+    assert usage.cpu["codecs"] > 0
 
 
 def test_a_study_that_is_being_sent_keeps_its_segments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

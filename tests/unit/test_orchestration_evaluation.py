@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -499,6 +500,21 @@ def test_a_report_that_cannot_be_stored_does_not_undo_the_finding(world: World) 
     assert dead.data["stage"] == "evidence"
     assert world.log("finding.positive")
     assert not world.log("result.ready")
+
+
+def test_a_report_from_before_the_database_was_restored_stands(world: World) -> None:
+    """Its objects have the same UIDs and another time of the run; those of anybody else are no report of ours."""
+    at_once(world)
+    world.settle()
+    ready = world.log("result.ready")[-1]
+    world.ingest.failure = 0xB00E
+    stored = world.composition.store("default", ready.data["result_key"], again=True)
+    assert [one["series_uid"] for one in stored] == [one["series_uid"] for one in ready.data["stored"]]
+    facts = world.studies.studies["default", STUDY]
+    others = tuple(replace(series, detector_result=False) for series in facts.series)
+    world.studies.studies["default", STUDY] = replace(facts, series=others)
+    with pytest.raises(ComputationFailed):
+        world.composition.store("default", ready.data["result_key"], again=True)
 
 
 # --- signals ---------------------------------------------------------------------------------------------------------

@@ -1,10 +1,11 @@
 """From measured unit costs to pods, database and storage: a pure model, the same for one machine and for a cluster.
 
 Arrivals are Poisson at the rate of the peak hour. A component that serves requests (gateway, orchestration, GPU, the
-writers' turn of the database) may be busy for ``utilisation`` of the peak hour. Detector processes are a queue with c
-servers: the smallest c is taken for which 95 % of studies wait and run within the goal (Erlang C; the tail of the wait
-is halved for constant running times, Allen and Cunneen's correction for M/D/c). Storage is what arrives times how long
-it is kept. Units: seconds, megabytes of 10^6 bytes, cores.
+writers' turn of the database) may be busy for ``utilisation`` of the peak hour. Detector processes are one queue with c
+servers, each of which runs any detector: the smallest c is taken for which 95 % of runs wait and end within the goal
+(Erlang C; the tail of the wait is scaled by (1 + squared coefficient of variation of the running times) / 2, Allen and
+Cunneen's correction: half for runs of one length). Storage is what arrives times how long it is kept. Units: seconds,
+megabytes of 10^6 bytes, cores.
 """
 
 from __future__ import annotations
@@ -14,14 +15,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from wetread.commands.capacity_costs import UnitCosts
+from wetread.commands.capacity_costs import DetectorCosts, UnitCosts
 from wetread.core.errors import InvalidInput
 
 DAY_SECONDS: Final = 86_400.0
 PAGE_BYTES: Final = 8192
 """A page of PostgreSQL: what goes to the log is written again, page by page, by the next checkpoint."""
-_CONSTANT_TIMES: Final = 0.5
-"""(1 + squared coefficient of variation) / 2 of running times: runs of one detector take about the same."""
 _MOST_SERVERS: Final = 1_000_000
 
 
@@ -40,10 +39,10 @@ STRESS_HOUR: Final = (
     StudyKind("RF", 180 / 337.5, 1, 1.05),
     StudyKind("US", 75 / 337.5, 7, 17.0),
     StudyKind("CT head", 31.5 / 337.5, 324, 170.4, "ich"),
-    StudyKind("CT body", 13.5 / 337.5, 324, 170.2),
+    StudyKind("CT body", 13.5 / 337.5, 324, 170.2, "lung-nodule"),
     StudyKind("MR", 37.5 / 337.5, 5, 1.03),
 )
-"""The mix of MONAI Deploy's published stress hour; its CTs that met a model are head CTs."""
+"""The mix of MONAI Deploy's published stress hour. CTs that met a model are head CTs, the others are of the chest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,12 +157,10 @@ def plan(costs: UnitCosts, mix: Sequence[StudyKind], studies_per_day: float, cho
         raise InvalidInput(msg)
     load = load_of(costs, mix, reads=chosen.reads)
     peak = studies_per_day / DAY_SECONDS * chosen.peak_factor
-    processes, gpu = 0, 0.0
-    for name, runs in load.runs.items():
-        detector = costs.detectors[name]
-        wall = detector.wall - (detector.inference if name in chosen.gpu else 0.0) + chosen.gpu.get(name, 0.0)
-        processes += processes_for(peak * runs, wall, chosen.goal)
-        gpu += peak * runs * chosen.gpu.get(name, 0.0)
+    gpu = peak * sum(runs * chosen.gpu.get(name, 0.0) for name, runs in load.runs.items())
+    processes = processes_for(
+        [(peak * runs, _wall(costs, name, chosen)) for name, runs in load.runs.items()], chosen.goal
+    )
     gateway_cores, orchestration_cores = peak * load.gateway, peak * load.orchestration
     database = costs.database
     turn = peak * database.serial.of(load.instances, load.megabytes)
@@ -191,29 +188,53 @@ def plan(costs: UnitCosts, mix: Sequence[StudyKind], studies_per_day: float, cho
     )
 
 
-def processes_for(rate: float, wall: float, goal: float) -> int:
-    """Return the fewest detector processes for which 95 % of *rate* runs a second end within *goal* seconds."""
-    if wall >= goal:
-        msg = f"one run takes {wall:.1f} s: no number of processes ends it within {goal:.1f} s"
+def _wall(costs: UnitCosts, name: str, chosen: Assumptions) -> float:
+    detector = costs.detectors[name]
+    return detector.wall - (detector.inference if name in chosen.gpu else 0.0) + chosen.gpu.get(name, 0.0)
+
+
+def processes_for(runs: Sequence[tuple[float, float]], goal: float) -> int:
+    """Return the fewest detector processes for which 95 % of the runs of every detector end within *goal* seconds.
+
+    *runs*: runs a second and seconds of a run, by detector; none: 0 processes. Raises InvalidInput when no number does.
+    """
+    if not runs:
+        return 0
+    longest = max(wall for _, wall in runs)
+    if longest >= goal:
+        msg = f"one run takes {longest:.1f} s: no number of processes ends it within {goal:.1f} s"
         raise InvalidInput(msg)
-    servers = max(1, math.ceil(rate * wall + 1e-9))
+    servers = max(1, math.ceil(sum(rate * wall for rate, wall in runs) + 1e-9))
     while servers < _MOST_SERVERS:
-        if wait95(rate, wall, servers) + wall <= goal:
+        if wait95(runs, servers) + longest <= goal:
             return servers
         servers += max(1, servers // 1000)
     msg = "more detector processes than this model counts"
     raise InvalidInput(msg)
 
 
-def wait95(rate: float, wall: float, servers: int) -> float:
-    """Return the 95th percentile of the wait before a run, in seconds; infinite when servers are too few."""
-    offered = rate * wall
+def wait95(runs: Sequence[tuple[float, float]], servers: int) -> float:
+    """Return the 95th percentile of the wait before a run, in seconds; infinite when servers are too few.
+
+    *runs*: runs a second and seconds of a run, by detector.
+    """
+    rate, offered = sum(rate for rate, _ in runs), sum(rate * wall for rate, wall in runs)
     if offered >= servers:
         return math.inf
     queued = erlang_c(offered, servers)
     if queued <= 0.05:
         return 0.0
-    return wall * _CONSTANT_TIMES / (servers - offered) * math.log(queued / 0.05)
+    mean = offered / rate
+    scattered = sum(rate * wall**2 for rate, wall in runs) / rate / mean**2  # 1 + squared coefficient of variation
+    return mean * scattered / 2 / (servers - offered) * math.log(queued / 0.05)
+
+
+def stretched(detector: DetectorCosts, left: float) -> float:
+    """Return the seconds that a run takes when *left* cores are left for it.
+
+    Its CPU time over those cores, when they are fewer than it would use by itself; infinite when there are none.
+    """
+    return max(detector.wall, detector.cpu / left) if left > 0 else math.inf
 
 
 def erlang_c(offered: float, servers: int) -> float:
@@ -225,19 +246,26 @@ def erlang_c(offered: float, servers: int) -> float:
 
 
 def sustained(
-    costs: UnitCosts, mix: Sequence[StudyKind], *, cores: float, reads: float, sender: float = 0.0, processes: int = 1
+    costs: UnitCosts,
+    mix: Sequence[StudyKind],
+    *,
+    cores: float,
+    reads: float,
+    sender: float = 0.0,
+    processes: int = 1,
+    web_processes: int = 1,
 ) -> Sustained:
     """Return the most that one embedded installation takes in the long run.
 
-    *processes* detector processes and one web process share *cores* with whoever sends, who needs *sender* CPU seconds
-    per study.
+    *processes* detector processes and *web_processes* web processes share *cores* with whoever sends, who needs
+    *sender* CPU seconds per study.
     """
     load = load_of(costs, mix, reads=reads)
     detectors = sum(runs * costs.detectors[name].cpu for name, runs in load.runs.items())
     walls = sum(runs * costs.detectors[name].wall for name, runs in load.runs.items())
     limits = {
         "machine CPU": cores / (load.gateway + load.orchestration + detectors + sender),
-        "event loop": 1 / max(load.gateway * costs.gateway.loop_share, 1e-12),
+        "event loop": web_processes / max(load.gateway * costs.gateway.loop_share, 1e-12),
         "detector processes": processes / max(walls, 1e-12),
     }
     name = min(limits, key=lambda key: limits[key])
@@ -253,24 +281,23 @@ def at_goal(
     goal: float,
     sender: float = 0.0,
     processes: int = 1,
+    web_processes: int = 1,
 ) -> Sustained:
-    """Return the highest rate of one installation at which 95 % of detector runs end within *goal* seconds.
+    """Return the highest rate at which 95 % of the runs of every detector end within *goal* seconds.
 
-    What else runs takes cores from the detectors: a run's wall time is its CPU time over the cores that are left, when
-    those are fewer than it would use.
+    What else runs takes cores from the detectors (``stretched``).
     """
-    top = sustained(costs, mix, cores=cores, reads=reads, sender=sender, processes=processes)
+    top = sustained(
+        costs, mix, cores=cores, reads=reads, sender=sender, processes=processes, web_processes=web_processes
+    )
     load = load_of(costs, mix, reads=reads)
-    runs = sum(load.runs.values())
-    if not runs:
+    if not load.runs:
         return top
-    cpu = sum(share * costs.detectors[name].cpu for name, share in load.runs.items()) / runs
-    wall = sum(share * costs.detectors[name].wall for name, share in load.runs.items()) / runs
 
     def late(rate: float) -> bool:
-        left = max(cores - rate * (load.gateway + load.orchestration + sender), 1e-9) / processes
-        stretched = max(wall, cpu / left)
-        return wait95(rate * runs, stretched, processes) + stretched > goal
+        left = (cores - rate * (load.gateway + load.orchestration + sender)) / processes
+        runs = [(rate * share, stretched(costs.detectors[name], left)) for name, share in load.runs.items()]
+        return wait95(runs, processes) + max(wall for _, wall in runs) > goal
 
     low, high = 0.0, top.studies_per_hour / 3600
     if late(1e-9):

@@ -44,7 +44,6 @@ class Supervisor:
 
     def open(self) -> None:
         """Take the data folder and the port. Raises OSError when either is taken."""
-        self.settings.data.mkdir(parents=True, exist_ok=True)
         self._lock = lock_folder(self.settings.data)
         # The supervisor owns the socket: while the web process restarts, connections wait instead of being refused.
         self._socket = listen(self.settings)
@@ -99,7 +98,8 @@ class Supervisor:
 
 
 def lock_folder(data: Path) -> IO[str]:
-    """Take the data folder for this process. Raises BlockingIOError when another server has it."""
+    """Take the data folder for this process, made when it is not there. BlockingIOError: another server has it."""
+    data.mkdir(parents=True, exist_ok=True)
     handle = (data / "lock").open("a+")
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

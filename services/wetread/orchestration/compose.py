@@ -24,6 +24,8 @@ from wetread.orchestration.ports import Ports, Rules
 from wetread.orchestration.source_images import SourceImages
 
 _OUT_OF_RESOURCES = 0xA700
+_CONFLICT = 0xB00E
+"""This UID is stored with other content."""
 _SOURCE = Source(client="wetread")
 
 
@@ -60,10 +62,12 @@ class Composition:
         report = self._ports.ingest.store(
             tenant, [o.data for o in objects], source=_SOURCE, study_uid=result.run.study_uid, own_result=True
         )
-        for outcome in report.outcomes:
+        for outcome, item in zip(report.outcomes, objects, strict=True):
             if outcome.failure_reason == _OUT_OF_RESOURCES:
                 msg = "no room for the report"
                 raise Unavailable(msg)
+            if outcome.failure_reason == _CONFLICT and self._ours(result, item.series_instance_uid):
+                continue
             if outcome.failure_reason is not None:
                 msg = "crashed"
                 raise ComputationFailed(msg, f"the report was not stored: {outcome.failure_reason:04X}")
@@ -93,6 +97,15 @@ class Composition:
             self._announce.task(tx, EventType.TASK_DEAD, task, {}, cause="evidence", stage="evidence", detail=detail)
             if not task.early and task.run_id is None:
                 self._conclusions.end_workitem(tx, task, ())
+
+    def _ours(self, result: ResultSet, series_uid: str) -> bool:
+        """Return whether a series is of wetread: the report of this result from before the database was restored.
+
+        UIDs come from the result's key, so it says the same of the same images; only the time of the run differs.
+        """
+        with self._ports.database.read() as tx:
+            study = self._ports.studies.facts(tx, result.run.tenant, result.run.study_uid)
+        return any(one.series_instance_uid == series_uid and one.detector_result for one in study.series)
 
     def _located(self, tx: Transaction, result: ResultSet) -> list[StoredInstance]:
         """Return the selected instances; without any, one of the largest source series stands for the study."""

@@ -84,6 +84,13 @@ _QUERIES: Final[tuple[tuple[str, str, tuple[str, ...], str], ...]] = (
         "SELECT lease_until FROM executors ORDER BY lease_until LIMIT 1",
     ),
     (
+        "wetread_database_connections",
+        "Connections to the PostgreSQL server: used, and the limit of it.",
+        ("kind",),
+        """SELECT 'used', CAST(sum(numbackends) AS integer) FROM pg_stat_database
+           UNION ALL SELECT 'limit', CAST(setting AS integer) FROM pg_settings WHERE name = 'max_connections'""",
+    ),
+    (
         "wetread_queue_depth",
         "Durable workflows waiting or running, by queue and status.",
         ("queue", "status"),
@@ -125,7 +132,7 @@ class DatabaseCollector(Collector):
                 gauge = GaugeMetricFamily(name, help_, labels=labels)
                 try:
                     rows = connection_of(tx).execute(text(query)).all()
-                except OperationalError:  # the durable queue's tables are made by the worker's first start
+                except OperationalError:  # the durable queue's tables come with the worker; SQLite has no connections
                     rows = []
                 counted: Counter_[tuple[str, ...]] = Counter_()
                 for row in rows:  # the pairs of a fan-out (ich.3f2a9c1d) count for their detector
