@@ -290,7 +290,7 @@ def test_what_a_writer_has_finished_survives_a_database_that_is_killed_at_once(t
     folder.chmod(0o755)
     port, name = free_port(), ""
     try:
-        for number in range(6):
+        for number in range(4):
             with (
                 suppress(ServerFailedError, ProcessLookupError),
                 postgres(durable=True, port=port, data=folder / "data") as server,
