@@ -1,9 +1,7 @@
 """The echo-ef detector: its golden case, its card against the committed rows, refusals, and one real clip."""
 
-import importlib.util
 import json
 import os
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +17,7 @@ from wetread.detection.authoring.golden import differences
 from wetread.detection.commands import detect
 from wetread.detection.evaluation.measure import read_rows
 from wetread.detection.evaluation.report import readme
-from wetread.detection.registry import load, read_folder
+from wetread.detection.registry import companion, load, read_folder
 
 HERE = Path(__file__).parent
 INSTALLED = read_folder(HERE)
@@ -28,11 +26,7 @@ SHARED = Path(os.environ.get("WETREAD_SHARED", HERE.parents[1] / ".." / "shared"
 
 @pytest.fixture(scope="module")
 def evaluate():
-    found = importlib.util.spec_from_file_location("wetread_model_echo_ef_evaluate", HERE / "evaluate.py")
-    module = importlib.util.module_from_spec(found)
-    sys.modules[found.name] = module
-    found.loader.exec_module(module)
-    return module
+    return companion(INSTALLED, "evaluate")
 
 
 def test_the_golden_case_gives_what_it_gave():
