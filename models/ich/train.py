@@ -475,6 +475,11 @@ def tune_score(net: nn.Module, cache: Path, limit: int = 60) -> float:
     return auc + overlap / max(total, 1.0)
 
 
+def network() -> nn.Module:
+    """The network as it is exported: the mean of a slab and its mirror image."""
+    return Symmetric(Network())
+
+
 def export(run: Path) -> None:
     """Write 1/model.onnx (opset 17) from best.pt and its SHA-256 into detector.yaml."""
     net = Network()
