@@ -2,8 +2,8 @@
 
     make bench BENCH=detectors [ARGS="--rounds 5 --studies 8 --imported FOLDER --weights FOLDER"]
 
-The eager network of ich has random weights: time does not depend on them. Those of hippodeep are built from its state
-dicts in the folder of --weights. Rounds are interleaved, the least time counts.
+The eager network of a bundled detector is that of its train.py with random weights: time does not depend on them. Those
+of hippodeep are built from its state dicts in the folder of --weights. Rounds are interleaved, the least time counts.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from wetread.core.ports.inference import NetworkFile, RunRequest
 from wetread.core.ports.studies import StoredInstance
 from wetread.detection.evaluation.measure import case_maker, drive
 from wetread.detection.process import WorkerSpec
-from wetread.detection.registry import bundled_folder, discover, load, read_folder
+from wetread.detection.registry import InstalledDetector, bundled_folder, companion, discover, load, read_folder
 from wetread.detection.runner import ProcessDetectorRunner
 from wetread.testing.phantoms import HeadSpec, make, to_volume
 from wetread.testing.phantoms.series import series_of
@@ -37,19 +37,13 @@ from wetread.testing.toy_detector import FOLDER_VARIABLE, FolderStore
 
 SEED = 2_900_100
 THREADS = 2
+BATCH = 8
 
 
-def trained(name: str) -> Any:
-    """Return the module ``train.py`` of a model folder."""
-    path = bundled_folder() / name / "train.py"
-    spec = importlib.util.spec_from_file_location(f"bench_{name.replace('-', '_')}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    sys.path.insert(0, str(path.parent))
-    spec.loader.exec_module(module)
-    return module
+def trained(installed: InstalledDetector) -> Any:
+    """Return the module ``train.py`` of a detector folder, which may import its neighbours."""
+    sys.path.insert(0, str(installed.folder))
+    return companion(installed, "train")
 
 
 def inputs(specs: tuple[TensorSpec, ...], batch: int) -> dict[str, np.ndarray]:
@@ -81,10 +75,12 @@ def engines(rounds: int, imported: str, weights: Path | None) -> None:
     import torch
 
     torch.set_num_threads(THREADS)
-    pairs: list[tuple[NetworkFile, Any, int]] = []
     installed = discover(imported)
-    ich = trained("ich")
-    pairs.append((installed["ich"].networks[0], ich.Symmetric(ich.Network()).eval(), 8))
+    pairs: list[tuple[NetworkFile, Any, int]] = [
+        (found.networks[0], trained(found).network().eval(), BATCH)
+        for found in installed.values()
+        if (found.folder / "train.py").is_file()
+    ]
     if weights is not None and "hippodeep" in installed:
         from wetread.detection.importing.hippodeep_networks import NETWORKS, role_of
 

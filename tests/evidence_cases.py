@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Sequence
 from dataclasses import replace
+from io import BytesIO
 from typing import Any
 
 import numpy as np
-from pydicom import Dataset
+from pydicom import Dataset, dcmread
 from pydicom.uid import CTImageStorage
 
-from wetread.core.detector import FrameRef, Measure, Observation, Result
+from wetread.core.detector import FrameRef, Measure, Observation, Result, Volume
 from wetread.core.findings import ResultSet, Run
 from wetread.core.identifiers import derived_uid
 from wetread.core.ports import EvidenceInput
@@ -131,6 +133,22 @@ def evidence(sources: list[Dataset] | None = None, result: Result | None = None,
         run(study_uid=sources[0].StudyInstanceUID, **changes), result, frames(sources), operating_point="sens90"
     )
     return EvidenceInput(outcome, sources, mask, read_plane)
+
+
+def detected(title: str, sources: Sequence[bytes], volume: Volume, result: Result) -> EvidenceInput:
+    """What a detector answered to a volume of *sources*, for the encoder."""
+    files = {str(header.SOPInstanceUID): header for header in (dcmread(BytesIO(d)) for d in sources)}
+    headers = [files[uid] for uid in dict.fromkeys(frame.sop_instance_uid for frame in volume.frames)]
+    plain = [Dataset({tag: item for tag, item in header.items() if tag != 0x7FE00010}) for header in headers]
+    return EvidenceInput(
+        result_set(run(study_uid=str(plain[0].StudyInstanceUID), title=title), result, volume.frames),
+        plain,
+        result.mask,
+        lambda plane: volume.voxels[plane],
+        captures=[item.data for item in result.attachments if item.capture],
+        maps=result.maps,
+        explanation=result.explanation,
+    )
 
 
 def refusal(state: AiState, reason: str | None = None, detail: str = "", **changes: Any) -> EvidenceInput:

@@ -1,9 +1,7 @@
 """The echo-ef detector: its golden case, its card against the committed rows, refusals, and one real clip."""
 
-import importlib.util
 import json
 import os
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +17,7 @@ from wetread.detection.authoring.golden import differences
 from wetread.detection.commands import detect
 from wetread.detection.evaluation.measure import read_rows
 from wetread.detection.evaluation.report import readme
-from wetread.detection.registry import load, read_folder
+from wetread.detection.registry import companion, load, read_folder
 
 HERE = Path(__file__).parent
 INSTALLED = read_folder(HERE)
@@ -28,11 +26,7 @@ SHARED = Path(os.environ.get("WETREAD_SHARED", HERE.parents[1] / ".." / "shared"
 
 @pytest.fixture(scope="module")
 def evaluate():
-    found = importlib.util.spec_from_file_location("wetread_model_echo_ef_evaluate", HERE / "evaluate.py")
-    module = importlib.util.module_from_spec(found)
-    sys.modules[found.name] = module
-    found.loader.exec_module(module)
-    return module
+    return companion(INSTALLED, "evaluate")
 
 
 def test_the_golden_case_gives_what_it_gave():
@@ -44,9 +38,27 @@ def test_thresholds_follow_from_the_tuning_rows(evaluate):
     again = json.loads(json.dumps(evaluate.fitted(card, rows)))
     for name in ("echo_model", "tuning"):
         assert again[name] == card[name]
-    assert {r["set"] for r in rows} == {"tune"}
-    assert min(int(r["seed"]) for r in rows) >= 1_000_000
-    assert max(int(r["seed"]) for r in rows) < 2_000_000
+    assert {r["set"] for r in rows} == {"tune", "s2", "s4"}, "none of the other generator"
+    reported = {int(r["seed"]) for r in read_rows(HERE / "cases.csv")}
+    assert not reported & {int(r["seed"]) for r in rows}
+    widest = max(card["tuning"].values(), key=lambda part: part["half_width"])
+    assert card["echo_model"]["half_width"] == widest["half_width"]
+
+
+def test_a_band_holds_nine_of_ten_clips_of_its_own_set(evaluate):
+    ef = "left_ventricle.ejection_fraction"
+    rows = [
+        {"set": "s1", "seed": k, "apical": 1, f"true:{ef}": 50.0, f"found:{ef}": 50.0 + k, "spread": 0.0}
+        for k in range(1, 20)
+    ]
+    found = evaluate.tuned(rows)
+    assert found["half_width"] == 18.0, "the 18th of 19: ceil(0.9 * 20)"
+    assert (found["n"], found["seeds"], found["ef_mae"]["value"]) == (19, [1, 19], 10.0)
+    wide = evaluate.tuned([{**r, "spread": 30.0} for r in rows])
+    assert wide["half_width"] == 0.0, "what the spread between beats covers is not counted twice"
+    model = {"constant_ef": 50.0, "half_width": 17.5}
+    judged = [{**r, "state": "measured", "true_beats": 1, "dice:1": 0.9, "fact:view": "a4c"} for r in rows]
+    assert evaluate.echo_figures(judged, model)["s1"]["inside_band"]["value"] == pytest.approx(17 / 19, abs=1e-3)
 
 
 @pytest.mark.slow

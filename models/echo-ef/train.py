@@ -13,9 +13,7 @@ the split `train` are read here; the generator refuses to hand out others under 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
-import re
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -25,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wetread.core.errors import NotProcessable
+from wetread.detection.authoring.weights import write_onnx
 from wetread.echo.sector import SIDE, find_sector, tensor_of, to_grid
 from wetread.testing.phantoms.echo import frame_count, render_echo
 from wetread.testing.phantoms.echo_parameters import draw_echo
@@ -256,24 +255,8 @@ def export(run: Path) -> None:
 
     net = network()
     net.load_state_dict(torch.load(run / "last.pt", weights_only=True))
-    net.eval()
-    target = HERE / "1" / "model.onnx"
-    target.parent.mkdir(exist_ok=True)
-    torch.onnx.export(
-        net,
-        (torch.zeros(2, 1, SIDE, SIDE),),
-        str(target),
-        dynamo=False,
-        opset_version=17,
-        input_names=["frames"],
-        output_names=["lv", "view"],
-        dynamic_axes={name: {0: "n"} for name in ("frames", "lv", "view")},
-    )
-    digest = hashlib.sha256(target.read_bytes()).hexdigest()
-    manifest = HERE / "detector.yaml"
-    manifest.write_text(re.sub(r'sha256: "[0-9a-f]*"', f'sha256: "{digest}"', manifest.read_text("utf-8")), "utf-8")
-    size = sum(p.numel() for p in net.parameters())
-    print(f"{target.name} {target.stat().st_size} bytes, {size} parameters, sha256 {digest}")
+    digest = write_onnx(net, HERE / "detector.yaml", {"frames": torch.zeros(2, 1, SIDE, SIDE)}, ("lv", "view"))
+    print(f"{sum(p.numel() for p in net.parameters())} parameters, sha256 {digest}")
 
 
 def main() -> None:

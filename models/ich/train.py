@@ -13,10 +13,8 @@ read here, the generator refuses to hand out others under these split names.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import itertools
 import json
-import re
 import time
 from collections.abc import Iterator
 from itertools import pairwise
@@ -28,6 +26,8 @@ from cases import load_detector_module, read
 from scipy import ndimage
 from torch import nn
 from torch.nn import functional
+
+from wetread.detection.authoring.weights import write_onnx
 
 HERE = Path(__file__).parent
 DETECTOR = load_detector_module()
@@ -475,30 +475,18 @@ def tune_score(net: nn.Module, cache: Path, limit: int = 60) -> float:
     return auc + overlap / max(total, 1.0)
 
 
+def network() -> nn.Module:
+    """The network as it is exported: the mean of a slab and its mirror image."""
+    return Symmetric(Network())
+
+
 def export(run: Path) -> None:
     """Write 1/model.onnx (opset 17) from best.pt and its SHA-256 into detector.yaml."""
     net = Network()
     net.load_state_dict(torch.load(run / "best.pt", weights_only=True))
-    net.eval()
-    target = HERE / "1" / "model.onnx"
-    example = torch.zeros(2, 9, 256, 256)
-    torch.onnx.export(
-        Symmetric(net).eval(),
-        (example,),
-        str(target),
-        dynamo=False,
-        opset_version=17,
-        input_names=["slabs"],
-        output_names=["prob", "case_logit", "cam"],
-        dynamic_axes={name: {0: "n"} for name in ("slabs", "prob", "case_logit", "cam")},
-    )
-    digest = hashlib.sha256(target.read_bytes()).hexdigest()
-    manifest = HERE / "detector.yaml"
-    if manifest.exists():
-        text = re.sub(r'sha256: "[0-9a-f]*"', f'sha256: "{digest}"', manifest.read_text())
-        manifest.write_text(text)
-    size = sum(p.numel() for p in net.parameters())
-    print(f"{target.name} {target.stat().st_size} bytes, {size} parameters, sha256 {digest}")
+    outputs = ("prob", "case_logit", "cam")
+    digest = write_onnx(Symmetric(net), HERE / "detector.yaml", {"slabs": torch.zeros(2, 9, 256, 256)}, outputs)
+    print(f"{sum(p.numel() for p in net.parameters())} parameters, sha256 {digest}")
 
 
 def main() -> None:

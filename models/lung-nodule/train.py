@@ -11,9 +11,7 @@ the split `train` are read here; the generator refuses to hand out others under 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
-import re
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,6 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from wetread.detection.authoring.weights import write_onnx
 from wetread.detection.evaluation.localisation import LEAST_RADIUS_MM
 from wetread.nodule.patches import SIZE, patches
 from wetread.nodule.reading import Reading, read
@@ -258,24 +257,9 @@ def export(run: Path) -> None:
 
     net = network()
     net.load_state_dict(torch.load(run / "last.pt", weights_only=True))
-    net.eval()
-    target = HERE / "1" / "model.onnx"
-    target.parent.mkdir(exist_ok=True)
-    torch.onnx.export(
-        net,
-        (torch.zeros(2, 2, SIZE, SIZE, SIZE),),
-        str(target),
-        dynamo=False,
-        opset_version=17,
-        input_names=["patches"],
-        output_names=["logit", "cam"],
-        dynamic_axes={name: {0: "n"} for name in ("patches", "logit", "cam")},
-    )
-    digest = hashlib.sha256(target.read_bytes()).hexdigest()
-    manifest = HERE / "detector.yaml"
-    manifest.write_text(re.sub(r'sha256: "[0-9a-f]*"', f'sha256: "{digest}"', manifest.read_text("utf-8")), "utf-8")
-    size = sum(p.numel() for p in net.parameters())
-    print(f"{target.name} {target.stat().st_size} bytes, {size} parameters, sha256 {digest}")
+    outputs = ("logit", "cam")
+    digest = write_onnx(net, HERE / "detector.yaml", {"patches": torch.zeros(2, 2, SIZE, SIZE, SIZE)}, outputs)
+    print(f"{sum(p.numel() for p in net.parameters())} parameters, sha256 {digest}")
 
 
 def main() -> None:

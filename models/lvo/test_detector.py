@@ -1,8 +1,6 @@
 """The lvo detector: its golden case, its card against the committed rows, and its headers-only refusals."""
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +11,7 @@ from wetread.detection.authoring import cards
 from wetread.detection.authoring.golden import differences
 from wetread.detection.evaluation.measure import read_rows
 from wetread.detection.evaluation.report import readme
-from wetread.detection.registry import load, read_folder
+from wetread.detection.registry import companion, load, read_folder
 
 HERE = Path(__file__).parent
 INSTALLED = read_folder(HERE)
@@ -21,11 +19,7 @@ INSTALLED = read_folder(HERE)
 
 @pytest.fixture(scope="module")
 def evaluate():
-    found = importlib.util.spec_from_file_location("wetread_model_lvo_evaluate", HERE / "evaluate.py")
-    module = importlib.util.module_from_spec(found)
-    sys.modules[found.name] = module
-    found.loader.exec_module(module)
-    return module
+    return companion(INSTALLED, "evaluate")
 
 
 def test_the_golden_case_gives_what_it_gave():

@@ -1,9 +1,7 @@
 """The perfusion detector: its golden case, its refusals of what is no dynamic volume, and its card."""
 
 import csv
-import importlib.util
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +11,7 @@ from ruamel.yaml import YAML
 
 from wetread.core.detector import Context, Volume
 from wetread.core.errors import NotProcessable
-from wetread.detection.registry import load, read_folder
+from wetread.detection.registry import companion, load, read_folder
 from wetread.testing.phantoms.perfusion import perfusion_phantom
 
 HERE = Path(__file__).parent
@@ -65,10 +63,7 @@ def test_a_plain_volume_and_a_turned_one_are_refused(detector, golden_volume):
 
 
 def test_every_figure_of_the_card_follows_from_the_rows():
-    found = importlib.util.spec_from_file_location("wetread_model_perfusion_evaluate", HERE / "evaluate.py")
-    module = importlib.util.module_from_spec(found)
-    sys.modules[found.name] = module
-    found.loader.exec_module(module)
+    module = companion(read_folder(HERE), "evaluate")
     with (HERE / "evaluation.csv").open(encoding="utf-8") as file:
         rows = sorted(csv.DictReader(file), key=lambda r: (r["set"], int(r["seed"])))
     card = json.loads((HERE / "model-card.json").read_text("utf-8"))

@@ -9,6 +9,7 @@ from xml.etree import ElementTree as ET
 import numpy as np
 import pytest
 from PIL import Image
+from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
 from wetread.cli import app
@@ -99,6 +100,30 @@ def test_it_is_measured_and_its_card_follows_from_its_cases(made, tmp_path, monk
     boastful.write_text(kept)
     assert run.invoke(app, [*order[:2], "absent", *order[3:]]).exit_code == 2
     assert run.invoke(app, [*order[:3], "--set", "s9", "--out", str(tmp_path)]).exit_code == 2
+
+
+def test_a_golden_case_is_written_anew_from_its_own_recipe(made, monkeypatch):
+    monkeypatch.setenv("WETREAD_DETECTORS", str(made.parent))
+    path, order = made / "golden.yaml", ["models", "test", "dense-spots", "--update-golden"]
+    first, packed = path.read_text(), (made / "golden.npz").read_bytes()
+    assert CliRunner().invoke(app, order).exit_code == 2, "without a reason"
+    recipe = YAML(typ="safe").load(first)
+    recipe |= {"input": {"split": "s3", "seed": 3_200_000}, "tolerance": {**recipe["tolerance"], "dice": 0.99}}
+    YAML().dump(recipe, path)
+    answer = CliRunner().invoke(app, [*order, "--reason", "harder", "--seed", "3200003"])
+    assert answer.exit_code == 0, answer.output
+    again = YAML(typ="safe").load(path)
+    assert again["input"] == {"split": "s3", "seed": 3_200_003}, "all but the seed stays"
+    assert (again["tolerance"]["dice"], again["reason"]) == (0.99, "harder")
+    assert again["expected"] != recipe["expected"]
+    path.write_text("reason: of its own\nexpected: {volume: 3}\n")
+    answer = CliRunner().invoke(app, [*order, "--reason", "any"])
+    assert (answer.exit_code, "form of its own" in answer.output) == (2, True)
+    path.unlink()
+    assert CliRunner().invoke(app, [*order, "--reason", "lost"]).exit_code == 0
+    assert YAML(typ="safe").load(path)["input"] == {"split": "s0", "seed": 2_000_000}
+    path.write_text(first)
+    (made / "golden.npz").write_bytes(packed)
 
 
 def test_gates_decide_over_the_exit_code(made, tmp_path, monkeypatch):

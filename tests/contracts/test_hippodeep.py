@@ -6,26 +6,25 @@ the repository.
 
 from __future__ import annotations
 
-import csv
 import json
-import re
-import shutil
 
 import numpy as np
 import pytest
+from tests.conformance.test_evidence_dciodvfy import IODS, dciodvfy
+from tests.evidence_cases import detected
 from tests.nifti import as_volume, read_nifti
+from tests.real_volumes import LEFT, RIGHT, TOTAL, import_hippodeep, known_volumes
 
 from wetread.adapters.codecs.decoder import PydicomFrameDecoder
+from wetread.adapters.evidence.encoder import Encoder
 from wetread.adapters.inference.onnxruntime import OnnxRuntimeClient
 from wetread.core.dicom.volume import assemble
 from wetread.core.errors import NotProcessable
 from wetread.detection.evaluation.measure import drive, measured_values
-from wetread.detection.importing.door import Accepted, bring_in, look
-from wetread.detection.registry import discover, load
+from wetread.detection.registry import load
 from wetread.testing.phantoms.series import series_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.server("torch")]
-LEFT, RIGHT, TOTAL = "hippocampus.left.volume", "hippocampus.right.volume", "intracranial_structure.volume"
 
 
 @pytest.fixture(scope="module")
@@ -34,24 +33,13 @@ def home(shared):
 
 
 @pytest.fixture(scope="module")
-def known(shared, home):
-    with (shared / "brain-mri" / "MANIFEST.tsv").open() as file:
-        rows = {row["path"]: row["expected"] for row in csv.DictReader(file, delimiter="\t")}
-    text = rows["hippodeep/example_brain_t1.nii.gz"]
-    numbers = re.search(r"eTIV (\d+) mm3, hippocampus L (\d+) R (\d+) mm3", text)
-    return dict(zip((TOTAL, LEFT, RIGHT), map(int, numbers.groups()), strict=True))
+def known(shared):
+    return known_volumes(shared)
 
 
 @pytest.fixture(scope="module")
 def imported(home, tmp_path_factory):
-    source, into = tmp_path_factory.mktemp("hippodeep") / "source", tmp_path_factory.mktemp("detectors")
-    source.mkdir()
-    for path in [home / "README.md", *(home / "torchparams").glob("*.pt")]:
-        shutil.copyfile(path, source / path.name)
-    seen = look(source)
-    assert seen.licence == "MIT"
-    bring_in(source, into, "hippodeep", Accepted(seen.digest, "MIT"))
-    return discover(str(into))["hippodeep"]
+    return import_hippodeep(home, tmp_path_factory.mktemp("hippodeep"))
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +95,19 @@ def test_the_dicom_path_gives_the_same_volumes(imported, engine, example, known,
     assert {name: found[name] for name in (LEFT, RIGHT)} == pytest.approx(
         {n: known[n] for n in (LEFT, RIGHT)}, rel=5e-3
     )
+
+
+@pytest.mark.server("dicom3tools")
+def test_what_is_written_of_it_is_valid(imported, engine, example, tmp_path):
+    sources = series_of(as_volume(*example), seed=2_950_003, modality="MR", body_part="BRAIN")
+    volume = assemble(sources, PydicomFrameDecoder(), needs=imported.info.manifest.input.series)
+    result = drive(load(imported), engine, volume)
+    objects = Encoder().encode(detected(imported.info.manifest.title, sources, volume, result))
+    assert {"sr", "seg"} <= {item.role for item in objects}
+    for item in objects:
+        lines = dciodvfy(item.data, tmp_path / f"{item.sop_instance_uid}.dcm")
+        assert IODS[item.role] in lines
+        assert [line for line in lines if line.startswith("Error")] == [], item.role
 
 
 def test_pixels_flipped_without_the_affine_swap_the_sides(imported, engine, example, reading):

@@ -1,14 +1,13 @@
 """The model card of `ich`: recomputable, complete, honest about what it is."""
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
 
 from wetread.core.manifest import Card
+from wetread.detection.registry import companion, read_folder
 from wetread.testing.phantoms import SPLITS, evidence_id
 from wetread.testing.phantoms.parameters import as_yaml
 
@@ -17,11 +16,7 @@ MODEL = Path(__file__).resolve().parents[2] / "models" / "ich"
 
 @pytest.fixture(scope="module")
 def evaluate():
-    found = importlib.util.spec_from_file_location("wetread_model_ich_evaluate_card", MODEL / "evaluate.py")
-    module = importlib.util.module_from_spec(found)
-    sys.modules[found.name] = module
-    found.loader.exec_module(module)
-    return module
+    return companion(read_folder(MODEL), "evaluate")
 
 
 @pytest.fixture(scope="module")
@@ -74,19 +69,11 @@ def test_cases_lie_in_the_seed_range_of_their_set(evaluate):
         assert len(set(keys)) == len(keys)
 
 
-def companion(name):
-    found = importlib.util.spec_from_file_location(f"wetread_model_ich_{name}_card", MODEL / f"{name}.py")
-    module = importlib.util.module_from_spec(found)
-    sys.modules[found.name] = module
-    found.loader.exec_module(module)
-    return module
-
-
 @pytest.mark.slow
 @pytest.mark.server("torch")
 def test_a_row_of_the_explanation_can_be_made_again(tmp_path):
     """Render the phantom anew: deleting what the map names costs the score more than chance, as the row says."""
-    cases, explain = companion("cases"), companion("explain")
+    cases, explain = (companion(read_folder(MODEL), name) for name in ("cases", "explain"))
     [stored] = [r for r in explain.stored() if (r["set"], r["tier"], r["seed"]) == ("s0", "fast", "2000002")]
     packed, truth, _ = cases.read(cases.render(2_000_002, "s0", "fast", tmp_path))
     engines = explain.Engines(cases.load_detector_module())
@@ -98,7 +85,7 @@ def test_a_row_of_the_explanation_can_be_made_again(tmp_path):
 
 
 def test_the_figures_of_the_explanation_follow_from_its_cases(card, evaluate):
-    explain = companion("explain")
+    explain = companion(read_folder(MODEL), "explain")
     rows = explain.stored()
     assert explain.block(rows) == card["explanation"]
     point = next(p for p in card["operating_points"] if p["name"] == card["default_operating_point"])

@@ -1,22 +1,18 @@
 """The evaluation's arithmetic against hand-computed answers."""
 
-import importlib.util
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+from wetread.detection.registry import companion, read_folder
 
 MODEL = Path(__file__).resolve().parents[2] / "models" / "ich"
 
 
 @pytest.fixture(scope="module")
 def evaluate():
-    found = importlib.util.spec_from_file_location("wetread_model_ich_evaluate", MODEL / "evaluate.py")
-    module = importlib.util.module_from_spec(found)
-    sys.modules[found.name] = module
-    found.loader.exec_module(module)
-    return module
+    return companion(read_folder(MODEL), "evaluate")
 
 
 def test_threshold_keeps_the_asked_sensitivity(evaluate):

@@ -116,7 +116,7 @@ def run_render(*, target: str, out: Path, only: list[str], gpu: bool | None, ins
     return 0
 
 
-def run_test(name: str, *, update_golden: bool, seed: int, reason: str) -> int:
+def run_test(name: str, *, update_golden: bool, seed: int | None, reason: str) -> int:
     """Run the contract suite and a folder's own tests, or write its golden case anew. Returns the exit code."""
     import os
     import subprocess
@@ -130,8 +130,8 @@ def run_test(name: str, *, update_golden: bool, seed: int, reason: str) -> int:
             print(f"wetread: no detector is called {name!r}", file=sys.stderr)
             return 2
         if update_golden:
-            golden.write(installed, engine(installed.networks), {"split": "s0", "seed": seed}, reason=reason)
-            print(f"{name}: golden case written, seed {seed} of s0")
+            given = golden.renew(installed, engine(installed.networks), seed=seed, reason=reason)
+            print(f"{name}: golden case written, seed {given['seed']} of {given['split']}")
             return 0
     except WetreadError as error:
         print(f"wetread: {error.detail}", file=sys.stderr)

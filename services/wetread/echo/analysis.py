@@ -156,7 +156,7 @@ def _scatter(volume: Floats) -> float:
 def band_of(found: Echo, model: Mapping[str, Any]) -> float:
     """Return half the width of the band about the ejection fraction, per cent points.
 
-    What held for the card's share of tuning clips, widened by the spread between this clip's beats.
+    What held for the card's share of the worst set of tuning clips, widened by the spread between this clip's beats.
     """
     still = float(model["half_width"])
     return float(np.hypot(still, found.spread))

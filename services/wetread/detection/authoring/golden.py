@@ -20,10 +20,38 @@ from wetread.core.ports.inference import InferenceClient
 from wetread.detection.evaluation.measure import case_maker, drive
 from wetread.detection.registry import InstalledDetector, load
 
+FIRST: Final = {"split": "s0", "seed": 2_000_000}
+"""The golden case of a folder that has none."""
 TOLERANCE: Final = {"score": 1e-4, "measure_rel": 0.005, "dice": 0.999}
 
 
-def write(installed: InstalledDetector, engine: InferenceClient, given: Mapping[str, Any], *, reason: str) -> None:
+def renew(installed: InstalledDetector, engine: InferenceClient, *, seed: int | None, reason: str) -> dict[str, Any]:
+    """Write the golden case of a folder anew from its own recipe, options and tolerances included; return its input.
+
+    *seed* takes the place of the recipe's. A folder without a golden case gets one: that seed, or the first, of s0.
+    Raises ConfigurationError when the folder keeps its golden case in a form of its own, and as ``write`` does.
+    """
+    given: dict[str, Any] = dict(FIRST)
+    tolerance: Mapping[str, float] = TOLERANCE
+    if (installed.folder / "golden.yaml").exists():
+        recipe = _recipe(installed.folder)
+        if "measures" not in recipe.get("expected", {}):
+            raise ConfigurationError(f"{installed.info.name} keeps its golden case in a form of its own: edit it there")
+        given, tolerance = recipe["input"], recipe["tolerance"]
+    if seed is not None:
+        given |= {"seed": seed}
+    write(installed, engine, given, reason=reason, tolerance=tolerance)
+    return given
+
+
+def write(
+    installed: InstalledDetector,
+    engine: InferenceClient,
+    given: Mapping[str, Any],
+    *,
+    reason: str,
+    tolerance: Mapping[str, float] = TOLERANCE,
+) -> None:
     """Write the golden case *given* (``split``, ``seed``, options) as the detector answers it now, and why.
 
     Raises ConfigurationError without a reason or a hook; NotApplicable and NotProcessable when it is refused.
@@ -32,7 +60,7 @@ def write(installed: InstalledDetector, engine: InferenceClient, given: Mapping[
         raise ConfigurationError("a golden case is changed for a reason: say it")
     case = case_maker(installed)(**given)
     result = drive(load(installed), engine, case.volume)
-    content = {"reason": reason, "input": dict(given), "expected": _said(result), "tolerance": dict(TOLERANCE)}
+    content = {"reason": reason, "input": dict(given), "expected": _said(result), "tolerance": dict(tolerance)}
     with (installed.folder / "golden.yaml").open("w", encoding="utf-8") as file:
         YAML().dump(content, file)
     mask = np.zeros(case.volume.voxels.shape, bool) if result.mask is None else result.mask > 0
@@ -70,13 +98,22 @@ def differences(installed: InstalledDetector, engine: InferenceClient) -> list[s
 
 def read(folder: Path) -> tuple[dict[str, Any], np.ndarray]:
     """Return the recipe and the packed mask. Raises ConfigurationError."""
+    recipe = _recipe(folder)
+    try:
+        with np.load(folder / "golden.npz", allow_pickle=False) as stored:
+            return recipe, stored["mask"]
+    except (OSError, ValueError, KeyError) as error:
+        raise ConfigurationError(f"{folder.name} has no readable golden case") from error
+
+
+def _recipe(folder: Path) -> dict[str, Any]:
     try:
         recipe = YAML(typ="safe").load((folder / "golden.yaml").read_text("utf-8"))
-        with np.load(folder / "golden.npz", allow_pickle=False) as stored:
-            packed = stored["mask"]
-    except (OSError, YAMLError, ValueError, KeyError) as error:
+    except (OSError, YAMLError, ValueError) as error:
         raise ConfigurationError(f"{folder.name} has no readable golden case") from error
-    return recipe, packed
+    if not isinstance(recipe, dict):
+        raise ConfigurationError(f"{folder.name} has no readable golden case")
+    return recipe
 
 
 def _said(result: Result) -> dict[str, Any]:
