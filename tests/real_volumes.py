@@ -32,9 +32,10 @@ Line = tuple[str, str, str, bool]
 MASKS = {
     "aorta": "cardiac-ct",
     "vertebrae_T12": "cardiac-ct",
-    "heart": "ct-segmentation",
+    "pul_bifurcation": "ct-segmentation",
     "pulmonary_artery": "ct-segmentation",
 }
+"""Not the heart: its mask is on the grid of a CT before it was cropped, which is not there."""
 
 
 def import_hippodeep(home: Path, scratch: Path) -> InstalledDetector:
