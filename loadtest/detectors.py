@@ -23,7 +23,10 @@ from typing import Any
 
 import numpy as np
 
+from wetread.adapters.codecs.decoder import PydicomFrameDecoder
 from wetread.adapters.inference.onnxruntime import OnnxRuntimeClient, engine_identity
+from wetread.core.detector import Volume
+from wetread.core.dicom.dynamic import assemble_input
 from wetread.core.manifest import TensorSpec
 from wetread.core.ports.inference import NetworkFile, RunRequest
 from wetread.core.ports.studies import StoredInstance
@@ -106,13 +109,21 @@ def engines(rounds: int, imported: str, weights: Path | None) -> None:
         )
 
 
+def example(installed: InstalledDetector) -> Volume:
+    """Return the input of one case of a folder, which makes it as a volume or as DICOM objects."""
+    cases = companion(installed, "cases")
+    if hasattr(cases, "case"):
+        return case_maker(installed)("s0", SEED).volume
+    return assemble_input(cases.good_objects(), PydicomFrameDecoder(), installed.info.manifest.input)
+
+
 def memory(name: str) -> int:
     """Run one case of a detector in this process and print its peak resident memory."""
     import resource
 
     installed = read_folder(bundled_folder() / name)
     detector, engine = load(installed), OnnxRuntimeClient(installed.networks, threads=THREADS)
-    volume = case_maker(installed)("s0", SEED).volume
+    volume = example(installed)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     began = time.perf_counter()
     drive(detector, engine, volume)
