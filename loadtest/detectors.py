@@ -13,6 +13,7 @@ import asyncio
 import gc
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -118,22 +119,32 @@ def example(installed: InstalledDetector) -> Volume:
 
 
 def memory(name: str) -> int:
-    """Run one case of a detector in this process and print its peak resident memory."""
-    import resource
+    """Run one case of a detector in this process and print its peak resident memory.
 
+    Not from ``getrusage``: a process is born with the peak of the one that forked it, which has torch in it.
+    """
     installed = read_folder(bundled_folder() / name)
     detector, engine = load(installed), OnnxRuntimeClient(installed.networks, threads=THREADS)
     volume = example(installed)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew here
+    before = _resident("VmHWM")
     began = time.perf_counter()
     drive(detector, engine, volume)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    seconds = time.perf_counter() - began
     print(
-        f"{name}: {volume.voxels.shape[0]} planes, {time.perf_counter() - began:.2f} s, peak {peak / 1024:.0f} MiB "
-        f"(phantom and libraries {before / 1024:.0f}), manifest {detector.manifest.resources.memory_mb} MB",
+        f"{name}: {volume.voxels.shape[0]} planes, {seconds:.2f} s, peak {_resident('VmHWM'):.0f} MiB "
+        f"(input, weights and libraries {before:.0f}), manifest {detector.manifest.resources.memory_mb} MB",
         flush=True,
     )
     return 0
+
+
+def _resident(kind: str) -> float:
+    """Return a resident size of this process from /proc, in MiB."""
+    found = re.search(rf"^{kind}:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
+    assert found is not None
+    return int(found[1]) / 1024
 
 
 def lane(studies: int) -> float:
