@@ -167,7 +167,10 @@ WADO = "/dicom-web/wado?requestType=WADO&studyUID={study}&seriesUID={series}&obj
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with two_hospitals(tmp_path_factory.mktemp("two")) as running:
+    viewer = tmp_path_factory.mktemp("viewer")
+    # Not the one of `make viewer`, which a machine may have or not.
+    (viewer / "index.html").write_text("<!doctype html><title>viewer</title>")
+    with two_hospitals(tmp_path_factory.mktemp("two"), viewer=viewer) as running:
         running.south.furnish()
         yield running
 
