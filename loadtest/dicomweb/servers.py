@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -65,14 +66,7 @@ class Server:
 
     def cpu_seconds(self) -> float:
         """Return user and system time of the process tree so far, ended children included."""
-        total = 0
-        for pid in self.pids():
-            try:
-                fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            except OSError:
-                continue
-            total += sum(int(value) for value in fields[11:15])
-        return total / _TICKS
+        return cpu_seconds(self.pids())
 
     def peak_bytes(self) -> int:
         """Return the sum of the peak resident sizes of the process tree."""
@@ -92,6 +86,18 @@ class Server:
             self.process.kill()
             self.process.wait()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def cpu_seconds(pids: Sequence[int]) -> float:
+    """Return user and system time of processes so far, their ended children included; those that are gone count 0."""
+    total = 0
+    for pid in pids:
+        try:
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        total += sum(int(value) for value in fields[11:15])
+    return total / _TICKS
 
 
 def start(name: str, base: Path, orthanc: Path) -> Server:

@@ -15,6 +15,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -174,26 +175,19 @@ def _measure(
 
 def _spread(running: Sequence[Gateway], work: Callable[[Connection, int], None], count: int, connections: int) -> float:
     """Do *work* for each number over *connections*, which are dealt to the gateways in turn; return the seconds."""
-    numbers, lock, failures = iter(range(count)), threading.Lock(), []
+    numbers, lock = iter(range(count)), threading.Lock()
 
     def run(gateway: Gateway) -> None:
-        try:
-            with Connection(gateway.port) as connection:
-                while True:
-                    with lock:
-                        number = next(numbers, None)
-                    if number is None:
-                        return
-                    work(connection, number)
-        except Exception as error:  # noqa: BLE001 - raised below
-            failures.append(error)
+        with Connection(gateway.port) as connection:
+            while True:
+                with lock:
+                    number = next(numbers, None)
+                if number is None:
+                    return
+                work(connection, number)
 
-    threads = [threading.Thread(target=run, args=(running[at % len(running)],)) for at in range(connections)]
-    began = time.perf_counter()
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if failures:
-        raise failures[0]
-    return time.perf_counter() - began
+    with ThreadPoolExecutor(connections) as pool:
+        began = time.perf_counter()
+        for done in [pool.submit(run, running[at % len(running)]) for at in range(connections)]:
+            done.result()
+        return time.perf_counter() - began

@@ -7,15 +7,14 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final, Self
 
-from stress_hour.watching import descendants
+from dicomweb.servers import cpu_seconds
+from stress_hour.watching import descendants, machine_seconds
 
 from profiles.gateways import Gateway
 from wetread.adapters.index import engines
 
-_TICK: Final = os.sysconf("SC_CLK_TCK")
 _LOOKS_PER_SECOND: Final = 50
 _LOOK: Final = """
     SELECT (SELECT count(*) FROM pg_locks JOIN pg_database ON pg_database.oid = database
@@ -50,7 +49,8 @@ class Spent:
     @property
     def others(self) -> float:
         """Cores that something else on this machine used: near 0, or the figures say little."""
-        return max(0.0, 2 * self.cores.get("machine", 0.0) - sum(self.cores.values()))
+        ours = sum(cores for name, cores in self.cores.items() if name != "machine")
+        return max(0.0, self.cores.get("machine", 0.0) - ours)
 
     @property
     def nearest(self) -> tuple[str, float]:
@@ -102,12 +102,8 @@ class Contention:
             self.spent.waits, self.spent.flushes = sum(waiting) / count, sum(flushing) / count
 
     def _cpu(self) -> dict[str, float]:
-        found = {
-            name: sum(_cpu_seconds(pid) for pid in (root, *descendants(root))) for name, root in self._roots.items()
-        }
-        fields = [int(value) for value in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]]
-        # Idle and waiting for a disk are not use; guests are counted in user time already.
-        return found | {"sender": time.process_time(), "machine": (sum(fields[:8]) - fields[3] - fields[4]) / _TICK}
+        found = {name: cpu_seconds([root, *descendants(root)]) for name, root in self._roots.items()}
+        return found | {"sender": time.process_time(), "machine": machine_seconds()}
 
     def _look(self) -> None:
         if self._database is None:
@@ -119,12 +115,3 @@ class Contention:
                 row = connection.execute(_LOOK.encode(), _TURN).fetchone()
                 assert row is not None
                 self._looks.append((int(row[0]), int(row[1]), int(row[2])))
-
-
-def _cpu_seconds(pid: int) -> float:
-    """Return user and system time of a process, its ended children included."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return 0.0
-    return sum(int(value) for value in fields[11:15]) / _TICK

@@ -74,7 +74,7 @@ class Watch:
         self.usage = Usage()
 
     def __enter__(self) -> Self:
-        self._begun, self._disk, self._machine = time.monotonic(), _busy_seconds(self._device), _machine_seconds()
+        self._begun, self._disk, self._machine = time.monotonic(), _busy_seconds(self._device), machine_seconds()
         self._sample()
         self._first = dict(self._last)
         self._thread.start()
@@ -96,7 +96,7 @@ class Watch:
         self.usage.seconds = time.monotonic() - self._begun
         self.usage.cpu, self.usage.busiest = spent, busiest
         self.usage.disk_seconds = _busy_seconds(self._device) - self._disk
-        self.usage.machine_seconds = _machine_seconds() - self._machine
+        self.usage.machine_seconds = machine_seconds() - self._machine
         return self.usage
 
     def _run(self) -> None:
@@ -159,8 +159,8 @@ def _cpu_seconds(stat: Path) -> float:
     return (int(fields[11]) + int(fields[12])) / _TICK
 
 
-def _machine_seconds() -> float:
-    """CPU seconds of the machine that were not idle and not waiting."""
+def machine_seconds() -> float:
+    """Return the CPU seconds of the machine that were not idle and not waiting; guests are in user time already."""
     fields = [int(value) for value in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]]
     return (sum(fields[:8]) - fields[3] - fields[4]) / _TICK
 

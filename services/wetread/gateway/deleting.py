@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from wetread.core.errors import InvalidInput, NotFound, Unprocessable
 from wetread.core.ports.archive import Archive
-from wetread.core.ports.changes import KEY_SECONDS, AuditEntry, Removal, RemovedInstance
+from wetread.core.ports.changes import KEY_SECONDS, AuditEntry, Removal, RemovedInstance, joined
 from wetread.core.ports.database import Database, Transaction
 from wetread.gateway.ingest import GroupIngest
 from wetread.gateway.retrieval import path_of, tenant_of
@@ -79,7 +79,7 @@ class DeleteEndpoint:
         done = self._archive.removed_by_key(tx, tenant, key, since=self._clock() - KEY_SECONDS)
         if done is None:
             return
-        if done != "/".join(uid for uid in path if uid):
+        if done != joined(*path):
             raise Unprocessable("idempotency-key-reused", "the Idempotency-Key was used for another deletion")
         raise _DoneBefore
 

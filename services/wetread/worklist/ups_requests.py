@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl, unquote_plus
 import orjson
 from fastapi import Request
 
+from wetread.core.dicomweb.strict import require_accept
 from wetread.core.errors import InvalidInput, NotAcceptable, PayloadTooLarge, UnsupportedMediaType
 from wetread.core.identifiers import is_uid
 from wetread.core.ups_dataset import TRANSACTION_UID
@@ -64,9 +65,8 @@ async def read_body(request: Request, most: int, *, optional: bool = False) -> A
 
 def check_accept(request: Request, *, strict: bool = False) -> None:
     """Refuse clients that take no DICOM JSON; no ``Accept`` header means any unless *strict*. Raises NotAcceptable."""
-    if strict and "accept" not in request.headers:
-        msg = "the request has no Accept header (PS3.18 8.7.5)"
-        raise NotAcceptable(msg)
+    if strict:
+        require_accept(request.headers.get("accept"))
     query = dict(parse_qsl(request.url.query))
     header = query.get("accept") or ", ".join(request.headers.getlist("accept")) or "*/*"
     for media_range in header.split(","):

@@ -18,15 +18,20 @@ _RENDERED: Final = frozenset({"image/jpeg", "image/png", "image/gif", "applicati
 _RENDERED_AS: Final = ("text/", "model/", "video/")
 
 
+def require_accept(header: str | None) -> None:
+    """Refuse a request without an ``Accept`` header, or with an empty one. Raises NotAcceptable."""
+    if header is None or not header.strip():
+        msg = "the request has no Accept header (PS3.18 8.7.5)"
+        raise NotAcceptable(msg)
+
+
 def check_strict(header: str | None, ranges: Sequence[MediaType], *, bulk: bool) -> None:
     """Refuse what is tolerated otherwise. ``ranges``: what is asked for. ``bulk``: of frames or bulk data.
 
     Raises NotAcceptable without an ``Accept`` header, which an ``accept`` query parameter does not stand for;
     InvalidInput when DICOM and rendered media types are mixed.
     """
-    if header is None or not header.strip():
-        msg = "the request has no Accept header (PS3.18 8.7.5)"
-        raise NotAcceptable(msg)
+    require_accept(header)
     if len({kind_of(media, bulk=bulk) for media in ranges} - {None}) > 1:
         msg = "DICOM and rendered media types are not mixed (PS3.18 8.7.5)"
         raise InvalidInput(msg)

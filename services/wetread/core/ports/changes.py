@@ -38,6 +38,11 @@ class RemovedInstance:
     locator: str
 
 
+def joined(study_uid: str, series_uid: str | None, sop_uid: str | None) -> str:
+    """Return the UIDs of a study, series or instance as one path, from the study down."""
+    return "/".join(uid for uid in (study_uid, series_uid, sop_uid) if uid)
+
+
 @dataclass(frozen=True, slots=True)
 class Removal:
     """A study, series or instance that was deleted. ``by``: name of the credential; ``at``: Unix seconds.
@@ -57,7 +62,7 @@ class Removal:
     @property
     def path(self) -> str:
         """UIDs of what was deleted, from the study down."""
-        return "/".join(uid for uid in (self.study_uid, self.series_uid, self.sop_uid) if uid)
+        return joined(self.study_uid, self.series_uid, self.sop_uid)
 
 
 @dataclass(frozen=True, slots=True)
