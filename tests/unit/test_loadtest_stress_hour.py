@@ -219,7 +219,7 @@ for seconds in (0.06, 0.12):
         print("done", flush=True)
         sys.stdin.read()
         os._exit(0)
-other = "import sys\\nfor _ in range(10**6): pass\\nprint('done', flush=True)\\nsys.stdin.read()"
+other = "import sys\\nfor _ in range(3 * 10**6): pass\\nprint('done', flush=True)\\nsys.stdin.read()"
 subprocess.run([sys.executable, "-Sc", other])
 """
 
@@ -238,7 +238,8 @@ def test_all_processes_at_a_port_are_web_processes_and_the_busiest_one_is_told_a
                 assert web.stdout.readline() == b"done\n"
             usage = watch.now()
         web.stdin.close()
-    assert usage.cpu["web event loop"] >= 0.15
+    # 0.06 and 0.12 s; the kernel tells user and system time apart in whole hundredths, so each process may lose two.
+    assert usage.cpu["web event loop"] >= 0.14 - 1e-9
     assert usage.busiest["web event loop"] < usage.cpu["web event loop"]
     assert usage.cpu["codecs"] > 0
 
