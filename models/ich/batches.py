@@ -26,22 +26,6 @@ DENSE_HU = (46.0, 110.0)
 REFRESH_EVERY = 100
 
 
-def depth_map(hu: np.ndarray) -> np.ndarray:
-    """Distance (mm, 0 outside, at most 127) of brain from the inner table, slab by slab, at 2 mm."""
-    out = np.zeros(hu.shape, dtype=np.uint8)
-    for index, slab in enumerate(hu[:, ::2, ::2].astype(np.float32)):
-        bone = ndimage.binary_closing(slab > 220)
-        smooth = ndimage.uniform_filter(slab, 3)
-        brain = ndimage.binary_fill_holes(bone) & ~bone & (smooth > -40) & (smooth < 160)
-        parts, count = ndimage.label(ndimage.binary_opening(brain))
-        large = np.flatnonzero(np.bincount(parts.ravel(), minlength=count + 1) > 350)
-        inside = ndimage.binary_fill_holes(np.isin(parts, large[large > 0]))
-        if inside.any():
-            mm = np.minimum(2 * ndimage.distance_transform_edt(inside) - 1, 127).clip(0)
-            out[index] = mm.astype(np.uint8).repeat(2, axis=0).repeat(2, axis=1)
-    return out
-
-
 def _smooth(rng: np.random.Generator, shape: tuple[int, ...], cell: int) -> np.ndarray:
     """Unit-variance noise interpolated from a coarse grid; the first axis (slabs) is kept."""
     coarse = rng.standard_normal((1, shape[0], shape[1] // cell + 2, shape[2] // cell + 2))
@@ -139,11 +123,12 @@ def confound(image: np.ndarray, beside: np.ndarray, depth: np.ndarray, rng: np.r
 
 @dataclass
 class Head:
-    """One cached case: HU, type labels and depth, [slab, 256, 256]; the slabs that hold brain, and those with blood."""
+    """A cached case: HU, labels, depth [slab, 256, 256]; what its brain measures; slabs with brain, and with blood."""
 
     hu: np.ndarray
     labels: np.ndarray
     depth: np.ndarray
+    level: float
     brain: np.ndarray
     bloody: np.ndarray
 
@@ -152,9 +137,10 @@ class Head:
         """Read a case of the cache."""
         hu, labels, _ = read(path)
         bloody = np.flatnonzero((labels > 0).sum(axis=(1, 2)) >= SLAB_POSITIVE_PIXELS)
-        depth = depth_map(hu)
+        depth = DETECTOR.brain_depth(hu.astype(np.float32))
+        level = DETECTOR.brain_level(hu.astype(np.float32), depth)
         brain = np.flatnonzero((depth > 0).any(axis=(1, 2)))
-        return cls(hu, labels, depth, brain if brain.size else np.arange(len(hu)), bloody)
+        return cls(hu, labels, depth.astype(np.uint8), level, brain if brain.size else np.arange(len(hu)), bloody)
 
 
 class Pool:
@@ -177,7 +163,7 @@ class Pool:
         return len(self.heads)
 
     def draw(self, rng: np.random.Generator, size: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """[n, 3, 192, 192] HU of neighbouring slabs and [n, 192, 192] labels; about 60 % hold blood.
+        """[n, 4, 192, 192]: HU of neighbouring slabs and the depth; [n, 192, 192] labels; about 60 % hold blood.
 
         A head is drawn first and one of its slabs then: a small bleed is as frequent as a large one.
         """
@@ -191,14 +177,16 @@ class Pool:
             if kind == "near":
                 slab = int(np.clip(slab + rng.choice([-3, -2, 2, 3]), 0, len(head.hu) - 1))
             image, label, depth, further = _around(head, slab, _centre(head, slab, str(kind), rng), rng)
-            if rng.random() < 0.6:
+            if rng.random() < 0.45:
                 image = confound(image, further, depth, rng)
             if kind != "blood" and rng.random() < 0.4:
                 image, label = paste_bleed(image, label, depth, rng)
-            if rng.random() < 0.5:
-                image, label = image[..., ::-1], label[..., ::-1]
+            image = image + np.float32(DETECTOR.BRAIN_HU - head.level)
             if rng.random() < 0.5:
                 image = image[::-1]
+            image = np.concatenate([image, depth[1:2]])
+            if rng.random() < 0.5:
+                image, label = image[..., ::-1], label[..., ::-1]
             images.append(torch.from_numpy(image.copy()))
             labels.append(torch.from_numpy(label.astype(np.int64)))
         return torch.stack(images), torch.stack(labels)
@@ -260,7 +248,8 @@ def augment(image: torch.Tensor, label: torch.Tensor, rng: np.random.Generator) 
     theta[:, 1, 0] = torch.sin(angle) * scale[:, 1]
     theta[:, 1, 1] = torch.cos(angle) * scale[:, 1]
     grid = functional.affine_grid(theta, [count, 1, height, width], align_corners=False)
-    image = functional.grid_sample(image + 1000, grid, align_corners=False) - 1000
+    depth = functional.grid_sample(image[:, 3:], grid, align_corners=False)
+    image = functional.grid_sample(image[:, :3] + 1000, grid, align_corners=False) - 1000
     label = functional.grid_sample(label[:, None].float(), grid, mode="nearest", align_corners=False)[:, 0].long()
 
     def per_case(values: np.ndarray) -> torch.Tensor:
@@ -272,14 +261,14 @@ def augment(image: torch.Tensor, label: torch.Tensor, rng: np.random.Generator) 
     gain = per_case(rng.normal(1.0, 0.05, count))
     image = torch.where(
         tissue,
-        (image - 30) * gain + 30 + per_case(rng.normal(0, 3, count)) + field * per_case(rng.gamma(1.5, 1.0, count)),
+        (image - 30) * gain + 30 + per_case(rng.normal(0, 2, count)) + field * per_case(rng.gamma(1.5, 1.0, count)),
         image,
     )
     for index in np.flatnonzero(rng.random(count) < 0.1):
         low, high = sorted(rng.uniform(0, 80, 2))
         bent = image[index] + float(rng.normal(0, 3)) * torch.exp(-(((image[index] - (low + high) / 2) / 25) ** 2))
         image[index] = bent
-    for index in np.flatnonzero(rng.random(count) < 0.35):
+    for index in np.flatnonzero(rng.random(count) < 0.25):
         noise = torch.randn(3, height, width)
         if rng.random() < 0.5:
             noise = functional.avg_pool2d(noise[None], 3, 1, 1)[0] * 2.5
@@ -289,17 +278,24 @@ def augment(image: torch.Tensor, label: torch.Tensor, rng: np.random.Generator) 
         image[index] = (1 - share) * image[index] + share * functional.avg_pool2d(
             image[index][None], 3, 1, 1, count_include_pad=False
         )[0]
-    return image, label
+    return torch.cat([image, depth], dim=1), label
 
 
 def windows(image: torch.Tensor) -> torch.Tensor:
-    """[n, 3, h, w] HU -> [n, 9, h, w], the channel order of detector.network_input."""
-    parts = [torch.clamp((image - low) * (2.0 / (high - low)) - 1.0, -1.0, 1.0) for low, high in DETECTOR.WINDOWS_HU]
-    return torch.stack(parts, dim=2).flatten(1, 2)
+    """[n, 4, h, w] HU and depth -> [n, 11, h, w], as detector.network_input makes them."""
+    hu, depth = image[:, :3], image[:, 3:]
+    parts = [torch.clamp((hu - low) * (2.0 / (high - low)) - 1.0, -1.0, 1.0) for low, high in DETECTOR.WINDOWS_HU]
+    soft = torch.clamp(hu, 0.0, 90.0)
+    soft = (soft[:, :1] + 2 * soft[:, 1:2] + soft[:, 2:]) / 4
+    low, high = DETECTOR.SMOOTH_WINDOW_HU
+    smooth = functional.avg_pool2d(functional.pad(soft, (2, 2, 2, 2), mode="replicate"), 5, 1)
+    smooth = torch.clamp((smooth - low) * (2.0 / (high - low)) - 1.0, -1.0, 1.0)
+    deep = torch.clamp(depth, max=DETECTOR.DEEPEST_MM) * (2.0 / DETECTOR.DEEPEST_MM) - 1.0
+    return torch.cat([torch.stack(parts, dim=2).flatten(1, 2), smooth, deep], dim=1)
 
 
 class Batches(torch.utils.data.IterableDataset[tuple[torch.Tensor, torch.Tensor]]):
-    """Endless augmented batches: windows [n, 9, 128, 128] and labels; made in a process of its own."""
+    """Endless augmented batches: windows [n, 11, 128, 128] and labels; made in a process of its own."""
 
     def __init__(self, cache: Path, size: int, seed: int) -> None:
         super().__init__()

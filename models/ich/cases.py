@@ -102,7 +102,7 @@ def slab_labels(volume: Volume, mask: npt.NDArray[np.uint8], slabs: Any, slab_mm
 def render(seed: int, split: str, tier: str, folder: Path, thickness_mm: float | None = None) -> Path:
     """Render one case into `folder` unless it is there; returns the file.
 
-    `thickness_mm` overrides what the seed draws: slices of 5 mm are what the network sees, at a tenth of thin ones' cost.
+    `thickness_mm` overrides what the seed draws: 5 mm is what the network sees, at a tenth of the cost of thin slices.
     """
     path = folder / f"{split}-{tier}" / f"{seed:07d}.npz"
     if path.exists():

@@ -19,24 +19,23 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-import onnx
 import torch
-from batches import SLAB_POSITIVE_PIXELS, Batches, windows
-from cases import read
-from onnx import numpy_helper
+from batches import SLAB_POSITIVE_PIXELS, Batches
+from cases import load_detector_module, read
 from torch import nn
 from torch.nn import functional
 
 from wetread.detection.authoring.weights import write_onnx
 
 HERE = Path(__file__).parent
+DETECTOR = load_detector_module()
 CLASSES = 6
 WIDTHS = (16, 28, 44, 64, 96)
 WITHIN = (slice(16, 240), slice(32, 224))
 """Rows and columns of the grid that can hold a head."""
 RATE = 1.5e-3
-HARDEST = 40
-"""One in so many pixels counts as one of the hardest."""
+VISIBLE_HU = 40.0
+UNSEEN_WEIGHT = 0.1
 CHECK_SECONDS = 600.0
 LONGEST_STEP_SECONDS = 10.0
 
@@ -58,14 +57,14 @@ class Block(nn.Sequential):
 class Network(nn.Module):
     """U-Net with a stride-2 stem; per-pixel types, and a slab logit pooled from its own map.
 
-    In: [n, 9, 256, 256]. Out: prob [n, 6, 256, 256], case_logit [n, 1], cam [n, 32, 32] where
+    In: [n, 11, 256, 256]. Out: prob [n, 6, 256, 256], case_logit [n, 1], cam [n, 32, 32] where
     case_logit is the log-mean-exp over the strongest part of cam: the map is the evidence.
     """
 
     def __init__(self) -> None:
         super().__init__()
         w = WIDTHS
-        self.stem = Block(9, w[0], 2)
+        self.stem = Block(DETECTOR.CHANNELS, w[0], 2)
         self.down = nn.ModuleList([Block(a, b, 2) for a, b in pairwise(w)])
         self.up = nn.ModuleList([Block(w[i + 1] + w[i], w[i]) for i in reversed(range(len(w) - 1))])
         self.pixel = nn.Conv2d(w[0], CLASSES, 1)
@@ -115,55 +114,43 @@ class Symmetric(nn.Module):
         )
 
 
-def loss_of(pixels: torch.Tensor, pooled: torch.Tensor, cam: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
-    """Blood by cross-entropy (all pixels and the hardest) and Dice, its type where it is, logit and map of the slab."""
-    size = (label > 0).sum(dim=(1, 2))
+def loss_of(
+    pixels: torch.Tensor, pooled: torch.Tensor, cam: torch.Tensor, label: torch.Tensor, smooth: torch.Tensor
+) -> torch.Tensor:
+    """Blood by cross-entropy and Dice, its type where it is, logit and map of the slab.
+
+    Blood that is no brighter than brain (`smooth`, the input's channel of that name, says so) counts little and decides
+    on no slab: thin films of the density of brain can only be learnt as noise.
+    """
+    low, high = DETECTOR.SMOOTH_WINDOW_HU
+    seen = (label > 0) & ((smooth + 1) * (high - low) / 2 + low >= VISIBLE_HU)
+    blood_pixels, seen_pixels = (label > 0).sum(dim=(1, 2)), seen.sum(dim=(1, 2))
     # the network answers at 2 mm: compare with the type of one of the four pixels that it covers
-    label = label[:, ::2, ::2]
+    label, seen = label[:, ::2, ::2], seen[:, ::2, ::2]
     truth = (label > 0).float()
+    weight = torch.where((label > 0) & ~seen, UNSEEN_WEIGHT, 1.0)
     # the logit of blood against none, from the softmax over types
     blood = torch.logsumexp(pixels[:, 1:], dim=1) - pixels[:, 0]
     entropy = functional.binary_cross_entropy_with_logits(blood, truth, reduction="none")
-    hardest = entropy.flatten().topk(entropy.numel() // HARDEST).values.mean()
-    share = torch.sigmoid(blood)
-    dice = 1 - (2 * (share * truth).sum() + 20) / (share.sum() + truth.sum() + 20)
+    share = torch.sigmoid(blood) * weight
+    dice = 1 - (2 * (share * truth).sum() + 20) / (share.sum() + (truth * weight).sum() + 20)
     named = functional.cross_entropy(pixels[:, 1:], (label - 1).clamp(min=0), reduction="none")
-    kind = (named * truth).sum() / truth.sum().clamp(min=1)
-    clear = (size >= SLAB_POSITIVE_PIXELS) | (size == 0)
-    target = (size >= SLAB_POSITIVE_PIXELS).float()[:, None]
+    kind = (named * seen).sum() / seen.sum().clamp(min=1)
+    clear = (seen_pixels >= SLAB_POSITIVE_PIXELS) | (blood_pixels == 0)
+    target = (seen_pixels >= SLAB_POSITIVE_PIXELS).float()[:, None]
     slab = functional.binary_cross_entropy_with_logits(pooled, target, reduction="none")[clear]
-    coarse = functional.adaptive_max_pool2d(truth[:, None], cam.shape[1:])[:, 0]
+    coarse = functional.adaptive_max_pool2d(seen[:, None].float(), cam.shape[1:])[:, 0]
     focus = functional.binary_cross_entropy_with_logits(cam, coarse, pos_weight=torch.tensor(3.0))
-    return 2.0 * entropy.mean() + 0.5 * hardest + dice + 0.15 * kind + 0.5 * slab.mean() + 0.5 * focus
+    return 8.0 * (entropy * weight).mean() + dice + 0.15 * kind + 0.5 * slab.mean() + 0.5 * focus
 
 
-@torch.no_grad()
-def begin_with(net: Network, weights: Path, inputs: torch.Tensor) -> None:
-    """Take over the weights of an exported network, whose normalisations were folded into its convolutions.
-
-    They are unfolded with the statistics of `inputs`, so that the network answers as the exported one did.
-    """
-    stored = {entry.name: numpy_helper.to_array(entry).copy() for entry in onnx.load(weights).graph.initializer}
-    named = {name.removeprefix("net."): torch.from_numpy(stored[name]) for name in stored if name.startswith("net.")}
-    folded = iter([torch.from_numpy(stored[name]) for name in stored if name.startswith("onnx::Conv")])
-    net.load_state_dict(named, strict=False)
-    for block in (net.stem, *net.down, *net.up):
-        for index in (0, 3):
-            block[index].weight.copy_(next(folded))
-            block[index + 1].bias.copy_(next(folded))
-
-    def unfold(norm: nn.Module, given: tuple[torch.Tensor, ...]) -> None:
-        spread, mean = torch.std_mean(given[0], dim=(0, 2, 3))
-        norm.weight.copy_(spread.clamp(min=1e-3))
-        norm.bias.add_(mean)
-        norm.running_mean.copy_(mean)
-        norm.running_var.copy_(norm.weight**2)
-
-    hooks = [m.register_forward_pre_hook(unfold) for m in net.modules() if isinstance(m, nn.BatchNorm2d)]
-    net.eval()
-    net.logits(inputs)
-    for hook in hooks:
-        hook.remove()
+def begin_with(net: Network, checkpoint: Path) -> None:
+    """Take over weights of an earlier run; channels of the input that it did not have begin with nothing."""
+    stored = torch.load(checkpoint, weights_only=True)
+    first = stored["stem.0.weight"]
+    wanted = net.stem[0].weight.shape[1]
+    stored["stem.0.weight"] = functional.pad(first, (0, 0, 0, 0, 0, wanted - first.shape[1]))
+    net.load_state_dict(stored)
 
 
 def fit(cache: Path, run: Path, minutes: float, batch: int, seed: int, start: Path | None) -> None:
@@ -188,7 +175,7 @@ def fit(cache: Path, run: Path, minutes: float, batch: int, seed: int, start: Pa
     )
     source = iter(loader)
     if start is not None and state["steps"] == 0:
-        begin_with(net, start, torch.cat([next(source)[0] for _ in range(4)]))
+        begin_with(net, start)
         average.module.load_state_dict(net.state_dict())
     steps, spent, mean = int(state["steps"]), state["spent"], 0.0
     checked, last = spent, time.monotonic()
@@ -198,7 +185,7 @@ def fit(cache: Path, run: Path, minutes: float, batch: int, seed: int, start: Pa
             group["lr"] = RATE * min(1.0, (steps + 1) / 100) * (0.5 * (1 + float(np.cos(np.pi * progress))) + 0.01)
         net.train()
         inputs, label = next(source)
-        loss = loss_of(*net.logits(inputs), label)
+        loss = loss_of(*net.logits(inputs), label, inputs[:, 9])
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(net.parameters(), 5.0)
@@ -234,10 +221,7 @@ def tune_score(net: nn.Module, cache: Path, limit: int = 40) -> float:
     scores, truths, overlap, total = [], [], 0.0, 0.0
     for path in sorted((cache / "tune-fast").glob("*[0-9].npz"))[:limit]:
         hu, labels, _ = read(path)
-        image = torch.from_numpy(hu.astype(np.float32))
-        below = torch.cat([image[:1], image[:-1]])
-        above = torch.cat([image[1:], image[-1:]])
-        inputs = windows(torch.stack([below, image, above], dim=1)[:, :, WITHIN[0], WITHIN[1]])
+        inputs = torch.from_numpy(DETECTOR.network_input(hu.astype(np.float32))[:, :, WITHIN[0], WITHIN[1]])
         prob, logit, _ = net(inputs.contiguous(memory_format=torch.channels_last))
         blood = (prob[:, 0] < 0.5).numpy()
         truth = labels[:, WITHIN[0], WITHIN[1]] > 0
@@ -264,7 +248,9 @@ def export(run: Path) -> None:
     net = Network()
     net.load_state_dict(torch.load(run / "best.pt", weights_only=True))
     outputs = ("prob", "case_logit", "cam")
-    digest = write_onnx(Symmetric(net), HERE / "detector.yaml", {"slabs": torch.zeros(2, 9, 256, 256)}, outputs)
+    digest = write_onnx(
+        Symmetric(net), HERE / "detector.yaml", {"slabs": torch.zeros(2, DETECTOR.CHANNELS, 256, 256)}, outputs
+    )
     print(f"{sum(p.numel() for p in net.parameters())} parameters, sha256 {digest}")
 
 
@@ -278,7 +264,7 @@ def main() -> None:
     fitting.add_argument("--minutes", type=float, default=75.0)
     fitting.add_argument("--batch", type=int, default=24)
     fitting.add_argument("--seed", type=int, default=7)
-    fitting.add_argument("--start", type=Path, help="exported weights to begin with")
+    fitting.add_argument("--start", type=Path, help="best.pt of an earlier run to begin with")
     exporting = commands.add_parser("export")
     exporting.add_argument("run", type=Path)
     options = parser.parse_args()
