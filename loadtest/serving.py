@@ -91,7 +91,8 @@ def _engines(server: TritonServer, ich: NetworkFile, rounds: int, calls: int) ->
     print("batch  engine         median ms  min ms  items/s  ratio of throughput  added ms  max abs diff")
     goals: list[Goal] = []
     for batch in BATCHES:
-        slabs = {"slabs": random.normal(size=(batch, 9, 256, 256)).astype(np.float32)}
+        [line] = ich.tensors.inputs
+        slabs = {line.name: random.normal(size=(batch, *line.shape[1:])).astype(np.float32)}
         times: dict[str, list[float]] = {name: [] for name in engines}
         expected = here.infer("ich", slabs)
         worst = dict.fromkeys(engines, 0.0)

@@ -168,11 +168,11 @@ class Pool:
         A head is drawn first and one of its slabs then: a small bleed is as frequent as a large one.
         """
         images, labels = [], []
-        for kind in rng.choice(["blood", "near", "dense", "any"], size, p=[0.36, 0.06, 0.34, 0.24]):
+        for kind in rng.choice(["blood", "near", "dense", "any"], size, p=[0.36, 0.06, 0.32, 0.26]):
             wants_blood = kind in ("blood", "near") and self.with_blood
             head = self.heads[int(rng.choice(self.with_blood)) if wants_blood else int(rng.integers(len(self.heads)))]
             slab = int(rng.choice(head.bloody if wants_blood else head.brain))
-            if kind == "any" and rng.random() < 0.15:
+            if kind == "any" and rng.random() < 0.4:
                 slab = int(rng.integers(len(head.hu)))
             if kind == "near":
                 slab = int(np.clip(slab + rng.choice([-3, -2, 2, 3]), 0, len(head.hu) - 1))
@@ -202,7 +202,7 @@ def _centre(head: Head, slab: int, kind: str, rng: np.random.Generator) -> tuple
             smooth = ndimage.uniform_filter(head.hu[slab].astype(np.float32), 4)
             dense = where & (smooth > DENSE_HU[0]) & (smooth < DENSE_HU[1]) & (head.labels[slab] == 0)
             where = dense if dense.any() else where
-    rows, columns = np.nonzero(where)
+    rows, columns = np.nonzero(where if where.any() else head.hu[slab] > -300)
     if rows.size == 0:
         return DETECTOR.GRID // 2, DETECTOR.GRID // 2
     pick = int(rng.integers(rows.size))

@@ -164,14 +164,38 @@ def test_irregular_planes_are_read_at_their_true_positions():
     assert np.all(np.diff(middle) > 0)
 
 
-def test_windows_and_neighbours_make_nine_channels(detector):
+def test_windows_neighbours_and_depth_make_the_channels(detector):
     slabs = detector.preprocess(HEAD)["slabs"]
-    assert slabs.shape[1:] == (9, 256, 256)
+    assert slabs.shape[1:] == tuple(detector.manifest.tensors.inputs[0].shape[1:])
     assert slabs.dtype == np.float32
     assert slabs.min() >= -1
     assert slabs.max() <= 1
     assert np.array_equal(slabs[1:, 0:3], slabs[:-1, 3:6])
     assert np.array_equal(slabs[:-1, 6:9], slabs[1:, 3:6])
+
+
+def test_a_heads_own_brightness_does_not_reach_the_network(detector):
+    """A scanner that reads 9 HU too much, or blood cells too few: the brain is moved to one value first."""
+    one = detector.preprocess(HEAD)["slabs"]
+    brighter = HEAD.voxels + np.where(np.abs(HEAD.voxels - 40) < 60, 9.0, 0.0)
+    other = detector.preprocess(replace(HEAD, voxels=brighter.astype(np.float32)))["slabs"]
+    inside = one[:, 10] > -0.5
+    assert inside.sum() > 50_000
+    assert np.abs(one[:, 3] - other[:, 3])[inside].max() < 0.01
+
+
+def test_depth_is_the_distance_from_the_inner_table():
+    hu = np.full((1, 256, 256), -1000.0, dtype=np.float32)
+    rows, columns = np.mgrid[:256, :256]
+    radius = np.hypot(rows - 127.5, columns - 127.5)
+    hu[0][radius < 80] = 1000.0
+    hu[0][radius < 74] = 32.0
+    depth = MODULE.brain_depth(hu)[0]
+    assert depth[radius > 75].max() == 0
+    assert np.abs(depth - (74 - radius))[radius < 70].max() < 6  # the grid has 2 mm, closing takes one of its pixels
+    assert MODULE.brain_level(hu, depth[None]) == 32.0
+    hu[0][100:156, 190:] = -1000.0  # a gap in the bone: nothing is enclosed
+    assert MODULE.brain_depth(hu).max() == 0
 
 
 def answers(slabs, box=None, kind=3, logit=-4.0):

@@ -35,6 +35,7 @@ WITHIN = (slice(16, 240), slice(32, 224))
 """Rows and columns of the grid that can hold a head."""
 RATE = 1.5e-3
 VISIBLE_HU = 40.0
+DROWNED_HU = 120.0
 UNSEEN_WEIGHT = 0.1
 CHECK_SECONDS = 600.0
 LONGEST_STEP_SECONDS = 10.0
@@ -115,15 +116,22 @@ class Symmetric(nn.Module):
 
 
 def loss_of(
-    pixels: torch.Tensor, pooled: torch.Tensor, cam: torch.Tensor, label: torch.Tensor, smooth: torch.Tensor
+    pixels: torch.Tensor,
+    pooled: torch.Tensor,
+    cam: torch.Tensor,
+    label: torch.Tensor,
+    smooth: torch.Tensor,
+    wide: torch.Tensor,
 ) -> torch.Tensor:
     """Blood by cross-entropy and Dice, its type where it is, logit and map of the slab.
 
-    Blood that is no brighter than brain (`smooth`, the input's channel of that name, says so) counts little and decides
-    on no slab: thin films of the density of brain can only be learnt as noise.
+    Blood that is no brighter than brain (`smooth`) or drowned in bone (`wide`; both are channels of the input) counts
+    little and decides on no slab: it can only be learnt as noise.
     """
     low, high = DETECTOR.SMOOTH_WINDOW_HU
+    wide_low, wide_high = DETECTOR.WINDOWS_HU[1]
     seen = (label > 0) & ((smooth + 1) * (high - low) / 2 + low >= VISIBLE_HU)
+    seen &= (wide + 1) * (wide_high - wide_low) / 2 + wide_low <= DROWNED_HU
     blood_pixels, seen_pixels = (label > 0).sum(dim=(1, 2)), seen.sum(dim=(1, 2))
     # the network answers at 2 mm: compare with the type of one of the four pixels that it covers
     label, seen = label[:, ::2, ::2], seen[:, ::2, ::2]
@@ -185,7 +193,7 @@ def fit(cache: Path, run: Path, minutes: float, batch: int, seed: int, start: Pa
             group["lr"] = RATE * min(1.0, (steps + 1) / 100) * (0.5 * (1 + float(np.cos(np.pi * progress))) + 0.01)
         net.train()
         inputs, label = next(source)
-        loss = loss_of(*net.logits(inputs), label, inputs[:, 9])
+        loss = loss_of(*net.logits(inputs), label, inputs[:, 9], inputs[:, 4])
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(net.parameters(), 5.0)

@@ -25,6 +25,9 @@ _SITES = (
     (0.06, (0.0, 4.0, -28.0), 3.0),
 )
 
+THINNEST_SUBDURAL_MM = 3.0
+"""Thinner films beside bone drown in its blur: truth would name voxels that measure as bone and show nothing."""
+
 
 @dataclass(slots=True)
 class Plan:
@@ -104,8 +107,8 @@ def _plan(draw: Draw, shape: HeadShape, kind: BleedType, volume: float, first: P
             if variant == "convex":
                 radius = float(np.clip(rng.uniform(30, 95), None, 12 * volume**0.5 + 14))
                 thickness = 1.5 * mm3 / (np.pi * radius**2)
-                if thickness < 1.6:
-                    thickness, radius = 1.6, float(np.sqrt(1.5 * mm3 / np.pi / 1.6))
+                if thickness < THINNEST_SUBDURAL_MM:
+                    thickness, radius = THINNEST_SUBDURAL_MM, float(np.sqrt(1.5 * mm3 / np.pi / THINNEST_SUBDURAL_MM))
                 if thickness > 26:
                     thickness, radius = 26.0, float(np.sqrt(1.5 * mm3 / np.pi / 26.0))
             else:

@@ -140,7 +140,7 @@ def _common(phantom: Phantom, seed: int, headers: Headers) -> Dataset:
     out.PatientPosition = "HFS"
     out.ProtocolName = "Head routine"
     out.DeviceSerialNumber = "PHANTOM"
-    out.SoftwareVersions = "head-ct/1"
+    out.SoftwareVersions = "head-ct/2"
     out.StudyInstanceUID = uid(seed, "study")
     out.SeriesInstanceUID = uid(seed, "series", 2)
     out.StudyID = str(seed)

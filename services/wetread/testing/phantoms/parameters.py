@@ -17,7 +17,7 @@ import numpy as np
 
 from wetread.testing import parameter_tables
 
-GENERATOR_VERSION = "head-ct/1"
+GENERATOR_VERSION = "head-ct/2"
 _HEADING = """\
 # Distributions behind the training and evaluation phantoms, written by
 #   python -m wetread.testing.phantoms.parameters
