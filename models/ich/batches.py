@@ -10,6 +10,7 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -123,24 +124,39 @@ def confound(image: np.ndarray, beside: np.ndarray, depth: np.ndarray, rng: np.r
 
 @dataclass
 class Head:
-    """A cached case: HU, labels, depth [slab, 256, 256]; what its brain measures; slabs with brain, and with blood."""
+    """A cached case: HU, labels, depth and mirror image [slab, 256, 256], and what the detector finds out first."""
 
     hu: np.ndarray
     labels: np.ndarray
     depth: np.ndarray
-    level: float
+    mirror: np.ndarray
+    frame: Any
+    shift_hu: float
     brain: np.ndarray
+    """Slabs with brain, and with blood."""
     bloody: np.ndarray
 
     @classmethod
     def of(cls, path: Path) -> Head:
         """Read a case of the cache."""
-        hu, labels, _ = read(path)
+        stored, labels, _ = read(path)
+        hu = stored.astype(np.float32)
+        depth = DETECTOR.brain_depth(hu)
+        frame = DETECTOR.head_frame(depth)
+        shift = DETECTOR.BRAIN_HU - DETECTOR.brain_level(hu, depth)
+        mirror = DETECTOR.mirrored(DETECTOR.smoothed(hu + np.float32(shift)), frame)
         bloody = np.flatnonzero((labels > 0).sum(axis=(1, 2)) >= SLAB_POSITIVE_PIXELS)
-        depth = DETECTOR.brain_depth(hu.astype(np.float32))
-        level = DETECTOR.brain_level(hu.astype(np.float32), depth)
         brain = np.flatnonzero((depth > 0).any(axis=(1, 2)))
-        return cls(hu, labels, depth.astype(np.uint8), level, brain if brain.size else np.arange(len(hu)), bloody)
+        return cls(
+            stored,
+            labels,
+            depth.astype(np.uint8),
+            np.rint(127 * mirror).astype(np.int8),
+            frame,
+            shift,
+            brain if brain.size else np.arange(len(hu)),
+            bloody,
+        )
 
 
 class Pool:
@@ -163,7 +179,7 @@ class Pool:
         return len(self.heads)
 
     def draw(self, rng: np.random.Generator, size: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """[n, 4, 192, 192]: HU of neighbouring slabs and the depth; [n, 192, 192] labels; about 60 % hold blood.
+        """[n, 8, 192, 192]: HU of three slabs, depth, mirror, place; [n, 192, 192] labels; about 60 % hold blood.
 
         A head is drawn first and one of its slabs then: a small bleed is as frequent as a large one.
         """
@@ -176,15 +192,15 @@ class Pool:
                 slab = int(rng.integers(len(head.hu)))
             if kind == "near":
                 slab = int(np.clip(slab + rng.choice([-3, -2, 2, 3]), 0, len(head.hu) - 1))
-            image, label, depth, further = _around(head, slab, _centre(head, slab, str(kind), rng), rng)
+            image, label, depth, further, told = _around(head, slab, _centre(head, slab, str(kind), rng), rng)
             if rng.random() < 0.45:
                 image = confound(image, further, depth, rng)
             if kind != "blood" and rng.random() < 0.4:
                 image, label = paste_bleed(image, label, depth, rng)
-            image = image + np.float32(DETECTOR.BRAIN_HU - head.level)
+            image = image + np.float32(head.shift_hu)
             if rng.random() < 0.5:
                 image = image[::-1]
-            image = np.concatenate([image, depth[1:2]])
+            image = np.concatenate([image, told])
             if rng.random() < 0.5:
                 image, label = image[..., ::-1], label[..., ::-1]
             images.append(torch.from_numpy(image.copy()))
@@ -211,19 +227,29 @@ def _centre(head: Head, slab: int, kind: str, rng: np.random.Generator) -> tuple
 
 def _around(
     head: Head, slab: int, centre: tuple[int, int], rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Image [3, 192, 192], label [192, 192], depth and the slabs one further, around a place."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Image [3, 192, 192], label [192, 192], depth (mm), the slabs one further, what is told beside [5, 192, 192]."""
     index = np.clip([slab - 1, slab, slab + 1], 0, len(head.hu) - 1)
     if rng.random() < 0.05:
         index = np.array([slab, slab, slab])
     further = np.clip(index + int(rng.choice([-1, 1])), 0, len(head.hu) - 1)
     aside = CROP // 3
     corner = [int(c + rng.integers(-aside, aside + 1)) - SURROUNDINGS // 2 for c in centre]
+    depth = _cut(head.depth[index], corner, 0).astype(np.float32)
+    rows, columns = (np.arange(c, c + SURROUNDINGS) for c in corner)
+    told = np.concatenate(
+        [
+            DETECTOR.depth_channel(depth[1:2]),
+            _cut(head.mirror[slab][None], corner, -127).astype(np.float32) / 127,
+            DETECTOR.places(head.frame, slab, rows, columns),
+        ]
+    )
     return (
         _cut(head.hu[index], corner, -1000).astype(np.float32),
         _cut(head.labels[slab][None], corner, 0)[0],
-        _cut(head.depth[index], corner, 0).astype(np.float32),
+        depth,
         _cut(head.hu[further], corner, -1000).astype(np.float32),
+        told,
     )
 
 
@@ -248,7 +274,7 @@ def augment(image: torch.Tensor, label: torch.Tensor, rng: np.random.Generator) 
     theta[:, 1, 0] = torch.sin(angle) * scale[:, 1]
     theta[:, 1, 1] = torch.cos(angle) * scale[:, 1]
     grid = functional.affine_grid(theta, [count, 1, height, width], align_corners=False)
-    depth = functional.grid_sample(image[:, 3:], grid, align_corners=False)
+    told = functional.grid_sample(image[:, 3:] + 1, grid, align_corners=False) - 1
     image = functional.grid_sample(image[:, :3] + 1000, grid, align_corners=False) - 1000
     label = functional.grid_sample(label[:, None].float(), grid, mode="nearest", align_corners=False)[:, 0].long()
 
@@ -278,24 +304,23 @@ def augment(image: torch.Tensor, label: torch.Tensor, rng: np.random.Generator) 
         image[index] = (1 - share) * image[index] + share * functional.avg_pool2d(
             image[index][None], 3, 1, 1, count_include_pad=False
         )[0]
-    return torch.cat([image, depth], dim=1), label
+    return torch.cat([image, told], dim=1), label
 
 
 def windows(image: torch.Tensor) -> torch.Tensor:
-    """[n, 4, h, w] HU and depth -> [n, 11, h, w], as detector.network_input makes them."""
-    hu, depth = image[:, :3], image[:, 3:]
+    """[n, 8, h, w] HU and what is told beside -> [n, 15, h, w], as detector.network_input makes them."""
+    hu, told = image[:, :3], image[:, 3:]
     parts = [torch.clamp((hu - low) * (2.0 / (high - low)) - 1.0, -1.0, 1.0) for low, high in DETECTOR.WINDOWS_HU]
     soft = torch.clamp(hu, 0.0, 90.0)
     soft = (soft[:, :1] + 2 * soft[:, 1:2] + soft[:, 2:]) / 4
     low, high = DETECTOR.SMOOTH_WINDOW_HU
     smooth = functional.avg_pool2d(functional.pad(soft, (2, 2, 2, 2), mode="replicate"), 5, 1)
     smooth = torch.clamp((smooth - low) * (2.0 / (high - low)) - 1.0, -1.0, 1.0)
-    deep = torch.clamp(depth, max=DETECTOR.DEEPEST_MM) * (2.0 / DETECTOR.DEEPEST_MM) - 1.0
-    return torch.cat([torch.stack(parts, dim=2).flatten(1, 2), smooth, deep], dim=1)
+    return torch.cat([torch.stack(parts, dim=2).flatten(1, 2), smooth, told], dim=1)
 
 
 class Batches(torch.utils.data.IterableDataset[tuple[torch.Tensor, torch.Tensor]]):
-    """Endless augmented batches: windows [n, 11, 128, 128] and labels; made in a process of its own."""
+    """Endless augmented batches: windows [n, 15, 128, 128] and labels; made in a process of its own."""
 
     def __init__(self, cache: Path, size: int, seed: int) -> None:
         super().__init__()

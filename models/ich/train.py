@@ -58,7 +58,7 @@ class Block(nn.Sequential):
 class Network(nn.Module):
     """U-Net with a stride-2 stem; per-pixel types, and a slab logit pooled from its own map.
 
-    In: [n, 11, 256, 256]. Out: prob [n, 6, 256, 256], case_logit [n, 1], cam [n, 32, 32] where
+    In: [n, 15, 256, 256]. Out: prob [n, 6, 256, 256], case_logit [n, 1], cam [n, 32, 32] where
     case_logit is the log-mean-exp over the strongest part of cam: the map is the evidence.
     """
 
@@ -156,8 +156,9 @@ def begin_with(net: Network, checkpoint: Path) -> None:
     """Take over weights of an earlier run; channels of the input that it did not have begin with nothing."""
     stored = torch.load(checkpoint, weights_only=True)
     first = stored["stem.0.weight"]
-    wanted = net.stem[0].weight.shape[1]
-    stored["stem.0.weight"] = functional.pad(first, (0, 0, 0, 0, 0, wanted - first.shape[1]))
+    wanted = torch.zeros_like(net.stem[0].weight)
+    wanted[:, : first.shape[1]] = first
+    stored["stem.0.weight"] = wanted
     net.load_state_dict(stored)
 
 
