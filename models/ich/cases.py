@@ -21,6 +21,10 @@ from wetread.testing.phantoms import SPLITS, BleedType, HeadSpec, make, to_volum
 from wetread.testing.phantoms.series import series_of
 
 HERE = Path(__file__).parent
+VISIBLE_HU = 40.0
+"""Blood under this, smoothed and in a head whose brain measures 32 HU, looks like brain."""
+DROWNED_HU = 120.0
+"""Blood over this is drowned in bone."""
 FACTS = ("thickness_mm", "noise_hu", "kernel", "kvp", "tilt_deg")
 
 
@@ -130,6 +134,17 @@ def render(seed: int, split: str, tier: str, folder: Path, thickness_mm: float |
     np.savez(part, hu=np.rint(slabs.hu).astype(np.int16), labels=labels, facts=json.dumps(facts))
     part.rename(path)
     return path
+
+
+def visible(hu: npt.NDArray[np.float32], labels: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
+    """Blood of a head's slabs that is brighter than brain and not drowned in bone; says what a picture can show."""
+    module = load_detector_module()
+    level = module.brain_level(hu, module.brain_depth(hu))
+    hu = hu + np.float32(module.BRAIN_HU - level)
+    low, high = module.SMOOTH_WINDOW_HU
+    smooth = (module.smoothed(hu) + 1) * (high - low) / 2 + low
+    seen: npt.NDArray[np.bool_] = (labels > 0) & (smooth >= VISIBLE_HU) & (hu <= DROWNED_HU)
+    return seen
 
 
 def read(path: Path) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.uint8], dict[str, Any]]:

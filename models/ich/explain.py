@@ -16,6 +16,9 @@ import csv
 import json
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache
+from multiprocessing import get_context
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -129,24 +132,39 @@ def measured(
     }
 
 
-def run(cache: Path, most: int) -> None:
-    """Measure at most *most* cases that are not in explanation.csv yet."""
-    from cases import load_detector_module, read  # type: ignore[import-not-found]
+@cache
+def _engines() -> Engines:
+    from cases import load_detector_module  # type: ignore[import-not-found]
+
+    return Engines(load_detector_module())
+
+
+def measured_file(path: Path) -> dict[str, float | int]:
+    """Measure one cached case."""
+    from cases import read
+
+    packed, truth, facts = read(path)
+    return measured(_engines(), packed.astype(np.float32), truth, facts["seed"])
+
+
+def run(folder: Path, most: int) -> None:
+    """Measure at most *most* cases that are not in explanation.csv yet, on all cores."""
     from evaluate import read_rows  # type: ignore[import-not-found]
 
     card = json.loads((HERE / "model-card.json").read_text())
     point = next(p for p in card["operating_points"] if p["name"] == card["default_operating_point"])
-    engines, rows = Engines(load_detector_module()), stored()
+    rows = stored()
     done = {(r["set"], r["tier"], int(r["seed"])) for r in rows}
     wanted = [r for r in read_rows(HERE / "evaluation.csv") if r["truth"] and r["score"] >= point["threshold"]]
-    for case in [r for r in wanted if (r["set"], r["tier"], r["seed"]) not in done][:most]:
-        packed, truth, _ = read(cache / f"{case['set']}-{case['tier']}" / f"{case['seed']:07d}.npz")
-        found = measured(engines, packed.astype(np.float32), truth, case["seed"])
-        row = {name: case[name] for name in ("set", "tier", "seed", "truth_ml")} | found
-        rows.append({name: str(value) for name, value in row.items()})
-        write(rows)
-        sys.stdout.write(f"{row}\n")
-        sys.stdout.flush()
+    cases = [r for r in wanted if (r["set"], r["tier"], r["seed"]) not in done][:most]
+    paths = [folder / f"{case['set']}-{case['tier']}" / f"{case['seed']:07d}.npz" for case in cases]
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as workers:
+        for case, found in zip(cases, workers.map(measured_file, paths), strict=True):
+            row = {name: case[name] for name in ("set", "tier", "seed", "truth_ml")} | found
+            rows.append({name: str(value) for name, value in row.items()})
+            write(rows)
+            sys.stdout.write(f"{row}\n")
+            sys.stdout.flush()
 
 
 def summary(rows: Sequence[Row]) -> dict[str, Any]:

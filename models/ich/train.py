@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from batches import SLAB_POSITIVE_PIXELS, Batches
-from cases import load_detector_module, read
+from cases import DROWNED_HU, VISIBLE_HU, load_detector_module, read
 from torch import nn
 from torch.nn import functional
 
@@ -34,8 +34,6 @@ WIDTHS = (16, 28, 44, 64, 96)
 WITHIN = (slice(16, 240), slice(32, 224))
 """Rows and columns of the grid that can hold a head."""
 RATE = 1.5e-3
-VISIBLE_HU = 40.0
-DROWNED_HU = 120.0
 UNSEEN_WEIGHT = 0.1
 CHECK_SECONDS = 600.0
 LONGEST_STEP_SECONDS = 10.0
