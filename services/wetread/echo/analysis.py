@@ -126,7 +126,8 @@ def analyse(cine: Cine, clip: Clip, outputs: Mapping[str, Array], *, view_thresh
     if not beats:
         raise NotProcessable("unsteady_outline", "every beat has frames in which the outline is lost")
     middle = float(np.median([beat.fraction for beat in beats]))
-    shown = min(beats, key=lambda beat: abs(beat.fraction - middle))
+    # Of two beats both are as near: the first, whatever the rounding of an engine's threads says.
+    shown = min(beats, key=lambda beat: round(abs(beat.fraction - middle), 6))
     cell, flags = _cell_mm(cine.calibration, clip.sector, discs, shown)
     if len(beats) == 1:
         flags = (*flags, "one_beat")
