@@ -135,19 +135,21 @@ _QUERIES: Final[tuple[tuple[str, str, tuple[str, ...], str], ...]] = (
         "wetread_queue_depth",
         "Durable workflows waiting or running, by queue and status.",
         ("queue", "status"),
-        """SELECT coalesce(queue_name, ''), status, count(*) FROM workflow_status
+        """SELECT coalesce(queue_name, ''), status, count(*) FROM {queues}workflow_status
            WHERE status IN ('ENQUEUED', 'PENDING', 'DELAYED') GROUP BY 1, 2""",
     ),
     (
         "wetread_queue_oldest_timestamp_seconds",
         "When the oldest waiting workflow of a queue was queued.",
         ("queue",),
-        """SELECT coalesce(queue_name, ''), min(created_at) / 1000.0 FROM workflow_status
+        """SELECT coalesce(queue_name, ''), min(created_at) / 1000.0 FROM {queues}workflow_status
            WHERE status = 'ENQUEUED' GROUP BY 1""",
     ),
 )
 
 
+_QUEUE_SCHEMA: Final = "dbos"
+"""Where the durable queue's tables lie on PostgreSQL; in SQLite all lie together."""
 _BY_PAIR: Final = frozenset({"wetread_tasks", "wetread_task_reasons"})
 _STORED_BYTES: Final = ("wetread_stored_bytes", "Bytes of indexed instances.")
 _TENANTS: Final = 50
@@ -168,15 +170,17 @@ class DatabaseCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """Read everything in one snapshot."""
         with self._database.read() as tx:
+            connection = connection_of(tx)
+            queues = f"{_QUEUE_SCHEMA}." if connection.dialect.name == "postgresql" else ""
             turnaround = _turnaround()
-            for of, per_bucket, seconds in histograms(connection_of(tx)):
+            for of, per_bucket, seconds in histograms(connection):
                 bounds = [*(str(bound) for bound in BOUNDS), "+Inf"]
                 turnaround.add_metric(list(of), list(zip(bounds, accumulate(per_bucket), strict=True)), seconds)
             yield turnaround
             for name, help_, labels, query in _QUERIES:
                 gauge = GaugeMetricFamily(name, help_, labels=labels)
                 try:
-                    rows = connection_of(tx).execute(text(query)).all()
+                    rows = connection.execute(text(query.replace("{queues}", queues))).all()
                 except OperationalError:  # the durable queue's tables come with the worker; SQLite has no connections
                     rows = []
                 counted: Counter_[tuple[str, ...]] = Counter_()
