@@ -120,31 +120,36 @@ _shared = contextlib.ExitStack()
 """The servers that tests of this folder share."""
 
 
-@pytest.hookimpl(tryfirst=True)
+@pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown(nextitem: pytest.Item | None) -> None:
     """End what is shared with the last test of this folder: an idle server costs the rest of the run CPU time."""
-    if nextitem is None or Path(__file__).parent not in nextitem.path.parents:
+    if nextitem is not None and Path(__file__).parent not in nextitem.path.parents:
         _shared.close()
 
 
 @pytest.fixture(scope="session")
-def triton_server(tmp_path_factory: pytest.TempPathFactory) -> TritonServer:
+def triton_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
     """One real Triton per run with every network of ours."""
     need("triton")
     networks = [network for found in discover("").values() for network in found.networks]
     networks += [model.network for model in installed_tile_models().values()]
     repository = tmp_path_factory.mktemp("triton") / "repository"
-    return _shared.enter_context(triton(repository, render(networks, repository, "python")))
+    yield _shared.enter_context(triton(repository, render(networks, repository, "python")))
+    _shared.close()
 
 
 @pytest.fixture(scope="session")
-def wetread(tmp_path_factory: pytest.TempPathFactory, new_detector: Path, request: pytest.FixtureRequest) -> Wetread:
+def wetread(
+    tmp_path_factory: pytest.TempPathFactory, new_detector: Path, request: pytest.FixtureRequest
+) -> Iterator[Wetread]:
     """One server for all tests that do not kill anything."""
     with pytest.MonkeyPatch.context() as environment:  # of the server, not of the tests after this one
         use_stores(request, environment)
         environment.setenv("WETREAD_DETECTORS", str(new_detector.parent))
         environment.delenv("WETREAD_WEB_PROCESSES")  # as it comes
-        return Wetread(_shared.enter_context(local_server(tmp_path_factory.mktemp("server"))))
+        supervisor = _shared.enter_context(local_server(tmp_path_factory.mktemp("server")))
+    yield Wetread(supervisor)
+    _shared.close()
 
 
 @dataclass(frozen=True)

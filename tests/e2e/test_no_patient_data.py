@@ -109,6 +109,7 @@ def go_through(folder: Path, tmp_path: Path, log: IO[bytes], collector: OtlpRece
         assert mark not in metrics
         assert mark.encode() not in exported
     assert 'clock="notified"' in metrics
+    assert "wetread_audit_broken_links 0.0" in metrics, "the worker has followed the audit trail"
     assert told is not None
     check_trace(collector, hook, told.event)
     trail = audit_trail(tmp_path / "data")
