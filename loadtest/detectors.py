@@ -1,9 +1,11 @@
 """Detectors on a CPU: ONNX Runtime over torch eager per network, peak memory, cores busy in the batch lane.
 
-    make bench BENCH=detectors [ARGS="--rounds 5 --studies 8 --imported FOLDER --weights FOLDER"]
+    make install-torch
+    make bench BENCH=detectors [ARGS="--rounds 5 --studies 8 --hippodeep FOLDER"]
 
-The eager network of a bundled detector is that of its train.py with random weights: time does not depend on them. Those
-of hippodeep are built from its state dicts in the folder of --weights. Rounds are interleaved, the least time counts.
+The eager network of a bundled detector is that of its train.py with random weights: time does not depend on them.
+hippodeep is brought in through the import door from the folder of its state dicts (default: that of the shared data
+named by WETREAD_SHARED). Detectors without a network are named as such. Rounds are interleaved, the least time counts.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -74,40 +76,72 @@ def best(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, tuple
     return {name: (min(w for w, _ in part[1:]), min(c for _, c in part[1:])) for name, part in times.items()}
 
 
-def engines(rounds: int, imported: str, weights: Path | None) -> None:
-    """Print ONNX Runtime and eager for every network that has a torch twin."""
+def engines(rounds: int, hippodeep: Path) -> None:
+    """Print ONNX Runtime and eager for every network of every detector."""
     import torch
 
     torch.set_num_threads(THREADS)
-    installed = discover(imported)
-    pairs: list[tuple[NetworkFile, Any, int]] = [
-        (found.networks[0], trained(found).network().eval(), BATCH)
-        for found in installed.values()
-        if (found.folder / "train.py").is_file()
-    ]
-    if weights is not None and "hippodeep" in installed:
-        from wetread.detection.importing.hippodeep_networks import NETWORKS, role_of
+    with tempfile.TemporaryDirectory() as scratch:
+        for network, eager, batch in pairs(hippodeep, Path(scratch)):
+            compare(network, eager, batch, rounds)
 
-        by_role = {"hippodeep": "hippocampus", "hippodeep__head": "head", "hippodeep__affine": "affine"}
-        states = [torch.load(path, map_location="cpu", weights_only=True) for path in weights.glob("*.pt")]
-        eager_by_role = {role_of(state): NETWORKS[str(role_of(state))][0](state).eval() for state in states}
-        pairs.extend((network, eager_by_role[by_role[network.name]], 1) for network in installed["hippodeep"].networks)
-    for network, eager, batch in pairs:
-        feeds = inputs(network.tensors.inputs, batch)
-        client = OnnxRuntimeClient([network], threads=THREADS)
-        tensors = [torch.from_numpy(value) for value in feeds.values()]
 
-        def plain(eager: Any = eager, tensors: list[Any] = tensors) -> object:
-            with torch.no_grad():
-                return eager(*tensors)
+def pairs(hippodeep: Path, scratch: Path) -> Iterator[tuple[NetworkFile, Any, int]]:
+    """Return every network with its torch twin and batch size; say which detector has none."""
+    for name, found in discover().items():
+        if not found.networks:
+            print(f"{name}: no network", flush=True)
+        elif (found.folder / "train.py").is_file():
+            yield found.networks[0], trained(found).network().eval(), BATCH
+        else:
+            print(f"NOT RUN: {name} has no torch twin", flush=True)
+    if any(hippodeep.glob("*.pt")):
+        yield from imported(hippodeep, scratch)
+    else:
+        print("NOT RUN: hippodeep needs the folder of its state dicts (--hippodeep or WETREAD_SHARED)", flush=True)
 
-        found = best({"onnxruntime": lambda c=client, n=network, f=feeds: c.infer(n.name, f), "eager": plain}, rounds)
-        (ort, ort_cpu), (torch_, torch_cpu) = found["onnxruntime"], found["eager"]
-        print(
-            f"{network.name}: batch {batch}, onnxruntime {ort * 1e3:.0f} ms (CPU {ort_cpu * 1e3:.0f}), torch eager "
-            f"{torch_ * 1e3:.0f} ms (CPU {torch_cpu * 1e3:.0f}), CPU ratio {torch_cpu / ort_cpu:.2f}",
-            flush=True,
-        )
+
+def imported(weights: Path, scratch: Path) -> Iterator[tuple[NetworkFile, Any, int]]:
+    """Bring hippodeep in through the door and return its networks with those built from its state dicts."""
+    import torch
+
+    from wetread.detection.importing.door import Accepted, bring_in, look
+    from wetread.detection.importing.hippodeep_networks import NETWORKS, role_of
+
+    bring_in(weights, scratch, "hippodeep", Accepted(look(weights).digest, "MIT"))
+    by_role = {"hippodeep": "hippocampus", "hippodeep__head": "head", "hippodeep__affine": "affine"}
+    states = [torch.load(path, map_location="cpu", weights_only=True) for path in weights.glob("*.pt")]
+    eager = {role_of(state): NETWORKS[str(role_of(state))][0](state).eval() for state in states}
+    for network in discover(str(scratch))["hippodeep"].networks:
+        yield network, eager[by_role[network.name]], 1
+
+
+def compare(network: NetworkFile, eager: Any, batch: int, rounds: int) -> None:
+    """Print seconds of both engines on one batch, and their ratio."""
+    import torch
+
+    feeds = inputs(network.tensors.inputs, batch)
+    client = OnnxRuntimeClient([network], threads=THREADS)
+    tensors = [torch.from_numpy(value) for value in feeds.values()]
+
+    def plain() -> object:
+        with torch.no_grad():
+            return eager(*tensors)
+
+    found = best({"onnxruntime": lambda: client.infer(network.name, feeds), "eager": plain}, rounds)
+    (ort, ort_cpu), (torch_, torch_cpu) = found["onnxruntime"], found["eager"]
+    print(
+        f"{network.name}: batch {batch}, onnxruntime {ort * 1e3:.0f} ms (CPU {ort_cpu * 1e3:.0f}), torch eager "
+        f"{torch_ * 1e3:.0f} ms (CPU {torch_cpu * 1e3:.0f}), CPU ratio {torch_cpu / ort_cpu:.2f}",
+        flush=True,
+    )
+
+
+def shared_weights() -> Path:
+    """Return where the shared data keep hippodeep's state dicts."""
+    root = Path(__file__).resolve().parent.parent
+    shared = Path(os.environ.get("WETREAD_SHARED", root.parent / "shared"))
+    return shared / "data" / "brain-mri" / "hippodeep" / "torchparams"
 
 
 def example(installed: InstalledDetector) -> Volume:
@@ -205,17 +239,16 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="detectors")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--studies", type=int, default=8)
-    parser.add_argument("--imported", default="", help="folder of imported detectors, such as hippodeep")
-    parser.add_argument("--weights", type=Path, help="folder of hippodeep's state dicts")
+    parser.add_argument("--hippodeep", type=Path, default=shared_weights(), help="folder of hippodeep's state dicts")
     parser.add_argument("--memory", help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
     if given.memory:
         return memory(given.memory)
     print(f"seed {SEED}, {given.rounds} rounds, {THREADS} threads")
     if importlib.util.find_spec("torch") is None:
-        print("NOT RUN: engines against torch eager need the extra torch")
+        print("NOT RUN: engines against torch eager need the extra torch (make install-torch)")
     else:
-        engines(given.rounds, given.imported, given.weights)
+        engines(given.rounds, given.hippodeep)
     for folder in sorted(path.parent for path in bundled_folder().glob("*/cases.py")):
         if (folder / "detector.yaml").is_file():
             subprocess.run([sys.executable, __file__, "--memory", folder.name], check=True)

@@ -6,7 +6,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -26,6 +26,7 @@ settings.register_profile("any machine", deadline=None, suppress_health_check=[H
 settings.load_profile("any machine")
 
 ROOT = Path(__file__).resolve().parent.parent
+END_TO_END: Final = "tests/e2e/"
 
 # Every real server, tool or folder that a test may need, with how to see whether it is there. One list for all tests:
 # WETREAD_REQUIRE names those whose absence is a failure instead of a loud skip.
@@ -95,6 +96,27 @@ def need(name: str) -> None:
     if name in required:
         pytest.fail(f"{message}, and WETREAD_REQUIRE demands it")
     pytest.skip(f"NOT RUN: {message}")
+
+
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give each file to one worker, and all of ``tests/e2e`` to one: what they share is started once.
+
+    They take longest, so they go first, and files of few tests last: the workers end together.
+    """
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByServers(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            scope: str = super()._split_scope(nodeid)
+            return END_TO_END if scope.startswith(END_TO_END) else scope
+
+        def _assign_work_unit(self, node: Any) -> None:
+            if END_TO_END in self.workqueue:
+                self.workqueue.move_to_end(END_TO_END, last=False)
+            super()._assign_work_unit(node)
+
+    return ByServers(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,6 +36,7 @@ class Counts:
     sends: Counter[tuple[str, str]] = field(default_factory=Counter)
     limits: Counter[str] = field(default_factory=Counter)
     bytes: int = 0
+    ends: dict[str, float] = field(default_factory=dict)
 
     def association(self, outcome: str) -> None:
         self.associations[outcome] += 1
@@ -51,6 +52,9 @@ class Counts:
 
     def sent(self, purpose: str, outcome: str) -> None:
         self.sends[purpose, outcome] += 1
+
+    def certificates(self, ends: Mapping[str, float]) -> None:
+        self.ends |= ends
 
 
 class Events:

@@ -210,8 +210,10 @@ def chest(shared: Path) -> Iterator[Row]:
 def tumour(shared: Path) -> Iterator[Row]:
     """A thick oblique series that no volume may be read from."""
     asked = ask_about("brain-volumetry", shared / "brain-mri" / "PGBM-001-T1post.tar.xz")
-    held = asked.state in REFUSALS
-    yield Row("PGBM-001 T1 post", "brain-volumetry", str(asked), "enhancing tumour", "volumetry refuses", held)
+    held = (asked.state, asked.reason) == ("not_processable", "slice_spacing")
+    yield Row(
+        "PGBM-001 T1 post", "brain-volumetry", str(asked), "enhancing tumour", "not_processable (slice_spacing)", held
+    )
 
 
 def clip(shared: Path) -> Iterator[Row]:

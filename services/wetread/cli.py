@@ -293,6 +293,14 @@ def db_verify() -> None:
     raise typer.Exit(run_verify())
 
 
+@db.command("backup-done")
+def db_backup_done() -> None:
+    """Note that a backup was taken: the last step of a backup job. The alert BackupMissing asks for it."""
+    from wetread.commands.db import run_backup_done
+
+    raise typer.Exit(run_backup_done())
+
+
 app.add_typer(db)
 
 storage = typer.Typer(name="storage", no_args_is_help=True, help="The object store's bucket (extra s3).")

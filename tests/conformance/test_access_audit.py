@@ -17,6 +17,7 @@ import pytest
 from tests.gateway_support import instance, multipart, stow_headers
 from tests.tenants_world import Hospital, Ids, World, two_hospitals
 
+from wetread.adapters.audit.chain import broken_links
 from wetread.adapters.audit.journal import FLUSH_SECONDS
 from wetread.adapters.audit.trail import SqlAccessTrail
 from wetread.adapters.index.database import SqlDatabase
@@ -144,7 +145,7 @@ def test_a_kill_takes_the_last_half_second_at_most(tmp_path: Path) -> None:
     database = SqlDatabase(data / "wetread.db")
     with database.read() as tx:
         found = SqlAccessTrail().entries(tx, "default", AccessFilter(), limit=1000)
-        assert SqlAccessTrail().broken_links(tx) == []
+    assert broken_links(database, SqlAccessTrail()) == []
     database.close()
     assert set(uids) <= {entry.access.study_uid for entry in found}
     assert {entry.access.actor for entry in found} == {"local"}

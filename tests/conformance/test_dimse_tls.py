@@ -10,6 +10,7 @@ import ssl
 import subprocess
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from tests.gateway_support import instance
 
 from wetread.core.errors import ConfigurationError
 from wetread.dimse.settings import TlsFiles
-from wetread.dimse.tls import client_context, server_context
+from wetread.dimse.tls import client_context, ends_of, server_context
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="NOT RUN: certificates are made with openssl")
 
@@ -41,10 +42,9 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
         openssl("req", *key, "-subj", f"/CN={name}", "-keyout", f"{at}.key", "-out", f"{at}.csr")
         signing = ("-CA", f"{ca}.pem", "-CAkey", f"{ca}.key", "-CAcreateserial", "-days", "2", "-extfile", names)
         openssl("x509", "-req", "-in", f"{at}.csr", "-out", f"{at}.pem", *signing)
-    stranger = folder / "stranger"
-    openssl(
-        "req", "-x509", *key, "-days", "2", "-subj", "/CN=x", "-keyout", f"{stranger}.key", "-out", f"{stranger}.pem"
-    )
+    for name, days in (("stranger", "2"), ("long", "90")):
+        at = folder / name
+        openssl("req", "-x509", *key, "-days", days, "-subj", "/CN=x", "-keyout", f"{at}.key", "-out", f"{at}.pem")
     return folder
 
 
@@ -103,6 +103,21 @@ def test_without_tls_or_a_certificate_nothing_is_heard(mutual: Running, certific
     assert heard(mutual, client_context(ours))
     assert not heard(mutual, ssl.create_default_context(cafile=str(authority)))
     assert not heard(mutual, None)
+
+
+def test_the_meter_knows_when_the_certificates_end(mutual: Running, certificates: Path) -> None:
+    def end(name: str) -> float:
+        command = ["openssl", "x509", "-enddate", "-noout", "-in", str(certificates / name)]
+        said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        return ssl.cert_time_to_seconds(said.removeprefix("notAfter=").strip())
+
+    assert mutual.meter.ends == {"certificate": end("server.pem"), "authorities": end("ca.pem")}
+    chain = certificates / "chain.pem"
+    chain.write_bytes((certificates / "long.pem").read_bytes() + (certificates / "server.pem").read_bytes())
+    long = TlsFiles(certificates / "long.pem", certificates / "long.key")
+    assert end("long.pem") > end("server.pem")
+    assert ends_of(long) == {"certificate": end("long.pem")}
+    assert ends_of(replace(long, certificate=chain)) == {"certificate": end("server.pem")}, "the first to end counts"
 
 
 def test_versions_and_ciphers(certificates: Path) -> None:

@@ -10,13 +10,16 @@ from typing import Any
 import pytest
 from sqlalchemy import delete, update
 from tests.databases import database_at
+from tests.worklist_world import SetClock
 from typer.testing import CliRunner
 
 from wetread.adapters.audit import journal as journal_module
+from wetread.adapters.audit.chain import EVERY_SECONDS, ChainWatch, broken_links
 from wetread.adapters.audit.journal import AccessJournal
 from wetread.adapters.audit.trail import SqlAccessTrail
 from wetread.adapters.index.database import SqlDatabase, connection_of
 from wetread.adapters.index.tables import access_log
+from wetread.adapters.telemetry.metrics import DatabaseCollector
 from wetread.cli import app
 from wetread.core.errors import Unavailable
 from wetread.core.ports.access import Access, AccessEntry, AccessFilter
@@ -41,8 +44,8 @@ def entries(database: SqlDatabase, tenant: str | None = None, limit: int = 100, 
 
 
 def broken(database: SqlDatabase) -> list[tuple[str, int]]:
-    with database.read() as tx:
-        return TRAIL.broken_links(tx)
+    (found,) = {tuple(broken_links(database, TRAIL, page=page)) for page in (1, 3, 5000)}
+    return list(found)
 
 
 def test_equal_accesses_of_a_batch_are_one_entry_with_a_count(database: SqlDatabase) -> None:
@@ -117,6 +120,51 @@ def test_old_entries_expire_and_what_is_left_is_one_chain(database: SqlDatabase)
     with database.write() as tx:
         assert TRAIL.expire(tx, 1000.0, limit=100) == 4
     assert entries(database) == []
+
+
+def test_entries_that_expire_while_the_chain_is_followed_break_nothing(database: SqlDatabase) -> None:
+    journal = AccessJournal(database, TRAIL)
+    for at in range(6):
+        journal.note(access(study=f"1.2.{at}"), at=float(at))
+        journal.flush()
+
+    class Expiring:
+        """A trail whose oldest four entries go after the first page."""
+
+        def entries(self, tx: Any, *arguments: Any, **limits: Any) -> list[AccessEntry]:
+            found = TRAIL.entries(tx, *arguments, **limits)
+            with database.write() as writing:
+                TRAIL.expire(writing, 4.0, limit=100)
+            return found
+
+    assert broken_links(database, Expiring(), page=2) == []  # type: ignore[arg-type]
+    assert [entry.at for entry in entries(database)] == [4.0, 5.0]
+
+
+def test_the_watch_looks_once_a_day_for_all_and_tells_the_metrics(database: SqlDatabase) -> None:
+    clock = SetClock()
+    watches = [ChainWatch(database, TRAIL, clock) for _ in range(2)]
+
+    def told(name: str) -> list[float]:
+        family = next(f for f in DatabaseCollector(database).collect() if f.name == f"wetread_audit_{name}")
+        return [sample.value for sample in family.samples]
+
+    assert told("broken_links") == told("checked_timestamp_seconds") == []
+    journal = AccessJournal(database, TRAIL)
+    for number in range(3):
+        journal.note(access(study=f"1.2.{number}"), at=float(number))
+    journal.flush()
+    watches[0].look()
+    assert (told("broken_links"), told("checked_timestamp_seconds")) == ([0.0], [clock.at])
+    with database.write() as tx:
+        connection_of(tx).execute(update(access_log).where(access_log.c.at == 1.0).values(actor="nobody"))
+    clock.at += EVERY_SECONDS - 1
+    for watch in watches:
+        watch.look()
+    assert told("broken_links") == [0.0], "not yet due"
+    clock.at += 1
+    watches[1].look()
+    assert (told("broken_links"), told("checked_timestamp_seconds")) == ([1.0], [clock.at])
 
 
 class Flaky:

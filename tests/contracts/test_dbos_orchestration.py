@@ -19,6 +19,7 @@ from tests.contracts.dbos_worker import durable_world, signals_of
 from tests.orchestration_fakes import STUDY
 from tests.orchestration_world import World
 
+from wetread.adapters.telemetry.metrics import DatabaseCollector
 from wetread.adapters.workqueue.dbos import DbosWorkQueue, create_queue_schema
 from wetread.adapters.workqueue.signals import queue_signal
 from wetread.core import tracing
@@ -97,6 +98,16 @@ def check_lanes(world: World) -> None:
     assert len(payloads) == len(found)
     assert {row.serialization for row in payloads} <= {"portable_json"}
     assert all(len(row.inputs) < 10_000 for row in payloads), "references, not data"
+
+
+def test_the_metrics_count_what_waits(world: World) -> None:
+    change = world.index(range(1, 9))
+    with world.database.write() as tx:
+        world.outbox.study_changed(tx, change)
+    families = {family.name: family.samples for family in DatabaseCollector(world.database).collect()}
+    [waiting] = rows(world, "select queue_name, status from workflow_status")
+    [depth] = families["wetread_queue_depth"]
+    assert (depth.labels, depth.value) == ({"queue": waiting.queue_name, "status": waiting.status}, 1)
 
 
 def test_commit_gives_event_and_work_and_rollback_neither(world: World) -> None:

@@ -32,7 +32,8 @@ def test_every_setting_is_documented(name: str) -> None:
     "name",
     [q[0] for q in _QUERIES]
     + ["wetread_http_requests_total", "wetread_http_request_seconds"]
-    + ["wetread_turnaround_seconds", "wetread_telemetry_items_total"],
+    + ["wetread_turnaround_seconds", "wetread_telemetry_items_total", "wetread_stored_bytes"]
+    + ["wetread_read_cache_blocks_total"],
 )
 def test_every_metric_is_documented(name: str) -> None:
     assert f"`{name}`" in read("docs/operations/metrics.md")

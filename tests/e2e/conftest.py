@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,16 +10,23 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.s3_buckets import fresh_bucket
+from pydicom import dcmread
+from pydicom.uid import generate_uid
+from tests.conftest import need
+from tests.databases import close_databases, on_postgres
+from tests.e2e.stores import profile_of, use_stores
 from typer.testing import CliRunner
 
+from wetread.adapters.inference.triton_repository import render
 from wetread.cli import app
 from wetread.commands.dicom_folder import FileStudy, scan_folder
 from wetread.commands.local_server import local_server
 from wetread.commands.up import Supervisor
 from wetread.core.states import FINAL
+from wetread.detection.registry import discover
+from wetread.pathology.tile_model import installed_tile_models
 from wetread.testing.phantoms import BleedType, HeadSpec, make, write_dicom
-from wetread.testing.servers.moto import S3Server
+from wetread.testing.servers.triton import TritonServer, triton
 
 
 @dataclass(frozen=True)
@@ -85,28 +91,65 @@ def new_detector(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return into / NEW_DETECTOR
 
 
-def on_cluster_stores(request: pytest.FixtureRequest, environment: pytest.MonkeyPatch) -> None:
-    """Point a server at a real PostgreSQL and S3 (signatures checked) of its own, as settings do in a cluster."""
-    server: S3Server = request.getfixturevalue("s3_server")
-    bucket = fresh_bucket(server, environment, prefix="site")
-    environment.setenv("WETREAD_DATABASE_URL", request.getfixturevalue("postgres_server").prepared())
-    environment.setenv("WETREAD_OBJECT_STORE_URL", f"s3://{bucket.address.bucket}/site")
-    environment.setenv("WETREAD_OBJECT_STORE_ENDPOINT", server.endpoint)
+@pytest.fixture
+def stores(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stores of this run's profile for the servers that a test starts."""
+    use_stores(request, monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def module_stores(request: pytest.FixtureRequest) -> Iterator[None]:
+    """... and for servers that live as long as their module."""
+    with pytest.MonkeyPatch.context() as environment:
+        use_stores(request, environment)
+        yield
+
+
+@pytest.fixture
+def database_kind(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The database of this run's profile for what a test builds in its own process (``tests.databases``)."""
+    if profile_of(request.node) == "embedded":
+        yield
+        close_databases()
+        return
+    with on_postgres(request.getfixturevalue("postgres_server")):
+        yield
+
+
+_shared = contextlib.ExitStack()
+"""The servers that tests of this folder share."""
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(nextitem: pytest.Item | None) -> None:
+    """End what is shared with the last test of this folder: an idle server costs the rest of the run CPU time."""
+    if nextitem is not None and Path(__file__).parent not in nextitem.path.parents:
+        _shared.close()
+
+
+@pytest.fixture(scope="session")
+def triton_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
+    """One real Triton per run with every network of ours."""
+    need("triton")
+    networks = [network for found in discover("").values() for network in found.networks]
+    networks += [model.network for model in installed_tile_models().values()]
+    repository = tmp_path_factory.mktemp("triton") / "repository"
+    yield _shared.enter_context(triton(repository, render(networks, repository, "python")))
+    _shared.close()
 
 
 @pytest.fixture(scope="session")
 def wetread(
     tmp_path_factory: pytest.TempPathFactory, new_detector: Path, request: pytest.FixtureRequest
 ) -> Iterator[Wetread]:
-    """One server for all tests that do not kill anything; ``WETREAD_E2E_STORES=cluster``: on PostgreSQL and S3."""
-    with contextlib.ExitStack() as server:
-        with pytest.MonkeyPatch.context() as environment:  # of the server, not of the tests after this one
-            if os.environ.get("WETREAD_E2E_STORES") == "cluster":
-                on_cluster_stores(request, environment)
-            environment.setenv("WETREAD_DETECTORS", str(new_detector.parent))
-            environment.delenv("WETREAD_WEB_PROCESSES")  # as it comes
-            supervisor = server.enter_context(local_server(tmp_path_factory.mktemp("server")))
-        yield Wetread(supervisor)
+    """One server for all tests that do not kill anything."""
+    with pytest.MonkeyPatch.context() as environment:  # of the server, not of the tests after this one
+        use_stores(request, environment)
+        environment.setenv("WETREAD_DETECTORS", str(new_detector.parent))
+        environment.delenv("WETREAD_WEB_PROCESSES")  # as it comes
+        supervisor = _shared.enter_context(local_server(tmp_path_factory.mktemp("server")))
+    yield Wetread(supervisor)
+    _shared.close()
 
 
 @dataclass(frozen=True)
@@ -131,6 +174,20 @@ class PhantomStudies:
             )
             write_dicom(make(seed, spec), target)
         return scan_folder(target).studies[0]
+
+
+def another(study: FileStudy, folder: Path, *, slices: int = 5, **header: Any) -> FileStudy:
+    """Write the first slices of a study into *folder* as a study of its own: rendered and read in no time."""
+    folder.mkdir()
+    study_uid, series_uid = generate_uid(), generate_uid()
+    for number, instance in enumerate(study.instances[:slices]):
+        data = dcmread(instance.path)
+        data.StudyInstanceUID, data.SeriesInstanceUID = study_uid, series_uid
+        data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+        for keyword, value in header.items():
+            setattr(data, keyword, value)
+        data.save_as(folder / f"{number}.dcm", enforce_file_format=True)
+    return scan_folder(folder).studies[0]
 
 
 @pytest.fixture(scope="session")

@@ -46,6 +46,7 @@ def given_back(site: Site, study: SmallStudy) -> bool:
     return found == list(study.parts)
 
 
+@pytest.mark.stores("cluster", reason="a dump of PostgreSQL beside a bucket that is not touched")
 @pytest.mark.server("postgres")
 @pytest.mark.server("moto")
 def test_a_database_restored_to_an_earlier_time_takes_up_what_came_after_it(
@@ -88,6 +89,7 @@ def test_a_database_restored_to_an_earlier_time_takes_up_what_came_after_it(
     wetread(restored, "audit", "verify")
 
 
+@pytest.mark.stores("embedded", reason="the folder is all there is")
 def test_a_copied_data_folder_is_a_backup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in write_house(tmp_path / "house", {"alpha": "urgent"}).items():
         monkeypatch.setenv(name, value)

@@ -1,6 +1,6 @@
 """Chaos: studies arrive while processes are killed -9 at random. No study is lost, silent, or answered twice.
 
-``make test-slow`` runs it on SQLite and on PostgreSQL, which is itself killed and restarted a few times on the way.
+``make test-slow`` runs it on SQLite and files, and on PostgreSQL, S3 and Triton, where the database is killed, too.
 ``WETREAD_CHAOS_STUDIES`` and ``WETREAD_CHAOS_KILLS`` make it shorter or longer.
 """
 
@@ -24,6 +24,7 @@ import httpx
 import pytest
 from sqlalchemy import create_engine, text
 from tests.e2e.conftest import wait_for
+from tests.e2e.stores import use_stores
 
 from wetread.commands.local_server import local_server
 from wetread.commands.up import Supervisor
@@ -125,11 +126,21 @@ def children_of(pid: int) -> Iterator[int]:
                     yield int(entry.name)
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.server("postgres"))])
+BOTH = "each profile in turn; in the cluster's the database is killed, too"
+PROFILES = [
+    pytest.param("embedded", marks=pytest.mark.stores("embedded", reason=BOTH)),
+    pytest.param(
+        "cluster", marks=[pytest.mark.stores("cluster", reason=BOTH), pytest.mark.server("postgres", "moto", "triton")]
+    ),
+]
+
+
+@pytest.fixture(params=PROFILES)
 def chaos(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Chaos]:
     database, url = None, f"sqlite:///{tmp_path / 'data' / 'wetread.db'}"
     environment = write_house(tmp_path / "house", LANES)
-    if request.param == "postgres":
+    use_stores(request, monkeypatch)
+    if request.param == "cluster":  # a database of its own, which can be killed
         folder = Path(tempfile.mkdtemp(prefix="wetread-chaos-"))  # its owner must be able to reach it
         folder.chmod(0o755)
         database = RestartingPostgres(folder / "data")

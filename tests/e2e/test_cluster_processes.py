@@ -27,6 +27,7 @@ from wetread.testing.small_studies import small_study
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.stores("cluster", reason="processes that share a database, a bucket and a Triton, and no folder"),
     pytest.mark.timeout(1800),
     pytest.mark.server("postgres"),
     pytest.mark.server("moto"),

@@ -10,49 +10,41 @@ import httpx
 import pytest
 from sqlalchemy import select
 from tests.e2e.conftest import Wetread
-from tests.s3_buckets import fresh_bucket
 
 from wetread.adapters.index.database import SqlDatabase
 from wetread.adapters.index.tables import results
-from wetread.adapters.inference.triton_repository import render
 from wetread.adapters.objectstore.s3 import S3ObjectStore
+from wetread.adapters.objectstore.s3_bucket import Bucket
+from wetread.bootstrap.stores import bucket_address
 from wetread.commands.db import run_verify
 from wetread.commands.dicom_folder import FileStudy
 from wetread.commands.index import run_rebuild
 from wetread.commands.local_server import local_server
 from wetread.commands.send import Sender
 from wetread.commands.storage import run_prefetch
-from wetread.detection.registry import discover
-from wetread.testing.servers.moto import S3Server
-from wetread.testing.servers.postgres import Postgres
-from wetread.testing.servers.triton import triton
+from wetread.settings import Settings
 
-pytestmark = [pytest.mark.server("postgres"), pytest.mark.server("moto"), pytest.mark.server("triton")]
+pytestmark = [
+    pytest.mark.stores("cluster", reason="what a machine of a cluster keeps, and what its commands say of it"),
+    pytest.mark.server("postgres"),
+    pytest.mark.server("moto"),
+    pytest.mark.server("triton"),
+]
 
 
 @pytest.mark.timeout(300)  # three servers and a demo beside a busy machine
+@pytest.mark.usefixtures("stores")
 def test_a_study_is_read_on_postgres_and_s3(
-    postgres_server: Postgres,
-    s3_server: S3Server,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    bleed: FileStudy,
-    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, bleed: FileStudy, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    bucket = fresh_bucket(s3_server, monkeypatch, prefix="site")
-    monkeypatch.setenv("WETREAD_DATABASE_URL", postgres_server.prepared())
-    monkeypatch.setenv("WETREAD_OBJECT_STORE_URL", f"s3://{bucket.address.bucket}/site")
-    monkeypatch.setenv("WETREAD_OBJECT_STORE_ENDPOINT", s3_server.endpoint)
     monkeypatch.setenv("WETREAD_MIGRATE", "false")
     monkeypatch.setenv("WETREAD_DATA", str(tmp_path / "data"))
-    (ich,) = discover("")["ich"].networks
-    render([ich], tmp_path / "repository", "python")
-    with triton(tmp_path / "repository", ["ich"]) as inference, monkeypatch.context() as served:
-        served.setenv("WETREAD_INFERENCE_URL", inference.url)
-        _main_job(tmp_path / "data", bleed)
+    _main_job(tmp_path / "data", bleed)
     left = {path.relative_to(tmp_path / "data").parts[0] for path in (tmp_path / "data").rglob("*") if path.is_file()}
     assert left <= {"lock", "cache"}, "no instance and no row is on this machine"
-    assert len(list(S3ObjectStore(bucket, writer="look").scan())) >= len(bleed.instances) + 3
+    address = bucket_address(Settings())
+    assert address is not None
+    assert len(list(S3ObjectStore(Bucket(address), writer="look").scan())) >= len(bleed.instances) + 3
 
     database = SqlDatabase(os.environ["WETREAD_DATABASE_URL"])
     with database.read() as tx:

@@ -12,14 +12,13 @@ from pathlib import Path
 import httpx
 import pytest
 from pydicom import dcmread
-from tests.e2e.conftest import PhantomStudies, Wetread, wait_for
+from tests.e2e.conftest import Wetread, wait_for
 from tests.otlp_receiver import OtlpReceiver, settings_of
 
 from wetread.commands.dicom_folder import FileInstance, FileStudy
 from wetread.commands.local_server import local_server, wait_ready
 from wetread.commands.send import Sender, multipart_body
 from wetread.registry import WEB, WORKER
-from wetread.testing.phantoms import BleedType
 
 
 def kill(wetread: Wetread, names: tuple[str, ...]) -> None:
@@ -27,18 +26,20 @@ def kill(wetread: Wetread, names: tuple[str, ...]) -> None:
     os.kill(child.process.pid, signal.SIGKILL)
 
 
-@pytest.fixture
-def own_server(tmp_path: Path):
-    with local_server(tmp_path / "data") as supervisor:
-        yield Wetread(supervisor)
-
-
-@pytest.fixture
-def collector(monkeypatch: pytest.MonkeyPatch):
+@pytest.fixture(scope="module")
+def collector():
     with OtlpReceiver() as receiver:
-        for name, value in settings_of(receiver).items():
-            monkeypatch.setenv(name, value)
         yield receiver
+
+
+@pytest.fixture(scope="module")
+def own_server(collector: OtlpReceiver, module_stores: None, tmp_path_factory: pytest.TempPathFactory):
+    with pytest.MonkeyPatch.context() as environment:
+        quiet = {"WETREAD_QUIET_SERIES": "1", "WETREAD_QUIET_STUDY": "3"}  # the web process is away for a second or two
+        for name, value in {**settings_of(collector), **quiet}.items():
+            environment.setenv(name, value)
+        with local_server(tmp_path_factory.mktemp("crash") / "data") as supervisor:
+            yield Wetread(supervisor)
 
 
 @pytest.mark.timeout(240)
@@ -77,8 +78,8 @@ def test_worker_killed_in_mid_inference(collector: OtlpReceiver, own_server: Wet
 
 
 @pytest.mark.timeout(240)
-def test_web_process_killed_in_mid_stow(own_server: Wetread, phantoms: PhantomStudies) -> None:
-    study = phantoms.study(2_800_012, bleeds=(BleedType.SDH,), volume_ml=40.0)
+def test_web_process_killed_in_mid_stow(own_server: Wetread, quiet: FileStudy) -> None:
+    study = quiet
     acknowledged: set[str] = set()
     stop = threading.Event()
 
@@ -143,12 +144,12 @@ def check_bytes(wetread: Wetread, instances: list[FileInstance], study_uid: str)
 
 
 @pytest.mark.timeout(120)
-def test_a_second_server_is_kept_off_the_same_data(own_server: Wetread, tmp_path: Path) -> None:
+def test_a_second_server_is_kept_off_the_same_data(own_server: Wetread) -> None:
     import subprocess
     import sys
 
     root = Path(__file__).resolve().parents[2]
-    command = [sys.executable, "-m", "wetread", "up", "--port", "0", "--data", str(tmp_path / "data")]
+    command = [sys.executable, "-m", "wetread", "up", "--port", "0", "--data", str(own_server.supervisor.settings.data)]
     second = subprocess.run(
         command,
         capture_output=True,

@@ -10,10 +10,13 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from tests.conftest import shared_folder
 
+from wetread.commands.dicom_folder import FileStudy, scan_folder
 from wetread.core.priority import Priority
 from wetread.core.states import FINAL
 
+pytestmark = pytest.mark.stores("embedded", reason="the demo brings its own server, on a folder that it throws away")
 ROOT = Path(__file__).resolve().parents[2]
 REAL_HEADS = {
     "ge": "head-ct/GE-HiSpeed-head-gantry-tilt.tar.xz",
@@ -42,8 +45,6 @@ def test_real_head_cts_end_in_a_typed_state_with_a_report(heads: list[str], shar
     for name in heads:
         with tarfile.open(shared / REAL_HEADS[name], "r:xz") as tar:
             tar.extractall(tmp_path / name, filter="data")
-        from wetread.commands.dicom_folder import scan_folder
-
         [study] = scan_folder(tmp_path / name).studies
         names[study.study_uid] = (name, len(study.instances))
     rows, done = run_demo("--input", str(tmp_path))
@@ -60,6 +61,17 @@ def test_real_head_cts_end_in_a_typed_state_with_a_report(heads: list[str], shar
         assert "SR" in {series["modality"] for series in row["stored"]}
         assert Priority(row["priority_before"]).rank >= Priority(row["priority_after"]).rank
         assert row["turnaround_s"] is not None
+
+
+@pytest.mark.timeout(330)
+@pytest.mark.skipif(shared_folder().is_dir(), reason="a real head goes the same way")
+def test_a_phantom_ends_in_a_positive_with_a_report(bleed: FileStudy) -> None:
+    rows, done = run_demo("--input", str(bleed.instances[0].path.parent))
+    assert done.returncode == 0, done.stderr[-3000:]
+    [row] = rows
+    [result] = [r for r in row["results"] if r["detector"] == "ich"]
+    assert (row["study_uid"], result["state"], row["priority_after"]) == (bleed.study_uid, "positive", "stat")
+    assert "SR" in {series["modality"] for series in row["stored"]}
 
 
 @pytest.mark.timeout(120)

@@ -32,7 +32,7 @@ triage:
 
 
 @pytest.fixture
-def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Wetread]:
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stores: None) -> Iterator[Wetread]:
     for name, value in write_house(tmp_path / "house", {}).items():
         monkeypatch.setenv(name, value)
     (tmp_path / "house" / "workflows" / "vendor.yaml").write_text(VENDOR, "utf-8")

@@ -25,7 +25,7 @@ MINUTES = 600.0
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wetread]:
+def server(tmp_path_factory: pytest.TempPathFactory, module_stores: None) -> Iterator[Wetread]:
     with local_server(tmp_path_factory.mktemp("ffr")) as supervisor:
         yield Wetread(supervisor)
 

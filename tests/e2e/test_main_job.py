@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from dicomweb_client import DICOMwebClient
 from pydicom import Dataset, dcmread
-from tests.e2e.conftest import PhantomStudies, Wetread, wait_for
+from tests.e2e.conftest import Wetread, another, wait_for
 
 from wetread.commands.dicom_folder import FileStudy
 from wetread.commands.receiver import WebhookReceiver
@@ -147,8 +147,8 @@ def test_sending_the_study_again_changes_nothing(wetread: Wetread, bleed: FileSt
     assert [r["stored"] for r in again] == [r["stored"] for r in read_bleed]
 
 
-def test_stow_by_dicomweb_client(wetread: Wetread, phantoms: PhantomStudies) -> None:
-    study = phantoms.study(2_800_003)
+def test_stow_by_dicomweb_client(wetread: Wetread, quiet: FileStudy, tmp_path: Path) -> None:
+    study = another(quiet, tmp_path / "study")
     client = DICOMwebClient(f"{wetread.url}/dicom-web")
     answer = client.store_instances([dcmread(i.path) for i in study.instances])
     assert len(answer.ReferencedSOPSequence) == len(study.instances)
@@ -156,8 +156,8 @@ def test_stow_by_dicomweb_client(wetread: Wetread, phantoms: PhantomStudies) -> 
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="NOT RUN: no curl on this machine")
-def test_stow_by_curl(wetread: Wetread, phantoms: PhantomStudies, tmp_path: Path) -> None:
-    study = phantoms.study(2_800_004)
+def test_stow_by_curl(wetread: Wetread, quiet: FileStudy, tmp_path: Path) -> None:
+    study = another(quiet, tmp_path / "study")
     boundary = secrets.token_hex(8)
     body = tmp_path / "body"
     body.write_bytes(b"".join(multipart_body(study.instances, boundary)))
@@ -183,30 +183,22 @@ def test_stow_by_curl(wetread: Wetread, phantoms: PhantomStudies, tmp_path: Path
 def test_wrong_body_part_and_localizer_only_end_with_a_reason(
     wetread: Wetread, quiet: FileStudy, tmp_path: Path
 ) -> None:
-    from pydicom.uid import generate_uid
-
+    chest = {"BodyPartExamined": "CHEST", "StudyDescription": "CT thorax", "SeriesDescription": "Thorax"}
+    whole = len(quiet.instances)
+    studies = {
+        "chest": another(quiet, tmp_path / "chest", slices=whole, ProtocolName="Thorax", **chest),
+        "localizer": another(
+            quiet, tmp_path / "localizer", slices=whole, ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"]
+        ),
+        "three-slices": another(quiet, tmp_path / "three-slices", slices=3),
+    }
+    sender = Sender(wetread.url)
+    for study in studies.values():
+        sender.send(study)
+    sender.close()
     outcomes = {}
-    for kind in ("chest", "localizer", "three-slices"):
-        folder = tmp_path / kind
-        folder.mkdir()
-        study_uid, series_uid = generate_uid(), generate_uid()
-        chosen = quiet.instances[:3] if kind == "three-slices" else quiet.instances
-        for number, instance in enumerate(chosen):
-            data = dcmread(instance.path)
-            data.StudyInstanceUID, data.SeriesInstanceUID = study_uid, series_uid
-            data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID = generate_uid()
-            if kind == "chest":
-                data.BodyPartExamined, data.StudyDescription = "CHEST", "CT thorax"
-                data.SeriesDescription = data.ProtocolName = "Thorax"
-            if kind == "localizer":
-                data.ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
-            data.save_as(folder / f"{number}.dcm", enforce_file_format=True)
-        from wetread.commands.dicom_folder import scan_folder
-
-        sender = Sender(wetread.url)
-        sender.send(scan_folder(folder).studies[0])
-        sender.close()
-        results = wetread.final_results(study_uid)
+    for kind, study in studies.items():
+        results = wetread.final_results(study.study_uid)
         outcomes[kind] = {(r["state"], r["reason"]) for r in results if r["detector"] == "ich"}
     assert outcomes["chest"] == {("not_applicable", "body_part")}
     assert {state for state, _ in outcomes["localizer"]} <= {"not_applicable", "not_processable"}
@@ -233,8 +225,10 @@ def test_bad_requests_get_a_defined_answer(wetread: Wetread, body: bytes, conten
     assert answer.status_code == status, answer.text
 
 
-def test_truncated_instance_is_refused_and_its_neighbour_is_kept(wetread: Wetread, phantoms: PhantomStudies) -> None:
-    study = phantoms.study(2_800_005)
+def test_truncated_instance_is_refused_and_its_neighbour_is_kept(
+    wetread: Wetread, quiet: FileStudy, tmp_path: Path
+) -> None:
+    study = another(quiet, tmp_path / "study")
     good = study.instances[0].path.read_bytes()
     header = dcmread(BytesIO(good), stop_before_pixels=True)
     broken = study.instances[1].path.read_bytes()[:300]

@@ -16,28 +16,28 @@ from typing import IO, Any
 import httpx
 import pytest
 from pydicom import dcmread
-from tests.e2e.conftest import PhantomStudies, wait_for
+from tests.e2e.conftest import wait_for
 from tests.otlp_receiver import OtlpReceiver, settings_of
 from typer.testing import CliRunner
 
 from wetread.cli import app
-from wetread.commands.dicom_folder import scan_folder
+from wetread.commands.dicom_folder import FileStudy, scan_folder
 from wetread.commands.local_server import wait_ready
 from wetread.commands.receiver import WebhookReceiver
 from wetread.commands.send import multipart_body
 from wetread.core.states import FINAL
-from wetread.testing.phantoms import BleedType
 
 ROOT = Path(__file__).resolve().parents[2]
+OWN = {"WETREAD_LOG_LEVEL": "debug", "WETREAD_QUIET_SERIES": "0.5", "WETREAD_QUIET_STUDY": "1"}
 SENDER = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
 @pytest.mark.timeout(300)
-def test_no_mark_in_logs_metrics_or_traces(phantoms: PhantomStudies, tmp_path: Path) -> None:
-    source = phantoms.study(2_800_021, bleeds=(BleedType.IPH,), volume_ml=40.0)
+@pytest.mark.usefixtures("stores")
+def test_no_mark_in_logs_metrics_or_traces(bleed: FileStudy, tmp_path: Path) -> None:
     folder = tmp_path / "marked"
     folder.mkdir()
-    for number, instance in enumerate(source.instances):
+    for number, instance in enumerate(bleed.instances):
         data = dcmread(instance.path)
         data.PatientName, data.PatientID, data.AccessionNumber = "MARKED^NAME", "MARKED-ID", "MARKED-ACC"
         data.PatientBirthDate = "19700101"
@@ -54,7 +54,7 @@ def go_through(folder: Path, tmp_path: Path, log: IO[bytes], collector: OtlpRece
         stdout=subprocess.PIPE,
         stderr=log,
         text=True,
-        env=os.environ | {"PYTHONPATH": str(ROOT / "services"), "WETREAD_LOG_LEVEL": "debug"} | settings_of(collector),
+        env=os.environ | {"PYTHONPATH": str(ROOT / "services")} | OWN | settings_of(collector),
     )
     assert server.stdout is not None
     try:
@@ -109,6 +109,7 @@ def go_through(folder: Path, tmp_path: Path, log: IO[bytes], collector: OtlpRece
         assert mark not in metrics
         assert mark.encode() not in exported
     assert 'clock="notified"' in metrics
+    assert "wetread_audit_broken_links 0.0" in metrics, "the worker has followed the audit trail"
     assert told is not None
     check_trace(collector, hook, told.event)
     trail = audit_trail(tmp_path / "data")

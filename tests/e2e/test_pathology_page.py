@@ -43,7 +43,7 @@ def slide_of(wetread: Wetread, study: str) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wetread]:
+def server(tmp_path_factory: pytest.TempPathFactory, module_stores: None) -> Iterator[Wetread]:
     folder = tmp_path_factory.mktemp("slides")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WETREAD_QUIET_STUDY", "1")

@@ -12,6 +12,8 @@ from tests.conftest import ROOT
 
 from wetread.commands.capacity_costs import load_costs
 
+pytestmark = pytest.mark.stores("embedded", reason="the benchmarks bring their own server; of clusters: BENCH=cluster")
+
 
 def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "loadtest/run.py", *arguments]

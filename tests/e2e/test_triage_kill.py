@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import socket
-import sqlite3
 import subprocess
 import sys
 import threading
@@ -20,6 +19,10 @@ from typing import Any
 import httpx
 import pytest
 from tests.gateway_support import instance, multipart, stow_headers
+
+from wetread.adapters.index.database import SqlDatabase
+from wetread.adapters.index.tables import events
+from wetread.settings import Settings
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
@@ -80,6 +83,7 @@ def running(environment: dict[str, str], port: int) -> Iterator[subprocess.Popen
         process.wait(20)
 
 
+@pytest.mark.usefixtures("stores")
 def test_each_step_is_taken_once_after_a_kill(tmp_path: Path) -> None:
     sink = Sink()
     threading.Thread(target=sink.serve_forever, args=(0.05,), daemon=True).start()
@@ -103,12 +107,11 @@ def test_each_step_is_taken_once_after_a_kill(tmp_path: Path) -> None:
         assert httpx.post(f"{url}/api/v1/worklist/{STUDY}:raise", json=raised).status_code == 200
         eventually(lambda: any(kind == "study.received" for _, kind, *_ in sink.received))
     found = {"detector": "ich", "code": "1386000", "meaning": "haemorrhage"}
-    with sqlite3.connect(tmp_path / "data" / "wetread.db") as database:  # told in the last moment before the kill
-        database.execute(
-            "INSERT INTO events (tenant, id, type, subject, time, data_json, stamps_json)"
-            " VALUES ('default', 'pos', 'finding.positive', ?, ?, ?, '{}')",
-            (STUDY, time.time(), json.dumps(found)),
-        )
+    database = SqlDatabase(Settings(data=tmp_path / "data").database)
+    with database.write() as tx:  # told in the last moment before the kill
+        told = {"tenant": "default", "id": "pos", "type": "finding.positive", "subject": STUDY, "time": time.time()}
+        tx.connection.execute(events.insert().values(**told, data_json=json.dumps(found), stamps_json="{}"))
+    database.close()
     for _ in range(2):  # killed again as soon as the first step is out
         with running(environment, port):
             eventually(lambda: bool(sink.escalated("/on-call")))

@@ -27,6 +27,7 @@ def members(parent: int) -> list[int]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
+@pytest.mark.usefixtures("stores")
 def test_kill_9_of_one_of_two_gateway_processes_loses_nothing_acknowledged(tmp_path: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

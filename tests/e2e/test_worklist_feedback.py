@@ -24,7 +24,7 @@ UID = "1.2.3.1"
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> World:
+def world(tmp_path: Path, database_kind: None) -> World:
     world = World.at(tmp_path)
     fill(world)
     return world

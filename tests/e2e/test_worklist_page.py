@@ -29,7 +29,7 @@ ARGUMENTS = [
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> World:
+def world(tmp_path: Path, database_kind: None) -> World:
     world = World.at(tmp_path)
     fill(world)
     return world

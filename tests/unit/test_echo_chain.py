@@ -158,6 +158,35 @@ def test_what_cannot_be_measured_has_a_typed_reason(made, cine):
     assert refusal(cine, clip, outputs | {"lv": grown}) == "unsteady_outline"
 
 
+def lose(outputs, frames):
+    """Answers in which the outline of some frames shrinks to a piece near the apex."""
+    lv = outputs["lv"].copy()
+    for frame in frames:
+        rows = np.flatnonzero((lv[frame, 0] > 0).any(axis=1))
+        lv[frame, 0, rows[len(rows) // 5] :] = lv.min()
+    return outputs | {"lv": lv}
+
+
+def test_a_beat_in_which_the_outline_is_lost_is_left_out_and_a_clip_of_such_beats_refused():
+    made = echo_phantom(2_900_030, **OPTIONS | {"duration_s": 1.6, "frame_rate": 50.0})
+    cine = made.to_cine()
+    clip, outputs = answers(made, cine)
+    found = analyse(cine, clip, outputs, view_threshold=THRESHOLD)
+    first, second = found.beats
+    without = analyse(cine, clip, lose(outputs, [second.systole]), view_threshold=THRESHOLD)
+    assert [(beat.diastole, beat.systole) for beat in without.beats] == [(first.diastole, first.systole)]
+    assert without.fraction == pytest.approx(100 * first.fraction, abs=0.5)
+    assert refusal(cine, clip, lose(outputs, [first.systole, second.systole])) == "unsteady_outline"
+    between = analyse(cine, clip, lose(outputs, [first.systole + 8]), view_threshold=THRESHOLD)
+    assert between.fraction == pytest.approx(found.fraction, abs=0.5), "it ejects nothing there"
+
+
+def test_a_ventricle_that_empties_by_85_per_cent_has_not_lost_its_outline():
+    strong = echo_phantom(2_900_031, **OPTIONS | {"ef": 85.0})
+    clip, outputs = answers(strong, strong.to_cine())
+    assert analyse(strong.to_cine(), clip, outputs, view_threshold=THRESHOLD).fraction == pytest.approx(85, abs=4)
+
+
 def test_flow_in_colour_is_refused_and_fast_clips_are_thinned(cine):
     inside = prepare(cine).sector.inside
     with pytest.raises(NotProcessable) as caught:

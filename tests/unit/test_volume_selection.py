@@ -119,6 +119,7 @@ def test_scattered_orientations_are_mixed():
         (head(2.0, 20), "incomplete_coverage"),
         (series_facts([instance_facts(z, number=z) for z in [*range(0, 60, 5), *range(80, 150, 5)]]), "missing_slices"),
         (head(13.0, 20), "slice_spacing"),
+        (head(13.0, 5), "slice_spacing"),
     ],
 )
 def test_what_more_images_may_cure_waits_and_names_what_is_lacking(series, lacking):
@@ -158,6 +159,20 @@ def test_applicable_answers_from_headers():
     assert applicable(needs(), study_facts(head(modality="MR"))).reason == "modality"
     assert applicable(needs(), study_facts()).reason == "no_suitable_series"
     assert applicable(needs(), study_facts(head(contrast=True), head(modality="MR"))).reason == "contrast"
+
+
+def test_planes_too_far_apart_are_named_before_contrast_agent_and_make_a_case_that_cannot_be_read():
+    coarse, thin = head(13.0, 20, "1.1", contrast=True), head(uid="1.2", contrast=True)
+    assert refusal([coarse]) == ("NotProcessable", "slice_spacing")
+    assert applicable(needs(), study_facts(coarse)).applicable
+    assert refusal([coarse, thin]) == ("NotApplicable", "contrast"), "the thin one came furthest"
+    assert applicable(needs(), study_facts(coarse, thin)).reason == "contrast"
+    assert select(needs(), study_facts(coarse, head(uid="1.3"))).series_instance_uid == "1.3"
+    assert refusal([head(5.0, 3, contrast=True)]) == ("NotApplicable", "contrast"), "more images may still come"
+
+
+def test_without_the_agent_that_a_detector_needs_thick_planes_are_another_examination():
+    assert refusal([head(13.0, 20)], contrast="present") == ("NotApplicable", "contrast")
 
 
 def test_contrast_may_be_demanded_and_unknown_contrast_is_not_held_against():

@@ -29,6 +29,7 @@ from wetread.adapters.index.tasks import SqlTasks
 from wetread.adapters.index.workitems import SqlWorkitems
 from wetread.adapters.notify.addresses import AddressPolicy
 from wetread.adapters.notify.webhook import HttpWebhookSender
+from wetread.adapters.telemetry.read_cache import ReadCacheMetrics
 from wetread.adapters.workqueue.dbos import DbosWorkQueue, create_queue_schema
 from wetread.bootstrap.channels import house_sink, mail_server
 from wetread.bootstrap.crew import Place, alone
@@ -149,7 +150,8 @@ class House:
         self.index_database = SqlDatabase(settings.database, full_sync=False)
         self.queue = DbosWorkQueue(self.database.url)
         self.archive = SqlArchive()
-        self.objects = object_store(settings, shard)
+        read_cache = ReadCacheMetrics()
+        self.objects = object_store(settings, shard, counted=read_cache.read)
         self.artifacts = artifact_store(settings)
         self.channels = ChannelDirectory(lambda tenant: self.tenants.policy(tenant).channels, house_sink(settings))
         self.deliveries = SqlDeliveries(self.queue, self.channels.receivers)
@@ -161,7 +163,7 @@ class House:
         self.workitems = SqlWorkitems(self.clock)
         self.access_trail = SqlAccessTrail()
         networks = _PRIVATE_NETWORKS if settings.allow_private_webhooks else ()
-        self.collectors: list[Collector] = []
+        self.collectors: list[Collector] = [*read_cache.collectors]
         """Metrics of services that count for themselves."""
         self.telemetry: Otlp | None = None
         self.webhooks = HttpWebhookSender(

@@ -229,6 +229,7 @@ def orchestration(house: House, build: Build) -> Service:
 
 def _durable(house: House) -> Orchestration:
     """Return the durable application of this process, for the queues that its services can work on."""
+    from wetread.adapters.audit.chain import ChainWatch
     from wetread.adapters.evidence.studies import StudyEncoder
     from wetread.adapters.index.decisions import (
         SqlDecisions,
@@ -282,6 +283,7 @@ def _durable(house: House) -> Orchestration:
         queues=queues,
         held=house.held,
         drain_seconds=_DRAIN_SECONDS,
+        upkeep=ChainWatch(house.database, house.access_trail, house.clock).look,
         signals=partial(queue_signal, house.database.url),
     )
 

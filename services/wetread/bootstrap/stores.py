@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from wetread.core.ports import ArtifactStore, ObjectStore
@@ -36,8 +37,13 @@ def bucket_address(settings: Settings) -> BucketAddress | None:
     )
 
 
-def object_store(settings: Settings, writer: str) -> ClosableObjectStore:
-    """Return the store of instances; *writer* names the files or objects that this process alone writes."""
+def object_store(
+    settings: Settings, writer: str, *, counted: Callable[[int, int], None] = lambda _hits, _misses: None
+) -> ClosableObjectStore:
+    """Return the store of instances; *writer* names the files or objects that this process alone writes.
+
+    ``counted``: told of blocks that the read cache before a bucket had, and had not.
+    """
     address = bucket_address(settings)
     if address is None:
         from wetread.adapters.objectstore.segments import SegmentStore
@@ -48,7 +54,8 @@ def object_store(settings: Settings, writer: str) -> ClosableObjectStore:
     from wetread.adapters.objectstore.s3_bucket import Bucket
 
     folder = settings.read_cache or settings.data / "cache"
-    cache = BlockCache(folder, capacity=settings.read_cache_bytes) if settings.read_cache_bytes else None
+    room = settings.read_cache_bytes
+    cache = BlockCache(folder, capacity=room, counted=counted) if room else None
     return S3ObjectStore(Bucket(address), writer=writer, cache=cache)
 
 

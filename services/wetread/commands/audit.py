@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
+from wetread.adapters.audit.chain import broken_links
 from wetread.adapters.audit.trail import SqlAccessTrail
 from wetread.adapters.index.database import SqlDatabase
 from wetread.core.ports.access import AccessEntry, AccessFilter
@@ -49,8 +50,7 @@ def run_verify(*, data: Path | None) -> int:
     if database is None:
         return 2
     try:
-        with database.read() as tx:
-            broken = SqlAccessTrail().broken_links(tx)
+        broken = broken_links(database, SqlAccessTrail())
     finally:
         database.close()
     for tenant, number in broken:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -34,6 +34,9 @@ class Meter(Protocol):
 
     def sent(self, purpose: str, outcome: str) -> None:
         """Count an instance that we sent."""
+
+    def certificates(self, ends: Mapping[str, float]) -> None:
+        """Say when the certificates in use end, Unix seconds by file: certificate, authorities."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,7 @@ from wetread.dimse.retrieve import (
 )
 from wetread.dimse.settings import DimseSettings
 from wetread.dimse.store import StoreService
-from wetread.dimse.tls import client_context, server_context
+from wetread.dimse.tls import client_context, ends_of, server_context
 from wetread.dimse.upper_layer import BoundedAssociation, DicomServer, Limits, configure
 
 log = logging.getLogger(__name__)
@@ -113,6 +113,8 @@ class Edge:
             msg = f"the DIMSE port {self.settings.port} cannot be bound: {error.strerror}"
             raise ConfigurationError(msg) from error
         self.server.open()
+        if self.settings.tls is not None:
+            self.ports.meter.certificates(ends_of(self.settings.tls))
         self.forwarder.open()
         log.info("DIMSE edge is listening", extra={"port": self.server.port, "tls": tls is not None})
 

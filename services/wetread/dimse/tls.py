@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import ssl
+from pathlib import Path
 from typing import Final
+
+from cryptography import x509
 
 from wetread.core.errors import ConfigurationError
 from wetread.dimse.settings import TlsFiles
@@ -49,6 +52,17 @@ def _load(context: ssl.SSLContext, files: TlsFiles) -> None:
     except (OSError, ssl.SSLError) as error:
         msg = f"the TLS files of the DIMSE edge cannot be used: {type(error).__name__}"
         raise ConfigurationError(msg) from error
+
+
+def ends_of(files: TlsFiles) -> dict[str, float]:
+    """Return when the first certificate of each file ends, Unix seconds: our chain, and the authorities of peers."""
+    named = {"certificate": files.certificate, "authorities": files.authorities}
+    return {name: _first_end(path) for name, path in named.items() if path is not None}
+
+
+def _first_end(path: Path) -> float:
+    found = x509.load_pem_x509_certificates(path.read_bytes())
+    return min(certificate.not_valid_after_utc.timestamp() for certificate in found)
 
 
 def fingerprint(connection: object) -> str | None:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from wetread.core.detector import Array, Cine, CineCalibration, FloatArray
 from wetread.core.errors import NotProcessable
-from wetread.echo.beats import Ejection, ejections, smoothed
+from wetread.echo.beats import NEAR, Ejection, ejections, smoothed
 from wetread.echo.discs import LEAST_CELLS, Axis, Discs, cut, largest, long_axis
 from wetread.echo.sector import Sector, find_sector, tensor_of, to_grid
 
@@ -21,6 +21,9 @@ FASTEST: Final = 60.0
 LONGEST_S: Final = 6.0
 SHOWN_SHARE: Final = 0.8
 """Least share of frames in which the ventricle is found."""
+LOST_SHARE: Final = 0.25
+"""A frame whose outline is smaller than this share of the largest ones has lost the ventricle: one that empties by 90 %
+and shortens by a third still shows that much (volume is area squared over length)."""
 UNSTEADY: Final = 0.12
 """Largest scatter of single frames about the mean of their neighbours, as a share of the largest volume."""
 LENGTH_MM: Final = (45.0, 135.0)
@@ -103,22 +106,28 @@ def analyse(cine: Cine, clip: Clip, outputs: Mapping[str, Array], *, view_thresh
     if apical < view_threshold:
         raise NotProcessable("view", f"not an apical view of the left ventricle (certainty {apical:.2f})")
     probability = largest(_sigmoid(np.asarray(outputs["lv"][:, 0], dtype=np.float32)))
-    seen = probability.sum(axis=(1, 2)) >= LEAST_CELLS
+    area = probability.sum(axis=(1, 2))
+    seen = area >= max(LEAST_CELLS, LOST_SHARE * float(np.percentile(area, 95)))
     axis = long_axis(probability)
     if axis is None or seen.mean() < SHOWN_SHARE:
         raise NotProcessable(
             "ventricle_not_found", f"the left ventricle is found in {100 * seen.mean():.0f} % of frames"
         )
     discs = cut(probability, axis)
-    curve = smoothed(discs.volume, clip.times_s)
+    volume = np.interp(clip.times_s, clip.times_s[seen], discs.volume[seen])
+    curve = smoothed(volume, clip.times_s)
     scatter = _scatter(discs.volume)
     if scatter > UNSTEADY:
         raise NotProcessable("unsteady_outline", f"single frames scatter by {100 * scatter:.0f} % of the volume")
-    beats = ejections(curve, clip.times_s)
-    if not beats:
+    shown_beats = ejections(curve, clip.times_s)
+    if not shown_beats:
         raise NotProcessable("no_full_beat", "no beat is shown from end of diastole to filling")
+    beats = tuple(beat for beat in shown_beats if seen[beat.diastole : beat.systole + NEAR + 1].all())
+    if not beats:
+        raise NotProcessable("unsteady_outline", "every beat has frames in which the outline is lost")
     middle = float(np.median([beat.fraction for beat in beats]))
-    shown = min(beats, key=lambda beat: abs(beat.fraction - middle))
+    # Of two beats both are as near: the first, whatever the rounding of an engine's threads says.
+    shown = min(beats, key=lambda beat: round(abs(beat.fraction - middle), 6))
     cell, flags = _cell_mm(cine.calibration, clip.sector, discs, shown)
     if len(beats) == 1:
         flags = (*flags, "one_beat")

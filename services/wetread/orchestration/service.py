@@ -29,6 +29,7 @@ from wetread.orchestration.ports import Ports, Rules
 
 EVALUATES: Final = "control"
 """The queue whose takers also look after runs that ended without their code."""
+_UPKEEP_SECONDS: Final = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,8 @@ class Orchestration:
     max_recovery_attempts: int = MAX_RECOVERY_ATTEMPTS
     held: HeldEvaluations | None = None
     """Looked through for what a dead process has left."""
+    upkeep: Callable[[], None] | None = None
+    """Called every hour by the processes that evaluate: what the deployment as a whole has to look after."""
     signals: Signals | None = None
     """Opens the change signal that wakes the lanes; None: each looks by itself at its polling interval."""
 
@@ -79,6 +82,8 @@ def build(orchestration: Orchestration) -> Service:
         if EVALUATES in orchestration.queues:
             outcomes = Outcomes(ports, rules, evaluator, execution, composition)
             loops.append(Periodic("outcomes", outcomes.check, OUTCOMES_SECONDS))
+            if orchestration.upkeep is not None:
+                loops.append(Periodic("upkeep", orchestration.upkeep, _UPKEEP_SECONDS))
             if orchestration.held is not None:
                 loops.append(Periodic("held-evaluations", orchestration.held.release_abandoned, ABANDONED_SECONDS))
         await asyncio.to_thread(application.launch)

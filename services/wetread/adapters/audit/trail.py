@@ -70,18 +70,6 @@ class SqlAccessTrail:
             query = query.where(columns.actor == wanted.actor)
         return [_entry(row) for row in connection_of(tx).execute(query)]
 
-    def broken_links(self, tx: Transaction) -> list[tuple[str, int]]:
-        """Return what does not follow; the oldest entry of a tenant has nothing to follow once others have expired."""
-        newest: dict[str, str] = {}
-        broken = []
-        for row in connection_of(tx).execute(select(access_log).order_by(access_log.c.number)):
-            entry = _entry(row)
-            tenant = entry.access.tenant
-            if tenant in newest and link(newest[tenant], entry) != entry.digest:
-                broken.append((tenant, entry.number))
-            newest[tenant] = entry.digest
-        return broken
-
     def expire(self, tx: Transaction, before: float, *, limit: int) -> int:
         """Forget old entries, of each tenant from its oldest on, so that what is left is one chain."""
         columns = access_log.c

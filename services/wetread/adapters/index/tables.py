@@ -358,6 +358,15 @@ executors = Table(
     Column("lease_until", Float, nullable=False),
 )
 
+upkeep = Table(  # what is looked after once for the whole deployment
+    "upkeep",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("begun_at", Float, nullable=False),
+    Column("ended_at", Float),
+    Column("faults", Integer),  # found when it ended last
+)
+
 # --- workitems (UPS) -----------------------------------------------------------------------------------------------
 
 workitems = Table(

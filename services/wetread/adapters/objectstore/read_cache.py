@@ -16,6 +16,8 @@ from typing import Final
 
 Fetch = Callable[[int, int], bytes]
 """(start, length) -> bytes of the remote object; fewer at its end."""
+Counted = Callable[[int, int], None]
+"""Told how many blocks were here and how many had to be fetched."""
 
 _LOOK_AFTER: Final = 0.02
 """Share of the room that may be written between two looks at how much is there."""
@@ -24,14 +26,15 @@ _LOOK_AFTER: Final = 0.02
 class BlockCache:
     """``capacity``: bytes of all blocks, about; the least recently used go first. Thread-safe."""
 
-    def __init__(self, root: Path, *, capacity: int, block_bytes: int = 4 << 20) -> None:
+    def __init__(
+        self, root: Path, *, capacity: int, block_bytes: int = 4 << 20, counted: Counted = lambda _hits, _misses: None
+    ) -> None:
+        self._counted = counted
         self._root = root
         self._capacity = capacity
         self._block = block_bytes
         self._lock = threading.Lock()
         self._written = capacity  # look at what an earlier process left before much is written
-        self.hits = 0
-        self.misses = 0
 
     def read(self, key: str, start: int, length: int, fetch: Fetch) -> bytes:
         """Return a range of an object, from here or there."""
@@ -63,8 +66,7 @@ class BlockCache:
     def _fetch_missing(self, key: str, blocks: dict[int, bytes | None], fetch: Fetch) -> int:
         """Fetch runs of missing blocks with one request each."""
         missing = [number for number, data in blocks.items() if data is None]
-        self.hits += len(blocks) - len(missing)
-        self.misses += len(missing)
+        self._counted(len(blocks) - len(missing), len(missing))
         fetched = 0
         while missing:
             count = 1

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from prometheus_client import Counter, Histogram
+from collections.abc import Mapping
+
+from prometheus_client import Counter, Gauge, Histogram
 from prometheus_client.registry import Collector
 
 
@@ -40,6 +42,13 @@ class DimseMetrics:
             ("purpose", "outcome"),
             registry=None,
         )
+        self._certificates = Gauge(
+            "wetread_dimse_certificate_expiry_timestamp_seconds",
+            "When the first certificate in use ends, by file: certificate, authorities.",
+            ("file",),
+            registry=None,
+            multiprocess_mode="min",
+        )
         self.collectors: list[Collector] = [
             self._associations,
             self._requests,
@@ -47,6 +56,7 @@ class DimseMetrics:
             self._bytes,
             self._limited,
             self._sent,
+            self._certificates,
         ]
 
     def association(self, outcome: str) -> None:
@@ -69,3 +79,8 @@ class DimseMetrics:
     def sent(self, purpose: str, outcome: str) -> None:
         """Count an instance that we sent."""
         self._sent.labels(purpose, outcome).inc()
+
+    def certificates(self, ends: Mapping[str, float]) -> None:
+        """Say when the certificates in use end."""
+        for file, end in ends.items():
+            self._certificates.labels(file).set(end)

@@ -28,7 +28,24 @@ CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 _QUERIES: Final[tuple[tuple[str, str, tuple[str, ...], str], ...]] = (
     ("wetread_studies", "Studies in the index.", (), "SELECT count(*) FROM studies"),
     ("wetread_instances", "Instances in the index.", (), "SELECT count(*) FROM instances"),
-    ("wetread_stored_bytes", "Bytes of indexed instances.", (), "SELECT coalesce(sum(length), 0) FROM instances"),
+    (
+        "wetread_tenant_studies",
+        "Studies in the index by tenant.",
+        ("tenant",),
+        "SELECT tenant, count(*) FROM studies GROUP BY 1",
+    ),
+    (
+        "wetread_tenant_stored_bytes",
+        "Bytes of indexed instances by tenant.",
+        ("tenant",),
+        "SELECT tenant, sum(length) FROM instances GROUP BY 1",
+    ),
+    (
+        "wetread_tenant_results",
+        "Results of detectors by tenant.",
+        ("tenant",),
+        "SELECT tenant, count(*) FROM results GROUP BY 1",
+    ),
     (
         "wetread_tasks",
         "AI tasks by detector and state.",
@@ -84,6 +101,30 @@ _QUERIES: Final[tuple[tuple[str, str, tuple[str, ...], str], ...]] = (
         "SELECT lease_until FROM executors ORDER BY lease_until LIMIT 1",
     ),
     (
+        "wetread_audit_broken_links",
+        "Entries of the audit trail that did not follow from the one before when it was last checked.",
+        (),
+        "SELECT faults FROM upkeep WHERE name = 'audit-chain' AND ended_at IS NOT NULL",
+    ),
+    (
+        "wetread_audit_checked_timestamp_seconds",
+        "When the audit trail was last checked from end to end.",
+        (),
+        "SELECT ended_at FROM upkeep WHERE name = 'audit-chain' AND ended_at IS NOT NULL",
+    ),
+    (
+        "wetread_backup_timestamp_seconds",
+        "When a backup was last noted (wetread db backup-done).",
+        (),
+        "SELECT ended_at FROM upkeep WHERE name = 'backup'",
+    ),
+    (
+        "wetread_database_archived_timestamp_seconds",
+        "When PostgreSQL last archived a segment of its write-ahead log.",
+        (),
+        "SELECT extract(epoch FROM last_archived_time) FROM pg_stat_archiver WHERE last_archived_time IS NOT NULL",
+    ),
+    (
         "wetread_database_connections",
         "Connections to the PostgreSQL server: used, and the limit of it.",
         ("kind",),
@@ -94,20 +135,25 @@ _QUERIES: Final[tuple[tuple[str, str, tuple[str, ...], str], ...]] = (
         "wetread_queue_depth",
         "Durable workflows waiting or running, by queue and status.",
         ("queue", "status"),
-        """SELECT coalesce(queue_name, ''), status, count(*) FROM workflow_status
+        """SELECT coalesce(queue_name, ''), status, count(*) FROM {queues}workflow_status
            WHERE status IN ('ENQUEUED', 'PENDING', 'DELAYED') GROUP BY 1, 2""",
     ),
     (
         "wetread_queue_oldest_timestamp_seconds",
         "When the oldest waiting workflow of a queue was queued.",
         ("queue",),
-        """SELECT coalesce(queue_name, ''), min(created_at) / 1000.0 FROM workflow_status
+        """SELECT coalesce(queue_name, ''), min(created_at) / 1000.0 FROM {queues}workflow_status
            WHERE status = 'ENQUEUED' GROUP BY 1""",
     ),
 )
 
 
+_QUEUE_SCHEMA: Final = "dbos"
+"""Where the durable queue's tables lie on PostgreSQL; in SQLite all lie together."""
 _BY_PAIR: Final = frozenset({"wetread_tasks", "wetread_task_reasons"})
+_STORED_BYTES: Final = ("wetread_stored_bytes", "Bytes of indexed instances.")
+_TENANTS: Final = 50
+"""Tenants with a label of their own, those with most; the rest are ``other``."""
 
 
 class DatabaseCollector(Collector):
@@ -118,29 +164,42 @@ class DatabaseCollector(Collector):
 
     def describe(self) -> Iterable[Metric]:
         """Name the metrics without opening the database."""
-        return [*(GaugeMetricFamily(name, help_, labels=labels) for name, help_, labels, _ in _QUERIES), _turnaround()]
+        gauges = [GaugeMetricFamily(name, help_, labels=labels) for name, help_, labels, _ in _QUERIES]
+        return [*gauges, GaugeMetricFamily(*_STORED_BYTES), _turnaround()]
 
     def collect(self) -> Iterator[Metric]:
         """Read everything in one snapshot."""
         with self._database.read() as tx:
+            connection = connection_of(tx)
+            queues = f"{_QUEUE_SCHEMA}." if connection.dialect.name == "postgresql" else ""
             turnaround = _turnaround()
-            for of, per_bucket, seconds in histograms(connection_of(tx)):
+            for of, per_bucket, seconds in histograms(connection):
                 bounds = [*(str(bound) for bound in BOUNDS), "+Inf"]
                 turnaround.add_metric(list(of), list(zip(bounds, accumulate(per_bucket), strict=True)), seconds)
             yield turnaround
             for name, help_, labels, query in _QUERIES:
                 gauge = GaugeMetricFamily(name, help_, labels=labels)
                 try:
-                    rows = connection_of(tx).execute(text(query)).all()
+                    rows = connection.execute(text(query.replace("{queues}", queues))).all()
                 except OperationalError:  # the durable queue's tables come with the worker; SQLite has no connections
                     rows = []
                 counted: Counter_[tuple[str, ...]] = Counter_()
                 for row in rows:  # the pairs of a fan-out (ich.3f2a9c1d) count for their detector
                     labels_of = (str(value).partition(".")[0] if name in _BY_PAIR else str(value) for value in row[:-1])
                     counted[tuple(labels_of)] += row[-1]
-                for key, count in counted.items():
+                if name == "wetread_tenant_stored_bytes":
+                    yield GaugeMetricFamily(*_STORED_BYTES, float(counted.total()))
+                shown = _largest(counted) if labels == ("tenant",) else counted
+                for key, count in shown.items():
                     gauge.add_metric(list(key), float(count))
                 yield gauge
+
+
+def _largest(counted: Counter_[tuple[str, ...]]) -> Counter_[tuple[str, ...]]:
+    largest = Counter_(dict(counted.most_common(_TENANTS)))
+    if len(largest) < len(counted):
+        largest[("other",)] += counted.total() - largest.total()
+    return largest
 
 
 def _turnaround() -> HistogramMetricFamily:

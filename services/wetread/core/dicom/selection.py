@@ -96,7 +96,10 @@ class _Candidate:
 
 
 def applicable(needs: InputNeeds, study: StudyFacts) -> Applicability:
-    """Decide from headers whether any series could be a case: modality, body part, contrast."""
+    """Decide from headers whether any series could be a case: modality, body part, contrast.
+
+    A series that is one but cannot be read (planes too far apart) is applicable: ``select`` says why not.
+    """
     refusals = []
     for series in study.series:
         if series.detector_result:
@@ -108,6 +111,8 @@ def applicable(needs: InputNeeds, study: StudyFacts) -> Applicability:
     if not refusals:
         return Applicability(applicable=False, reason="no_suitable_series", detail="the study has no images")
     furthest = max(refusals, key=lambda r: r.stage)
+    if furthest.error is NotProcessable:
+        return Applicability(applicable=True)
     return Applicability(applicable=False, reason=furthest.reason, detail=furthest.detail)
 
 
@@ -115,8 +120,9 @@ def select(needs: InputNeeds, study: StudyFacts) -> InputSet:
     """Select the input by the manifest's rule.
 
     Raises NotApplicable (modality, body_part, contrast, no_suitable_series) or NotProcessable (no_geometry,
-    mixed_orientation, lossy_not_allowed); ConfigurationError when no rule has that name. What more images may still
-    cure is not an error: the input set is ``incomplete`` and ``lacking`` names the reason it would end with.
+    mixed_orientation, lossy_not_allowed, slice_spacing where contrast agent rules out more planes); ConfigurationError
+    when no rule has that name. What more images may still cure is not an error: the input set is ``incomplete`` and
+    ``lacking`` names the reason it would end with.
     """
     try:
         rule = RULES[needs.select]
@@ -203,10 +209,10 @@ def named_or_longest_cine(needs: InputNeeds, study: StudyFacts) -> InputSet:
             continue
         clips = [i for i in series.instances if i.number_of_frames >= 2]
         if not clips:
-            refusals.append(_Refusal(3, NotApplicable, "still_images", "no clip, only single images"))
+            refusals.append(_Refusal(4, NotApplicable, "still_images", "no clip, only single images"))
         allowed = [i for i in clips if not refuses_lossy(needs.lossy, lossy=i.lossy, ratio=i.lossy_ratio)]
         if clips and not allowed:
-            refusals.append(_Refusal(7, NotProcessable, "lossy_not_allowed", "compressed beyond what is accepted"))
+            refusals.append(_Refusal(8, NotProcessable, "lossy_not_allowed", "compressed beyond what is accepted"))
         named = bool(_APICAL.search(f"{series.description} {series.protocol}"))
         uid = series.series_instance_uid
         found += [(named, i.number_of_frames, uid, i.sop_instance_uid) for i in allowed]
@@ -231,7 +237,7 @@ def _repeats(needs: InputNeeds, series: SeriesFacts) -> Repeats | _Refusal:
         return outcome
     repeats = repeats_of(series, outcome.stack)
     if repeats.most < 2:
-        return _Refusal(8, NotApplicable, "no_suitable_series", "no series images its planes more than once")
+        return _Refusal(9, NotApplicable, "no_suitable_series", "no series images its planes more than once")
     return repeats
 
 
@@ -250,8 +256,9 @@ def shortfall(geometry: StackGeometry, needs: SeriesNeeds) -> tuple[str, str] | 
     ratio = math.inf if needs.max_step_ratio is None else needs.max_step_ratio
     coverage, tilt = geometry.coverage_mm, geometry.tilt_deg
     checks = (
-        (planes < needs.min_slices, "missing_slices", f"{planes} planes of at least {needs.min_slices}"),
+        # First, for it also says why planes are few: a thick stack covers the same head with fewer of them.
         (median > limit + DUPLICATE_MM, "slice_spacing", f"planes {median:.2f} mm apart, at most {limit:g} mm allowed"),
+        (planes < needs.min_slices, "missing_slices", f"{planes} planes of at least {needs.min_slices}"),
         (largest > limit + DUPLICATE_MM, "missing_slices", f"a hole of {largest:.2f} mm, at most {limit:g} mm allowed"),
         (
             planes > 1 and largest > ratio * median + DUPLICATE_MM,
@@ -303,28 +310,40 @@ def _refuse_series(needs: InputNeeds, study: StudyFacts, series: SeriesFacts) ->
         return _Refusal(0, NotApplicable, "modality", f"no series of modality {', '.join(needs.modality)}")
     if needs.body_part is not None and not body_part_fits(needs.body_part, study, series):
         return _Refusal(1, NotApplicable, "body_part", "another body part")
-    if needs.contrast == "absent" and series.contrast is True:
-        return _Refusal(2, NotApplicable, "contrast", "a contrast agent is named")
     if needs.contrast == "present" and series.contrast is False:
-        return _Refusal(2, NotApplicable, "contrast", "no contrast agent is named")
+        return _Refusal(3, NotApplicable, "contrast", "no contrast agent is named")
+    if needs.contrast == "absent" and series.contrast is True:
+        return _too_coarse(needs, series) or _Refusal(3, NotApplicable, "contrast", "a contrast agent is named")
     return None
+
+
+def _too_coarse(needs: InputNeeds, series: SeriesFacts) -> _Refusal | None:
+    """Refuse a series whose planes are too far apart: the same images without contrast agent could not be read either.
+
+    A missing agent that a detector needs is asked first: without it the series is another examination.
+    """
+    outcome = _best_stack(needs, series)
+    if isinstance(outcome, _Refusal) or outcome.lacking != "slice_spacing":
+        return None
+    step = outcome.stack.geometry.median_step_mm if outcome.stack.geometry else math.nan
+    return _Refusal(2, NotProcessable, "slice_spacing", f"planes {step:.2f} mm apart")
 
 
 def _best_stack(needs: InputNeeds, series: SeriesFacts) -> _Candidate | _Refusal:
     sections = [i for i in series.instances if not is_projection(i.image_type)]
     if not sections:
-        return _Refusal(3, NotApplicable, "no_suitable_series", "only localizers or renderings")
+        return _Refusal(4, NotApplicable, "no_suitable_series", "only localizers or renderings")
     found = stacks(series)
     if not found:
-        return _Refusal(4, NotProcessable, "no_geometry", "images without a position in the patient")
+        return _Refusal(5, NotProcessable, "no_geometry", "images without a position in the patient")
     stack = next((s for s in found if s.plane is None or needs.series.orientation in {"any", s.plane}), None)
     if stack is None:
-        return _Refusal(5, NotApplicable, "no_suitable_series", f"no {needs.series.orientation} images")
+        return _Refusal(6, NotApplicable, "no_suitable_series", f"no {needs.series.orientation} images")
     offered = sum(i.number_of_frames for i in sections)
     if len(found) > 1 and stack.planes < needs.series.min_slices <= offered:
-        return _Refusal(6, NotProcessable, "mixed_orientation", "the images do not form one stack")
+        return _Refusal(7, NotProcessable, "mixed_orientation", "the images do not form one stack")
     if any(refuses_lossy(needs.lossy, lossy=i.lossy, ratio=i.lossy_ratio) for i in stack.instances):
-        return _Refusal(7, NotProcessable, "lossy_not_allowed", "compressed beyond what the detector accepts")
+        return _Refusal(8, NotProcessable, "lossy_not_allowed", "compressed beyond what the detector accepts")
     return _candidate(needs.series, series, stack)
 
 

@@ -76,8 +76,5 @@ class AccessTrail(Protocol):
     def entries(self, tx: Transaction, tenant: str | None, wanted: AccessFilter, *, limit: int) -> list[AccessEntry]:
         """Return entries, oldest first; of all tenants when *tenant* is None."""
 
-    def broken_links(self, tx: Transaction) -> list[tuple[str, int]]:
-        """Return tenant and number of each entry whose digest does not follow from the one before."""
-
     def expire(self, tx: Transaction, before: float, *, limit: int) -> int:
         """Forget entries whose end is before a time, oldest first; return how many."""

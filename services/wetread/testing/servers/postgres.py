@@ -10,7 +10,7 @@ import signal
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -75,10 +75,13 @@ class Postgres:
 
 
 @contextmanager
-def postgres(*, durable: bool = False, port: int | None = None, data: Path | None = None) -> Iterator[Postgres]:
+def postgres(
+    *, durable: bool = False, port: int | None = None, data: Path | None = None, settings: Sequence[str] = ()
+) -> Iterator[Postgres]:
     """Run a server on a free loopback port. ``durable``: with fsync, as in production (crash tests, benchmarks).
 
     ``data``: a data folder that is kept, initialised when empty; ``port``: keep the same address over a restart.
+    ``settings``: more of them, ``name=value``.
     PostgreSQL refuses to run as root: then it runs as the system user ``postgres``.
     """
     tools = binaries()
@@ -106,7 +109,7 @@ def postgres(*, durable: bool = False, port: int | None = None, data: Path | Non
                 extra_groups=[] if account else None,
             )  # fmt: skip
         command = [str(tools / "postgres"), "-D", str(place), "-p", str(port), "-k", str(home)]
-        for setting in ("listen_addresses=127.0.0.1", *(() if durable else _SPEED)):
+        for setting in ("listen_addresses=127.0.0.1", *(() if durable else _SPEED), *settings):
             command += ["-c", setting]
         with server_process(
             command, log=home / "log", ready=lambda: _accepts(port), user=owner[0], group=owner[1], stop=signal.SIGQUIT
