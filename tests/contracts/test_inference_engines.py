@@ -131,7 +131,7 @@ def test_what_a_server_cannot_do_is_not_asked_of_it(kserve_url: tuple[str, Netwo
 @pytest.mark.server("triton")
 @pytest.mark.parametrize("shared_memory", [True, False])
 def test_the_detector_network_gives_the_same_on_triton_as_in_process(served: Served, shared_memory: bool) -> None:
-    slabs = np.random.default_rng(3).normal(size=(2, 9, 256, 256)).astype(np.float32)
+    slabs = np.random.default_rng(3).normal(size=(2, 15, 256, 256)).astype(np.float32)
     client = served.client(served.ich, shared_memory=shared_memory)
     client.warm_up()
     here, there = OnnxRuntimeClient([served.ich]).infer("ich", {"slabs": slabs}), client.infer("ich", {"slabs": slabs})
@@ -339,7 +339,7 @@ def test_the_configuration_is_a_message_with_priorities_and_warm_up(tmp_path: Pa
     text = (tmp_path / "r/ich/config.pbtxt").read_text()
     config = text_format.Parse(text, pb.ModelConfig())
     assert (config.backend, config.max_batch_size) == ("onnxruntime", 16)
-    assert [tuple(entry.dims) for entry in config.input] == [(9, 256, 256)]
+    assert [tuple(entry.dims) for entry in config.input] == [(15, 256, 256)]
     assert (config.instance_group[0].kind, config.instance_group[0].count) == (pb.ModelInstanceGroup.KIND_GPU, 2)
     batching = config.dynamic_batching
     assert (batching.priority_levels, batching.default_priority_level) == (2, 2)
