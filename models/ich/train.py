@@ -19,9 +19,11 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import onnx
 import torch
 from batches import SLAB_POSITIVE_PIXELS, Batches
 from cases import DROWNED_HU, VISIBLE_HU, load_detector_module, read
+from onnx import numpy_helper
 from torch import nn
 from torch.nn import functional
 
@@ -150,14 +152,50 @@ def loss_of(
     return 8.0 * (entropy * weight).mean() + dice + 0.15 * kind + 0.5 * slab.mean() + 0.5 * focus
 
 
-def begin_with(net: Network, checkpoint: Path) -> None:
-    """Take over weights of an earlier run; channels of the input that it did not have begin with nothing."""
-    stored = torch.load(checkpoint, weights_only=True)
-    first = stored["stem.0.weight"]
+def begin_with(net: Network, start: Path, inputs: torch.Tensor) -> None:
+    """Take over weights: best.pt of an earlier run, or an exported network, whose normalisations are unfolded again.
+
+    Channels of the input that they did not have begin with nothing. An exported network answers *inputs* as before.
+    """
+    if start.suffix == ".onnx":
+        unfold(net, start, inputs)
+        return
+    stored = torch.load(start, weights_only=True)
+    stored["stem.0.weight"] = _widened(stored["stem.0.weight"], net)
+    net.load_state_dict(stored)
+
+
+def _widened(first: torch.Tensor, net: Network) -> torch.Tensor:
     wanted = torch.zeros_like(net.stem[0].weight)
     wanted[:, : first.shape[1]] = first
-    stored["stem.0.weight"] = wanted
-    net.load_state_dict(stored)
+    return wanted
+
+
+@torch.no_grad()
+def unfold(net: Network, weights: Path, inputs: torch.Tensor) -> None:
+    """Load an exported network: each normalisation takes the statistics of *inputs*, so that nothing changes."""
+    stored = {entry.name: numpy_helper.to_array(entry).copy() for entry in onnx.load(weights).graph.initializer}
+    named = {name.removeprefix("net."): torch.from_numpy(stored[name]) for name in stored if name.startswith("net.")}
+    folded = iter([torch.from_numpy(stored[name]) for name in stored if name.startswith("onnx::Conv")])
+    net.load_state_dict(named, strict=False)
+    for block in (net.stem, *net.down, *net.up):
+        for index in (0, 3):
+            weight = next(folded)
+            block[index].weight.copy_(_widened(weight, net) if block is net.stem and index == 0 else weight)
+            block[index + 1].bias.copy_(next(folded))
+
+    def normalise(norm: nn.Module, given: tuple[torch.Tensor, ...]) -> None:
+        spread, mean = torch.std_mean(given[0], dim=(0, 2, 3))
+        norm.weight.copy_(spread.clamp(min=1e-3))
+        norm.bias.add_(mean)
+        norm.running_mean.copy_(mean)
+        norm.running_var.copy_(norm.weight**2)
+
+    hooks = [m.register_forward_pre_hook(normalise) for m in net.modules() if isinstance(m, nn.BatchNorm2d)]
+    net.eval()
+    net.logits(inputs)
+    for hook in hooks:
+        hook.remove()
 
 
 def fit(cache: Path, run: Path, minutes: float, batch: int, seed: int, start: Path | None) -> None:
@@ -182,7 +220,7 @@ def fit(cache: Path, run: Path, minutes: float, batch: int, seed: int, start: Pa
     )
     source = iter(loader)
     if start is not None and state["steps"] == 0:
-        begin_with(net, start)
+        begin_with(net, start, torch.cat([next(source)[0] for _ in range(4)]))
         average.module.load_state_dict(net.state_dict())
     steps, spent, mean = int(state["steps"]), state["spent"], 0.0
     checked, last = spent, time.monotonic()
@@ -271,7 +309,7 @@ def main() -> None:
     fitting.add_argument("--minutes", type=float, default=75.0)
     fitting.add_argument("--batch", type=int, default=24)
     fitting.add_argument("--seed", type=int, default=7)
-    fitting.add_argument("--start", type=Path, help="best.pt of an earlier run to begin with")
+    fitting.add_argument("--start", type=Path, help="best.pt of an earlier run, or exported weights, to begin with")
     exporting = commands.add_parser("export")
     exporting.add_argument("run", type=Path)
     options = parser.parse_args()
