@@ -164,6 +164,9 @@ def test_store_twice_is_a_success_and_other_content_is_0111(world: Running, tmp_
     uids = {"StudyInstanceUID": generate_uid(), "SOPInstanceUID": generate_uid()}
     before = len(world.parts.outbox.changes)
     send(world, tmp_path, dataset(**uids))
+    deadline = time.monotonic() + 10  # storescu is gone before we have noted that the association has ended
+    while not world.parts.outbox.changes[-1].transfer_end and time.monotonic() < deadline:
+        time.sleep(0.02)
     first = len(world.parts.outbox.changes)
     send(world, tmp_path, dataset(**uids))
     assert len(world.parts.outbox.changes) == first > before
