@@ -173,6 +173,32 @@ def test_nothing_crosses_the_border_of_a_tenant(ups):
         assert ups.repository.load(tx, "other", uid).state is UpsState.SCHEDULED
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("InputReadinessState", "READY"),
+        ("PatientName", "doe^j*"),
+        ("ScheduledProcedureStepStartDateTime", "20260101-20260102"),
+        ("ScheduledWorkitemCodeSequence.CodeValue", "100%_a"),
+        ("ProcedureStepLabel", "Read 100%*"),
+    ],
+)
+def test_every_kind_of_key_finds_its_workitem_and_no_other_on_either_database(ups, name, value):
+    step = element("SQ", code("100%_a", "99TEST", 'A "quoted" \\ code'))
+    wanted = {"t00100010": element("PN", "Doe^Jane"), "t00404018": step, "t00741204": element("LO", "Read 100%_now")}
+    uid = ups.create(**wanted)
+    ups.create(
+        t00100010=element("PN", "Roe^Jane"),
+        t00404005=element("DT", "20270101080000"),
+        t00404018=element("SQ", code("100xya", "99TEST", "Other")),
+        t00404041=element("CS", "INCOMPLETE"),
+        t00741204=element("LO", "Read 100xnow"),
+    )
+    answer = ups.client.get("/dicom-web/workitems", params={name: value, "fuzzymatching": "false"})
+    assert answer.status_code == 200, answer.text
+    assert [item["00080018"]["Value"][0] for item in answer.json()] == [uid]
+
+
 # PS3.4 table CC.2.3-2: (global state, specific state) before, action -> specific state after and initial event sent.
 SUBSCRIPTION_TABLE = [
     (None, "global lock", True, True),

@@ -107,7 +107,7 @@ def _conditions(key: Key) -> list[ColumnElement[bool]]:
     if key.path == (START,):
         return [workitems.c.scheduled_start.between(*utc_range(key.value))]
     if key.path == ("00100010",):
-        return [func.instr(workitems.c.patient_name_folded, literal) > 0 for literal in key.literals]
+        return [workitems.c.patient_name_folded.contains(literal, autoescape=True) for literal in key.literals]
     return _text_conditions(key)
 
 
@@ -121,4 +121,5 @@ def _text_conditions(key: Key) -> list[ColumnElement[bool]]:
 
 
 def _holds(literal: str) -> ColumnElement[bool]:
-    return func.instr(workitems.c.search_json, orjson.dumps(literal).decode()[1:-1]) > 0
+    # on SQLite LIKE takes ASCII letters of either case: more rows than match, which the core then leaves out
+    return workitems.c.search_json.contains(orjson.dumps(literal).decode()[1:-1], autoescape=True)
