@@ -136,14 +136,22 @@ def render(seed: int, split: str, tier: str, folder: Path, thickness_mm: float |
     return path
 
 
+def in_hu(channel: Any, window: tuple[float, float]) -> Any:
+    """Undo a window of the input, for arrays and tensors alike: -1..1 back to HU."""
+    low, high = window
+    return (channel + 1) * ((high - low) / 2) + low
+
+
+def shown(smooth_hu: Any, hu: Any) -> Any:
+    """Where blood would be seen, for arrays and tensors alike: brighter than brain and not drowned in bone."""
+    return (smooth_hu >= VISIBLE_HU) & (hu <= DROWNED_HU)
+
+
 def visible(hu: npt.NDArray[np.float32], labels: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
-    """Blood of a head's slabs that is brighter than brain and not drowned in bone; says what a picture can show."""
+    """Blood of a head's slabs that a picture can show."""
     module = load_detector_module()
-    level = module.brain_level(hu, module.brain_depth(hu))
-    hu = hu + np.float32(module.BRAIN_HU - level)
-    low, high = module.SMOOTH_WINDOW_HU
-    smooth = (module.smoothed(hu) + 1) * (high - low) / 2 + low
-    seen: npt.NDArray[np.bool_] = (labels > 0) & (smooth >= VISIBLE_HU) & (hu <= DROWNED_HU)
+    hu = hu + np.float32(module.BRAIN_HU - module.brain_level(hu, module.brain_depth(hu)))
+    seen: npt.NDArray[np.bool_] = (labels > 0) & shown(in_hu(module.smoothed(hu), module.SMOOTH_WINDOW_HU), hu)
     return seen
 
 

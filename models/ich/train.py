@@ -6,7 +6,7 @@ read here, the generator refuses to hand out others under these split names.
 
     python models/ich/cases.py CACHE --split train --count 700 --thickness 5
     python models/ich/cases.py CACHE --split tune --count 160
-    python models/ich/train.py fit CACHE RUN --minutes 75
+    python models/ich/train.py fit CACHE RUN --minutes 75 [--start EARLIER]
     python models/ich/train.py export RUN
 """
 
@@ -22,7 +22,7 @@ import numpy as np
 import onnx
 import torch
 from batches import SLAB_POSITIVE_PIXELS, Batches
-from cases import DROWNED_HU, VISIBLE_HU, load_detector_module, read
+from cases import in_hu, load_detector_module, read, shown
 from onnx import numpy_helper
 from torch import nn
 from torch.nn import functional
@@ -37,6 +37,8 @@ WITHIN = (slice(16, 240), slice(32, 224))
 """Rows and columns of the grid that can hold a head."""
 RATE = 1.5e-3
 UNSEEN_WEIGHT = 0.1
+SMOOTH_CHANNEL, WIDE_CHANNEL = 9, 4
+"""Of detector.network_input: the smoothed image, and the slab itself in the second window."""
 CHECK_SECONDS = 600.0
 LONGEST_STEP_SECONDS = 10.0
 
@@ -128,10 +130,7 @@ def loss_of(
     Blood that is no brighter than brain (`smooth`) or drowned in bone (`wide`; both are channels of the input) counts
     little and decides on no slab: it can only be learnt as noise.
     """
-    low, high = DETECTOR.SMOOTH_WINDOW_HU
-    wide_low, wide_high = DETECTOR.WINDOWS_HU[1]
-    seen = (label > 0) & ((smooth + 1) * (high - low) / 2 + low >= VISIBLE_HU)
-    seen &= (wide + 1) * (wide_high - wide_low) / 2 + wide_low <= DROWNED_HU
+    seen = (label > 0) & shown(in_hu(smooth, DETECTOR.SMOOTH_WINDOW_HU), in_hu(wide, DETECTOR.WINDOWS_HU[1]))
     blood_pixels, seen_pixels = (label > 0).sum(dim=(1, 2)), seen.sum(dim=(1, 2))
     # the network answers at 2 mm: compare with the type of one of the four pixels that it covers
     label, seen = label[:, ::2, ::2], seen[:, ::2, ::2]
@@ -230,7 +229,7 @@ def fit(cache: Path, run: Path, minutes: float, batch: int, seed: int, start: Pa
             group["lr"] = RATE * min(1.0, (steps + 1) / 100) * (0.5 * (1 + float(np.cos(np.pi * progress))) + 0.01)
         net.train()
         inputs, label = next(source)
-        loss = loss_of(*net.logits(inputs), label, inputs[:, 9], inputs[:, 4])
+        loss = loss_of(*net.logits(inputs), label, inputs[:, SMOOTH_CHANNEL], inputs[:, WIDE_CHANNEL])
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(net.parameters(), 5.0)
