@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-import socket
 import threading
 from collections.abc import Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -22,6 +21,7 @@ from wetread.adapters.index.reports import SqlReports
 from wetread.adapters.notify.addresses import LOOPBACK, AddressPolicy
 from wetread.adapters.notify.webhook import HttpWebhookSender
 from wetread.core.errors import WetreadError
+from wetread.testing.servers.process import free_port
 from wetread.worklist.ports import WorklistPorts
 from wetread.worklist.service import build
 
@@ -124,9 +124,7 @@ def head_picture(*, overlay: bool) -> bytes:
 @contextmanager
 def served(app: FastAPI, stopping: threading.Event | None = None) -> Iterator[str]:
     """Serve on a free loopback port; stops as a real server does: told first, then waited for."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning", ws="none"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

@@ -8,7 +8,6 @@ import os
 import re
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
+
+from wetread.testing.servers.process import free_port
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
@@ -126,7 +127,7 @@ def start(name: str, base: Path, orthanc: Path) -> Server:
 
 def _wetread(folder: Path) -> Server:
     """The gateway as it is deployed: API keys, checksums, full metadata, change feed, events and evaluation queue."""
-    port, key = _free_port(), secrets.token_hex(16)
+    port, key = free_port(), secrets.token_hex(16)
     keys = folder / "keys"
     keys.write_text(f"{hashlib.sha256(key.encode()).hexdigest()} default bench\n")
     environment = os.environ | {
@@ -141,7 +142,7 @@ def _wetread(folder: Path) -> Server:
 
 def _orthanc(name: str, folder: Path, installed: Path) -> Server:
     """Orthanc with its defaults (storage synced per file); ``tuned`` adds the recommended main tags."""
-    port = _free_port()
+    port = free_port()
     settings: dict[str, Any] = {
         "Name": "bench",
         "Locale": "C.UTF-8",
@@ -165,9 +166,3 @@ def _orthanc(name: str, folder: Path, installed: Path) -> Server:
 def _spawn(command: list[str], folder: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
     with (folder / "log").open("wb") as log:
         return subprocess.Popen(command, env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

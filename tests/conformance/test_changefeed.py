@@ -18,11 +18,12 @@ import pytest
 from tests.databases import database_at
 from tests.gateway_support import Parts, build, instance, multipart, running, serving, stow_headers
 
-from wetread.adapters.index.audit import digest
+from wetread.adapters.index.audit import told as told_of
 from wetread.adapters.index.changes import record
 from wetread.adapters.index.database import connection_of
 from wetread.core.errors import Unavailable
 from wetread.core.facts import Source
+from wetread.core.ports.access import chained
 from wetread.core.ports.changes import KEY_SECONDS, Removal, RemovedInstance
 from wetread.gateway.deletion import describe, removal_of
 from wetread.gateway.replay import rebuild, recover
@@ -305,7 +306,7 @@ def test_who_deleted_what_is_in_the_audit_log(site: Parts) -> None:
     assert "MARKED" not in repr(entries)
     before = ""
     for entry, link in entries:
-        assert link == digest(before, entry), "each entry is chained to the one before"
+        assert link == chained(before, told_of(entry)), "each entry is chained to the one before"
         before = link
 
 

@@ -25,6 +25,8 @@ from pydicom.uid import (
 from tests.dimse_support import Running, edge, write_peers
 from tests.gateway_support import dataset, encoded, instance
 
+from wetread.testing.servers.process import free_port
+
 pytestmark = pytest.mark.server("dcmtk")
 
 
@@ -32,9 +34,7 @@ pytestmark = pytest.mark.server("dcmtk")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """One edge with two studies of one patient and one of another."""
     folder = tmp_path_factory.mktemp("edge")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     peers = write_peers(
         folder / "peers.yaml",
         ("ae: CT1", "addresses: [127.0.0.0/8]"),
@@ -363,9 +363,7 @@ def test_up_runs_the_edge_beside_the_gateway_and_ends_it(tmp_path: Path) -> None
 
     import httpx
 
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     services = Path(__file__).resolve().parents[2] / "services"
     process = subprocess.Popen(
         [sys.executable, "-m", "wetread", "up", "--port", "0", "--data", tmp_path / "d", "--dimse-port", str(port)],

@@ -22,14 +22,9 @@ import pytest
 from tests.gateway_support import Parts, instance, multipart, reasons, running, stow_headers
 
 from wetread.gateway.replay import rebuild
+from wetread.testing.servers.process import free_port
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextlib.contextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -18,6 +17,8 @@ import pytest
 from pydicom.uid import ImplicitVRLittleEndian, JPEGLSLossless, RLELossless
 from tests.conftest import orthanc_folder
 from tests.gateway_support import CODECS, Parts, dataset, encoded, serving
+
+from wetread.testing.servers.process import free_port
 
 pytestmark = pytest.mark.server("orthanc")
 
@@ -32,9 +33,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Parts]
 def orthanc(tmp_path_factory: pytest.TempPathFactory, site: tuple[str, Parts]) -> Iterator[httpx.Client]:
     """Yield Orthanc's own REST API; it knows the gateway as the DICOMweb server ``wetread``."""
     folder = tmp_path_factory.mktemp("orthanc")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     settings: dict[str, Any] = {
         "Name": "peer",
         "Locale": "C.UTF-8",

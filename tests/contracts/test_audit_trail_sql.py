@@ -17,14 +17,17 @@ from wetread.adapters.audit import journal as journal_module
 from wetread.adapters.audit.chain import EVERY_SECONDS, ChainWatch, broken_links
 from wetread.adapters.audit.journal import AccessJournal
 from wetread.adapters.audit.trail import SqlAccessTrail
+from wetread.adapters.index.audit import SqlAuditLog
 from wetread.adapters.index.database import SqlDatabase, connection_of
-from wetread.adapters.index.tables import access_log
+from wetread.adapters.index.tables import access_log, audit_log
 from wetread.adapters.telemetry.metrics import DatabaseCollector
 from wetread.cli import app
 from wetread.core.errors import Unavailable
-from wetread.core.ports.access import Access, AccessEntry, AccessFilter
+from wetread.core.ports.access import Access, AccessEntry, AccessFilter, Link
+from wetread.core.ports.changes import AuditEntry
 
 TRAIL = SqlAccessTrail()
+DELETIONS = SqlAuditLog()
 
 
 def access(tenant: str = "north", study: str = "1.2.3", outcome: str = "200", actor: str = "ct-1") -> Access:
@@ -105,6 +108,29 @@ def test_the_chain_shows_what_was_done_to_it(database: SqlDatabase, damage: str)
     assert found[0][1] in numbers[1:3]
 
 
+def deleted(database: SqlDatabase, *tenants: str) -> None:
+    """Note four deletions of each tenant."""
+    for number in range(4):
+        for tenant in tenants:
+            entry = AuditEntry(0.1 + number, "pacs", "delete", f"1.2.{number}", "", "", "deleted", f"r{number}")
+            with database.write() as tx:
+                DELETIONS.audit(tx, tenant, entry)
+
+
+@pytest.mark.parametrize("damage", ["change", "remove"])
+def test_the_chain_of_deletions_is_followed_too(database: SqlDatabase, damage: str) -> None:
+    deleted(database, "north", "south")
+    assert [broken_links(database, DELETIONS, page=page) for page in (1, 3, 5000)] == [[], [], []]
+    of_north = (audit_log.c.tenant == "north") & (audit_log.c.study_uid == "1.2.1")
+    undone = update(audit_log).values(actor="nobody") if damage == "change" else delete(audit_log)
+    with database.write() as tx:
+        connection_of(tx).execute(undone.where(of_north))
+    (found,) = {tuple(broken_links(database, DELETIONS, page=page)) for page in (1, 3, 5000)}
+    assert found, damage
+    assert {tenant for tenant, _ in found} == {"north"}
+    assert broken(database) == [], "accesses have a chain of their own"
+
+
 def test_old_entries_expire_and_what_is_left_is_one_chain(database: SqlDatabase) -> None:
     journal = AccessJournal(database, TRAIL)
     for at in (1.0, 2.0, 50.0, 60.0):
@@ -131,19 +157,19 @@ def test_entries_that_expire_while_the_chain_is_followed_break_nothing(database:
     class Expiring:
         """A trail whose oldest four entries go after the first page."""
 
-        def entries(self, tx: Any, *arguments: Any, **limits: Any) -> list[AccessEntry]:
-            found = TRAIL.entries(tx, *arguments, **limits)
+        def audit_links(self, tx: Any, after: int, *, limit: int) -> list[Link]:
+            found = TRAIL.audit_links(tx, after, limit=limit)
             with database.write() as writing:
                 TRAIL.expire(writing, 4.0, limit=100)
             return found
 
-    assert broken_links(database, Expiring(), page=2) == []  # type: ignore[arg-type]
+    assert broken_links(database, Expiring(), page=2) == []
     assert [entry.at for entry in entries(database)] == [4.0, 5.0]
 
 
 def test_the_watch_looks_once_a_day_for_all_and_tells_the_metrics(database: SqlDatabase) -> None:
     clock = SetClock()
-    watches = [ChainWatch(database, TRAIL, clock) for _ in range(2)]
+    watches = [ChainWatch(database, (TRAIL, DELETIONS), clock) for _ in range(2)]
 
     def told(name: str) -> list[float]:
         family = next(f for f in DatabaseCollector(database).collect() if f.name == f"wetread_audit_{name}")
@@ -154,17 +180,19 @@ def test_the_watch_looks_once_a_day_for_all_and_tells_the_metrics(database: SqlD
     for number in range(3):
         journal.note(access(study=f"1.2.{number}"), at=float(number))
     journal.flush()
+    deleted(database, "north")
     watches[0].look()
     assert (told("broken_links"), told("checked_timestamp_seconds")) == ([0.0], [clock.at])
     with database.write() as tx:
         connection_of(tx).execute(update(access_log).where(access_log.c.at == 1.0).values(actor="nobody"))
+        connection_of(tx).execute(delete(audit_log).where(audit_log.c.at == 1.1))
     clock.at += EVERY_SECONDS - 1
     for watch in watches:
         watch.look()
     assert told("broken_links") == [0.0], "not yet due"
     clock.at += 1
     watches[1].look()
-    assert (told("broken_links"), told("checked_timestamp_seconds")) == ([1.0], [clock.at])
+    assert (told("broken_links"), told("checked_timestamp_seconds")) == ([2.0], [clock.at])
 
 
 class Flaky:
@@ -263,5 +291,10 @@ def test_the_command_prints_and_verifies(tmp_path: Path) -> None:
         connection_of(tx).execute(update(access_log).where(access_log.c.number == 2).values(actor="nobody"))
     damaged = run(app, ["audit", "verify", *data])
     assert damaged.exit_code == 1
-    assert "entry 2 of tenant north" in damaged.output
+    assert "access_log: entry 2 of tenant north" in damaged.output
+    assert "audit_log" not in damaged.output
+    deleted(database, "north")
+    with database.write() as tx:
+        connection_of(tx).execute(update(audit_log).where(audit_log.c.study_uid == "1.2.2").values(actor="nobody"))
+    assert "audit_log: entry 3 of tenant north" in run(app, ["audit", "verify", *data]).output
     assert run(app, ["audit", "--data", str(tmp_path / "none")]).exit_code == 2

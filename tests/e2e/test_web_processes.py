@@ -6,7 +6,6 @@ import contextlib
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -16,6 +15,8 @@ from pathlib import Path
 import httpx
 import pytest
 from tests.gateway_support import instance, multipart, stow_headers
+
+from wetread.testing.servers.process import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 _KILLS, _SENDERS = 20, 8
@@ -29,9 +30,7 @@ def members(parent: int) -> list[int]:
 @pytest.mark.timeout(600)
 @pytest.mark.usefixtures("stores")
 def test_kill_9_of_one_of_two_gateway_processes_loses_nothing_acknowledged(tmp_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     environment = os.environ | {
         "PYTHONPATH": str(ROOT / "services"),
         "WETREAD_DATA": str(tmp_path),

@@ -22,6 +22,7 @@ from wetread.pathology.convert import ConvertOptions, convert
 from wetread.pathology.errors import SeriesNotSuitable
 from wetread.pathology.slide.open import local_sources, open_native, slide_digest
 from wetread.testing.phantoms.slide_files import TiffOptions
+from wetread.testing.servers.process import free_port
 
 pytestmark = pytest.mark.server("openslide")
 DIGEST = "cd" * 32
@@ -146,11 +147,7 @@ def test_locations_are_told_apart(tmp_path):
 @pytest.fixture(scope="module")
 def s3(tmp_path_factory):
     """A moto server with one bucket, and obstore's way to it."""
-    import socket
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     log = (tmp_path_factory.mktemp("moto") / "log").open("wb")
     process = subprocess.Popen(
         [shutil.which("moto_server"), "-H", "127.0.0.1", "-p", str(port)], stdout=log, stderr=log

@@ -283,7 +283,7 @@ def _durable(house: House) -> Orchestration:
         queues=queues,
         held=house.held,
         drain_seconds=_DRAIN_SECONDS,
-        upkeep=ChainWatch(house.database, house.access_trail, house.clock).look,
+        upkeep=ChainWatch(house.database, (house.access_trail, house.archive), house.clock).look,
         signals=partial(queue_signal, house.database.url),
     )
 

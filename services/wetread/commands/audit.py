@@ -9,6 +9,7 @@ from pathlib import Path
 
 from wetread.adapters.audit.chain import broken_links
 from wetread.adapters.audit.trail import SqlAccessTrail
+from wetread.adapters.index.audit import SqlAuditLog
 from wetread.adapters.index.database import SqlDatabase
 from wetread.core.ports.access import AccessEntry, AccessFilter
 from wetread.settings import Settings
@@ -50,11 +51,15 @@ def run_verify(*, data: Path | None) -> int:
     if database is None:
         return 2
     try:
-        broken = broken_links(database, SqlAccessTrail())
+        broken = [
+            (table, *link)
+            for table, chain in (("access_log", SqlAccessTrail()), ("audit_log", SqlAuditLog()))
+            for link in broken_links(database, chain)
+        ]
     finally:
         database.close()
-    for tenant, number in broken:
-        print(f"entry {number} of tenant {tenant or '-'} does not follow from the one before it")
+    for table, tenant, number in broken:
+        print(f"{table}: entry {number} of tenant {tenant or '-'} does not follow from the one before it")
     if not broken:
         print("the audit trail is whole")
     return 1 if broken else 0

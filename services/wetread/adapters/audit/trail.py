@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -11,19 +10,19 @@ from sqlalchemy import delete, func, insert, select
 
 from wetread.adapters.index.database import connection_of
 from wetread.adapters.index.tables import access_log
-from wetread.core.ports.access import Access, AccessEntry, AccessFilter
+from wetread.core.ports.access import Access, AccessEntry, AccessFilter, Link, chained
 from wetread.core.ports.database import Transaction
 
 _FIELDS: Final = ("tenant", "actor", "action", "study_uid", "outcome", "address")
 
 
-def link(before: str, entry: AccessEntry) -> str:
-    """Return the digest of an entry that follows the digest *before* (empty for the first)."""
-    told = [
+def told(entry: AccessEntry) -> bytes:
+    """Return what the digest of an entry is made from, beside the digest before it."""
+    fields = [
         *(getattr(entry.access, name) for name in _FIELDS),
         *(entry.at, entry.until, entry.count, entry.request_id),
     ]
-    return hashlib.sha256(before.encode() + orjson.dumps(told)).hexdigest()
+    return orjson.dumps(fields)
 
 
 class SqlAccessTrail:
@@ -40,7 +39,7 @@ class SqlAccessTrail:
                 last = select(access_log.c.digest).where(access_log.c.tenant == tenant)
                 last = last.order_by(access_log.c.number.desc()).limit(1)
                 newest[tenant] = connection.execute(last).scalar() or ""
-            newest[tenant] = link(newest[tenant], entry)
+            newest[tenant] = chained(newest[tenant], told(entry))
             rows.append(
                 {name: getattr(entry.access, name) for name in _FIELDS}
                 | {
@@ -69,6 +68,11 @@ class SqlAccessTrail:
         if wanted.actor is not None:
             query = query.where(columns.actor == wanted.actor)
         return [_entry(row) for row in connection_of(tx).execute(query)]
+
+    def audit_links(self, tx: Transaction, after: int, *, limit: int) -> list[Link]:
+        """Return the entries of all tenants behind a number, oldest first, as links."""
+        found = self.entries(tx, None, AccessFilter(after=after), limit=limit)
+        return [Link(entry.number, entry.access.tenant, told(entry), entry.digest) for entry in found]
 
     def expire(self, tx: Transaction, before: float, *, limit: int) -> int:
         """Forget old entries, of each tenant from its oldest on, so that what is left is one chain."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -67,8 +68,34 @@ class AccessLog(Protocol):
         """Take note. Never blocks, never raises; durable within the flush interval."""
 
 
-class AccessTrail(Protocol):
-    """The stored entries: append-only, each tenant's chained by digests."""
+@dataclass(frozen=True, slots=True)
+class Link:
+    """An entry of a chain: ``digest`` is SHA-256 of the digest of the tenant's entry before it, and of ``told``."""
+
+    number: int
+    tenant: str
+    told: bytes
+    digest: str
+
+    def follows(self, before: str) -> bool:
+        """Whether this entry comes after the one with the digest *before* (empty for the first), and says so still."""
+        return chained(before, self.told) == self.digest
+
+
+def chained(before: str, told: bytes) -> str:
+    """Return the digest of an entry that tells *told* after the one with the digest *before* (empty for the first)."""
+    return hashlib.sha256(before.encode() + told).hexdigest()
+
+
+class Chain(Protocol):
+    """Append-only entries, each tenant's chained by digests."""
+
+    def audit_links(self, tx: Transaction, after: int, *, limit: int) -> Sequence[Link]:
+        """Return the entries of all tenants behind a number, oldest first."""
+
+
+class AccessTrail(Chain, Protocol):
+    """The stored accesses: append-only, each tenant's chained by digests."""
 
     def append(self, tx: Transaction, entries: Sequence[AccessEntry]) -> None:
         """Append; ``number`` and ``digest`` are given here."""

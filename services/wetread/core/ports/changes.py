@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol
 
+from wetread.core.ports.access import Chain
 from wetread.core.ports.database import Transaction
 
 KEY_SECONDS: Final = 86_400.0
@@ -105,8 +106,8 @@ class ChangeFeed(Protocol):
         """Return how many changes all tenants have had: it grows with every one, and says of none whose it was."""
 
 
-class AuditLog(Protocol):
-    """Append-only, each entry chained to the one before by a digest."""
+class AuditLog(Chain, Protocol):
+    """What was taken out of the archive and by whom: append-only, each tenant's entries chained by digests."""
 
     def audit(self, tx: Transaction, tenant: str, entry: AuditEntry) -> None:
         """Append an entry in the transaction of what it tells."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -13,6 +14,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
+_LOWEST_PORT = 10_000
+_LOWEST_OUTGOING_PORT = 32_768
+"""Linux's default (``net.ipv4.ip_local_port_range``)."""
 
 
 class ServerFailedError(RuntimeError):
@@ -20,10 +24,15 @@ class ServerFailedError(RuntimeError):
 
 
 def free_port() -> int:
-    """Return a loopback port that is free at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a loopback port that is free at this moment.
+
+    Not one of those that the kernel gives to outgoing connections: those of servers that start first would take it.
+    """
+    while True:
+        port = random.randrange(_LOWEST_PORT, _LOWEST_OUTGOING_PORT)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 @contextmanager
