@@ -34,7 +34,7 @@ def build(arguments):
 
 
 class ChunkBehaviour:
-    """Chunks that end as told by their first tile: ``{tile: "die" | "error" | "stop"}``."""
+    """Chunks that end as told by their first tile: ``{tile: "die" | "error" | "stop" | "no model"}``."""
 
     def __init__(self, arguments):
         self.guilty = {int(k): v for k, v in arguments["guilty"].items()}
@@ -52,4 +52,6 @@ class ChunkBehaviour:
                 raise ComputationFailed("crashed", "bad tile")
             if what == "stop":
                 raise SlideChanged("other bytes")
+            if what == "no model":
+                raise ComputationFailed("model_unavailable", "no network is called he-tile")
         return ChunkResult(chunk.first, chunk.count, 0, (0.0, 0.0, 0.0, 0.0))

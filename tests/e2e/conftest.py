@@ -18,13 +18,12 @@ from tests.e2e.stores import profile_of, use_stores
 from typer.testing import CliRunner
 
 from wetread.adapters.inference.triton_repository import render
+from wetread.bootstrap.networks import installed_networks
 from wetread.cli import app
 from wetread.commands.dicom_folder import FileStudy, scan_folder
 from wetread.commands.local_server import local_server
 from wetread.commands.up import Supervisor
 from wetread.core.states import FINAL
-from wetread.detection.registry import discover
-from wetread.pathology.tile_model import installed_tile_models
 from wetread.testing.phantoms import BleedType, HeadSpec, make, write_dicom
 from wetread.testing.servers.triton import TritonServer, triton
 
@@ -131,8 +130,7 @@ def pytest_runtest_teardown(nextitem: pytest.Item | None) -> None:
 def triton_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
     """One real Triton per run with every network of ours."""
     need("triton")
-    networks = [network for found in discover("").values() for network in found.networks]
-    networks += [model.network for model in installed_tile_models().values()]
+    networks = installed_networks("")
     repository = tmp_path_factory.mktemp("triton") / "repository"
     yield _shared.enter_context(triton(repository, render(networks, repository, "python")))
     _shared.close()

@@ -62,7 +62,10 @@ def test_what_no_worker_would_do_better_stops_the_run():
     with pytest.raises(RunStopped, match="other bytes") as stopped:
         drive(InlinePool(behaviour({3: "stop"})), chunks_of(CORNERS, range(64), 16))
     assert stopped.value.reason == "slide_changed"
-    with pytest.raises(RunStopped, match="could not be computed"):
+    with pytest.raises(RunStopped, match="no network is called") as stopped:
+        drive(InlinePool(behaviour({3: "no model"})), chunks_of(CORNERS, range(64), 16))
+    assert stopped.value.reason == "model_unavailable"
+    with pytest.raises(RunStopped, match="could not be computed, the last: bad tile"):
         drive(InlinePool(behaviour(dict.fromkeys(range(30), "error"))), chunks_of(CORNERS, range(64), 16))
 
 

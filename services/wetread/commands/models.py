@@ -93,16 +93,14 @@ def run_pin(folder: Path) -> int:
 def run_render(*, target: str, out: Path, only: list[str], gpu: bool | None, instances: int, threads: int) -> int:
     """Write a model repository. Returns the exit code."""
     from wetread.adapters.inference.triton_repository import TARGETS, render
-    from wetread.detection.registry import discover
-    from wetread.pathology.tile_model import installed_tile_models
+    from wetread.bootstrap.networks import installed_networks
 
     chosen = next((known for known in TARGETS if known == target), None)
     if chosen is None:
         print(f"wetread: unknown target {target}; known: {', '.join(TARGETS)}", file=sys.stderr)
         return 2
     try:
-        networks = [network for found in discover(Settings().detectors).values() for network in found.networks]
-        networks += [model.network for model in installed_tile_models().values()]
+        networks = installed_networks(Settings().detectors)
         missing = set(only) - {network.name for network in networks}
         if missing:
             print(f"wetread: no network is called {min(missing)}", file=sys.stderr)

@@ -26,6 +26,8 @@ _QUIET_FACTOR: Final = 20
 _POLL_SECONDS: Final = 1.0
 _STOPPERS: Final = frozenset({"slide-changed", "conflict", "storage-full", "configuration", "unavailable"})
 """Errors that no other worker would answer differently: the run stops and can be resumed."""
+_STOPPING_REASONS: Final = frozenset({"model_unavailable"})
+"""... and of failed computations those with these reasons."""
 
 
 @dataclass
@@ -113,6 +115,8 @@ class Driver:
             return
         if outcome.slug in _STOPPERS:
             raise RunStopped(outcome.slug.replace("-", "_"), outcome.detail)
+        if outcome.reason in _STOPPING_REASONS:
+            raise RunStopped(outcome.reason, outcome.detail)
         progress.deaths += outcome.lost
         self._again(order, outcome, progress)
 
@@ -131,7 +135,9 @@ class Driver:
             progress.quarantined.append(order.chunk.first)
             limit = max(MAX_DEATHS, int(progress.total * MAX_FAILED_SHARE))
             if len(progress.quarantined) > limit:
-                raise RunStopped("too_many_failures", f"{len(progress.quarantined)} tiles could not be computed")
+                raise RunStopped(
+                    "too_many_failures", f"{len(progress.quarantined)} tiles could not be computed, the last: {reason}"
+                )
 
     def _deadline(self) -> float:
         usual = median(self._times) if self._times else 0.0

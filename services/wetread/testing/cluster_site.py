@@ -24,10 +24,10 @@ from wetread.adapters.inference.triton_repository import render
 from wetread.adapters.objectstore.s3_administration import BucketAdministration
 from wetread.adapters.objectstore.s3_bucket import BucketAddress
 from wetread.bootstrap.house import workflow_folder
+from wetread.bootstrap.networks import installed_networks
 from wetread.commands.dicom_folder import FileStudy
 from wetread.commands.send import batches, multipart_body
 from wetread.core.states import FINAL, READ
-from wetread.detection.registry import discover
 from wetread.settings import Settings
 from wetread.testing.cluster import SERVICES, Cluster, cluster
 from wetread.testing.servers.moto import moto
@@ -311,8 +311,7 @@ def cluster_site(
         models: list[str] = []
         if with_triton:
             repository = folder / "repository"
-            installed = discover(environment["WETREAD_DETECTORS"]).values()
-            models = render([network for found in installed for network in found.networks], repository, "python")
+            models = render(installed_networks(environment["WETREAD_DETECTORS"]), repository, "python")
         running = stack.enter_context(
             cluster(folder / "run", environment, repository=repository, models=models, names=names)
         )

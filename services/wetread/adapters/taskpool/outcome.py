@@ -13,6 +13,6 @@ def outcome_of(function: TaskFunction, task_id: int, payload: Any) -> TaskOutcom
     try:
         return TaskOutcome(task_id, function(payload))
     except WetreadError as error:
-        return TaskOutcome(task_id, slug=error.slug, detail=error.detail)
+        return TaskOutcome(task_id, slug=error.slug, detail=error.detail, reason=getattr(error, "reason", ""))
     except Exception as error:  # noqa: BLE001 - a worker answers for every task
         return TaskOutcome(task_id, slug="crashed", detail=f"{type(error).__name__} in a worker")

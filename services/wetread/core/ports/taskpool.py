@@ -36,13 +36,17 @@ class WorkerSetup:
 
 @dataclass(frozen=True, slots=True)
 class TaskOutcome:
-    """How a task ended: ``value``, or an error by ``slug`` and ``detail``, or ``lost`` with its worker."""
+    """How a task ended: ``value``, or an error by ``slug`` and ``detail``, or ``lost`` with its worker.
+
+    ``reason``: of an error that has one, else empty.
+    """
 
     task_id: int
     value: Any = None
     slug: str = ""
     detail: str = ""
     lost: bool = False
+    reason: str = ""
 
     @property
     def ok(self) -> bool:
