@@ -68,12 +68,14 @@ class Measured:
     """``costs``: the server's. ``sender``: CPU seconds of this bench's own side, to store and fetch a study once.
 
     ``deletion``: the gateway's CPU seconds to delete one, as the load report does with studies it has checked.
+    ``asking``: its CPU seconds to say once what became of a study and of its workitems, which the load report asks.
     ``idle``: cores that a server without work uses, by role of its processes.
     """
 
     costs: UnitCosts
     sender: PerStudy
     deletion: PerStudy
+    asking: float
     idle: Mapping[str, float]
 
 
@@ -91,6 +93,7 @@ def main(arguments: Sequence[str]) -> int:
     print(text)
     print(f"sender's own CPU per study: {found.sender.model_dump()}")
     print(f"gateway CPU to delete a study: {found.deletion.model_dump()}")
+    print(f"gateway CPU to ask for the findings and workitems of a study: {found.asking:.4f}")
     print("cores of an idle server: " + ", ".join(f"{role} {cores:.3f}" for role, cores in found.idle.items()))
     if options.out:
         options.out.write_text(text, "utf-8")
@@ -133,7 +136,7 @@ def measure(folder: Path, *, heads: int, slices: int, repeat: int = 1) -> Measur
             "database": database,
         }
     )
-    return Measured(costs, served["sender"], served["deletion"], bench.idle)
+    return Measured(costs, served["sender"], served["deletion"], served["asking"], bench.idle)
 
 
 class _Bench:
@@ -154,6 +157,7 @@ class _Bench:
         deleted_cpu: list[float] = []
         sender: list[float] = []
         steps: list[float] = []
+        asking: list[float] = []
         for number, cell in enumerate(cells):
             studies = _studies(cell, _RUN + number)
             began = time.process_time()
@@ -166,6 +170,9 @@ class _Bench:
                 self._fetch_all(cell.template, studies)
                 fetched = self._net(watch)
             with Watch(self._roots, self._data) as watch:
+                self._ask_all(studies)
+                asked = self._net(watch)
+            with Watch(self._roots, self._data) as watch:
                 self._delete_all(studies)
                 deleted = self._net(watch)
             sender.append(time.process_time() - began)
@@ -174,6 +181,7 @@ class _Bench:
             loop += stored["web event loop"] + fetched["web event loop"]
             whole += stored_cpu[-1] + read_cpu[-1]
             steps.append(settled["orchestration"])
+            asking.append((asked["web event loop"] + asked["web threads"]) / cell.studies)
         equations = [cell.equation for cell in cells]
         return {
             "store": solved(equations, stored_cpu),
@@ -182,6 +190,7 @@ class _Bench:
             # Instances count as well (facts of each are looked at), but a study of one shows what a study costs.
             "per_study": round(steps[0] / cells[0].studies, 5),
             "sender": PerStudy.model_validate(solved(equations, sender)),
+            "asking": asking[0],  # the cell with most studies
             "deletion": PerStudy.model_validate(solved(equations, deleted_cpu)),
         }
 
@@ -254,6 +263,12 @@ class _Bench:
                 if retrieve(connection, places, [template] * len(places)).lost:
                     msg = "a study did not come back as it was sent"
                     raise RuntimeError(msg)
+
+    def _ask_all(self, studies: Sequence[Sequence[Place]]) -> None:
+        with Client(self._server.url, timeout_seconds=120) as client:
+            for places in studies:
+                client.findings(places[0].study_uid)
+                client.workitems.search(keys={"StudyInstanceUID": places[0].study_uid}, everything=True)
 
     def _delete_all(self, studies: Sequence[Sequence[Place]]) -> None:
         with Connection(self._port) as connection:

@@ -47,7 +47,7 @@ def _of_step(protocol: Protocol, measured: Measured, step: Step) -> list[Row]:
     sender = measured.sender.of(load.instances, load.megabytes)
     components = {
         "gateway": (
-            load.gateway + measured.deletion.of(load.instances, load.megabytes),
+            load.gateway + measured.deletion.of(load.instances, load.megabytes) + measured.asking,
             ("web event loop", "web threads", "codecs"),
         ),
         "orchestration": (load.orchestration, ("orchestration",)),
@@ -76,8 +76,9 @@ def lines(rows: Sequence[Row]) -> list[str]:
             for row in rows
         ),
         "",
-        f"{held} of {len(rows)} within {TOLERANCE:.0%}. What an idle server uses and what it costs to delete checked",
-        "studies is added to the predicted costs; they know nothing of what processes lose to each other's caches.",
+        f"{held} of {len(rows)} within {TOLERANCE:.0%}. What an idle server uses and what it costs to ask for studies",
+        "and to delete them is added to the predicted costs; they know nothing of what processes lose to each",
+        "other's caches.",
     ]
 
 

@@ -21,7 +21,8 @@ from wetread.core.states import FINAL, READ
 from wetread.core.ups import UpsState
 
 _OUTCOMES: Final = frozenset({"task.finished", "task.failed", "task.dead", "result.ready"})
-_LOOK_SECONDS: Final = 0.1
+_LOOK_SECONDS: Final = 2.0
+"""Times are those of the server's events: looking more often would only load the server."""
 _AGAIN_SECONDS: Final = 15.0
 """A study that no event has moved is asked for anew after this time."""
 

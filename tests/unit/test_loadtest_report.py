@@ -29,8 +29,9 @@ from wetread.commands.capacity_model import Sustained
 
 PROTOCOL = steps.Protocol(minutes=10, goal=30, slices=32, seed=1)
 IDLE = {"web event loop": 0.0, "web threads": 0.0, "orchestration": 0.06, "detectors": 0.0, "codecs": 0.0}
+ASKING = 0.01
 DELETION = PerStudy(study=0.003, instance=0.0001)
-MEASURED = Measured(costs(), PerStudy(study=0.01, instance=0.001, megabyte=0.001), DELETION, IDLE)
+MEASURED = Measured(costs(), PerStudy(study=0.01, instance=0.001, megabyte=0.001), DELETION, ASKING, IDLE)
 
 
 def summary(*, lost: int = 0, heads: tuple[float, ...] = (4.0, 5.0)) -> Summary:
@@ -61,7 +62,7 @@ def test_urgent_runs_go_before_others_that_wait_and_end_none() -> None:
 
 def test_a_kind_that_no_detector_process_reads_takes_no_time_of_it() -> None:
     only = {"ich": costs().detectors["ich"]}
-    cut = Measured(costs().model_copy(update={"detectors": only}), MEASURED.sender, DELETION, IDLE)
+    cut = Measured(costs().model_copy(update={"detectors": only}), MEASURED.sender, DELETION, ASKING, IDLE)
     assert {kind.name: kind.detector for kind in PROTOCOL.kinds(cut, 4)}["CT body"] == ""
     assert steps.predicted95(PROTOCOL, cut, 8) <= steps.predicted95(PROTOCOL, MEASURED, 8)
 
@@ -155,7 +156,7 @@ def test_every_step_is_compared_thing_by_thing_under_the_names_of_the_calculator
     assert list(rows) == ["gateway", "orchestration", "detectors", "machine with the sender", "head CT to result"]
     load = PROTOCOL.load(MEASURED, one.scale)
     deletion = 0.003 + 0.0001 * load.instances
-    assert rows["gateway"].predicted == pytest.approx(load.gateway + deletion), "checked studies are deleted"
+    assert rows["gateway"].predicted == pytest.approx(load.gateway + deletion + ASKING), "studies are asked for and deleted"
     assert rows["gateway"].measured == pytest.approx(5.0)
     assert rows["orchestration"].predicted == pytest.approx(load.orchestration + 0.06 * 60 / 2), "what idles counts"
     assert rows["detectors"].predicted == pytest.approx(load.runs["ich"] * 6.0 + load.runs["lung-nodule"] * 1.5)
