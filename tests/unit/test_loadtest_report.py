@@ -156,7 +156,7 @@ def test_every_step_is_compared_thing_by_thing_under_the_names_of_the_calculator
     assert list(rows) == ["gateway", "orchestration", "detectors", "machine with the sender", "head CT to result"]
     load = PROTOCOL.load(MEASURED, one.scale)
     deletion = 0.003 + 0.0001 * load.instances
-    assert rows["gateway"].predicted == pytest.approx(load.gateway + deletion + ASKING), "studies are asked for and deleted"
+    assert rows["gateway"].predicted == pytest.approx(load.gateway + deletion + ASKING), "asked for and deleted too"
     assert rows["gateway"].measured == pytest.approx(5.0)
     assert rows["orchestration"].predicted == pytest.approx(load.orchestration + 0.06 * 60 / 2), "what idles counts"
     assert rows["detectors"].predicted == pytest.approx(load.runs["ich"] * 6.0 + load.runs["lung-nodule"] * 1.5)
