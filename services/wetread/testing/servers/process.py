@@ -17,6 +17,7 @@ _PR_SET_PDEATHSIG = 1
 _LOWEST_PORT = 10_000
 _LOWEST_OUTGOING_PORT = 32_768
 """Linux's default (``net.ipv4.ip_local_port_range``)."""
+_given: set[int] = set()
 
 
 class ServerFailedError(RuntimeError):
@@ -24,7 +25,7 @@ class ServerFailedError(RuntimeError):
 
 
 def free_port() -> int:
-    """Return a loopback port that is free at this moment.
+    """Return a loopback port that is free at this moment, each time another one.
 
     Not one of those that the kernel gives to outgoing connections: those of servers that start first would take it.
     """
@@ -32,6 +33,7 @@ def free_port() -> int:
         port = random.randrange(_LOWEST_PORT, _LOWEST_OUTGOING_PORT)
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
+            _given.add(port)
             return port
 
 
