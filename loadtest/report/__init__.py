@@ -65,7 +65,7 @@ def _measure(options: argparse.Namespace) -> Report:
     predicted = predict(protocol, measured)
     say(f"predicted {predicted.step:.0f} studies/h; steps")
     hour = images.build(mix.schedule(slices={"CT": options.slices}))
-    found = steps.measure(protocol, measured, hour, options.folder, start=options.start, factor=options.factor)
+    found = steps.measure(protocol, measured, hour, options.folder, start=options.start, factor=options.factor, say=say)
     say("isolation")
     made = images.build([mix.Transaction(0.0, 0, "CT", "CT head", 32), isolation.RESIDENT_STUDY], phantoms=1)
     with (

@@ -83,7 +83,14 @@ class Step:
 
 
 def measure(
-    protocol: Protocol, measured: Measured, made: images.Images, folder: Path, *, start: float, factor: float
+    protocol: Protocol,
+    measured: Measured,
+    made: images.Images,
+    folder: Path,
+    *,
+    start: float,
+    factor: float,
+    say: Callable[[str], None],
 ) -> list[Step]:
     """Raise the rate from *start* times the published one by *factor* until the goal is missed."""
     steps: list[Step] = []
@@ -97,7 +104,9 @@ def measure(
             terms = Terms(associations=protocol.associations, announce=True, delete=True)
             summary = summarize(drive(server, Path(scratch), transactions, made, terms))
         heads = summary.delayed.get("CT head", [])
-        steps.append(Step(scale, percentile(heads, 0.95), predicted95(protocol, measured, scale), summary))
+        step = Step(scale, percentile(heads, 0.95), predicted95(protocol, measured, scale), summary)
+        say(f"{step.rate:.0f} studies/h: head CTs p95 {step.p95:.1f} s, predicted {step.predicted:.1f} s")
+        steps.append(step)
         scale *= factor
     return steps
 
