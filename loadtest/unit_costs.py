@@ -29,6 +29,7 @@ from dicomweb.load import store
 from run import machine
 from stress_hour import images, mix
 from stress_hour.checking import retrieve
+from stress_hour.following import seconds
 from stress_hour.images import body_ct
 from stress_hour.running import READY_SECONDS
 from stress_hour.watching import Watch, descendants
@@ -206,14 +207,16 @@ class _Bench:
                 used = self._net(watch)
             cpu.append(used["detectors"])
             others.append(used["orchestration"] - per_study)
-        walls, inference, state = self._timings(name, count)
-        if not any(walls):
+        inference, state = self._inferred(name, count)
+        walls, reports = self._stamps(name, count)
+        if not walls:
             return {}
         peak = max(_peak_megabytes(pid) for pid in descendants(self._roots[1]))
         return {
             "wall": round(median(walls), 3),
             "cpu": round(median(cpu), 3),
             "inference": round(median(inference), 3),
+            "report": round(median(reports), 3) if reports else 0.0,
             "memory_megabytes": round(peak),
             "result_megabytes": round(median(megabytes), 3),
             "input": f"{kind} of the stress hour, {slices} slices of 512 x 512, N = {count}: {state}",
@@ -239,18 +242,33 @@ class _Bench:
             answer = retrieve(connection, places, templates)
             return answer.other_bytes / 1e6
 
-    def _timings(self, name: str, last: int) -> tuple[list[float], list[float], str]:
-        """Return wall seconds, seconds of inference and the states of the latest runs, from the stored results."""
+    def _inferred(self, name: str, last: int) -> tuple[list[float], str]:
+        """Return the seconds of inference and the states of the latest runs, from the stored results."""
         path = next(self._data.glob("*.db"))
         with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as database:
             rows = database.execute(
                 "SELECT result_json FROM results WHERE detector = ? ORDER BY created_at DESC LIMIT ?", (name, last)
             ).fetchall()
         results = [json.loads(row[0]) for row in rows]
-        timings = [result["timings"] for result in results]
-        walls = [sum(seconds for stage, seconds in one.items() if stage != "infer") for one in timings]
         states = ", ".join(sorted({result["state"] for result in results}))
-        return walls, [one.get("infer", 0.0) for one in timings], states
+        return [result["timings"].get("infer", 0.0) for result in results], states
+
+    def _stamps(self, name: str, last: int) -> tuple[list[float], list[float]]:
+        """Return for how many seconds the latest runs had their process, and until their report was stored."""
+        found: dict[str, dict[str, float]] = {}
+        with Client(self._server.url, timeout_seconds=120) as client:
+            page = client.events(types=("task.finished", "result.ready"), limit=1000)
+            while page.events:
+                for event in page.events:
+                    if event.data.get("detector") == name:
+                        stamps = {stage: seconds(text) for stage, text in event.data["stamps"].items()}
+                        found.setdefault(event.subject, {}).update(stamps)
+                page = client.events(after=page.next, types=("task.finished", "result.ready"), limit=1000)
+        runs = [stamps for stamps in found.values() if {"started", "inferred"} <= stamps.keys()][-last:]
+        return (
+            [stamps["inferred"] - stamps["started"] for stamps in runs],
+            [stamps["stored"] - stamps["inferred"] for stamps in runs if "stored" in stamps],
+        )
 
     def _net(self, watch: Watch) -> dict[str, float]:
         """Return the CPU seconds since the beginning less those of an idle server."""

@@ -22,7 +22,7 @@ from stress_hour.running import READY_SECONDS, Terms, drive
 from stress_hour.summary import Summary, percentile, summarize
 from unit_costs import Measured
 
-from wetread.commands.capacity_model import Load, StudyKind, load_of, stretched
+from wetread.commands.capacity_model import Load, StudyKind, load_of, slowed, stretched
 from wetread.commands.local_server import local_server
 
 PER_HOUR: Final = sum(shape.per_hour for shape in mix.PUBLISHED)
@@ -129,9 +129,9 @@ def highest(steps: Sequence[Step], goal: float) -> float:
 def predicted95(protocol: Protocol, measured: Measured, scale: float) -> float:
     """Return the 95th percentile of the head CTs' turnaround at *scale*, from unit costs alone.
 
-    What an idle server uses and what gateway, orchestration and sender need at that rate is taken off the machine's
-    cores; a run's wall time is its CPU time over the cores that are left, when those are fewer than it would use by
-    itself. Head CTs are urgent and go before others that wait, but end no run.
+    Two queues, one after the other: detector runs, then their reports. Runs yield to gateway, orchestration and sender
+    and are slowed by what those take of the cores that an idle server leaves; reports share the one interpreter of the
+    orchestration and yield to gateway and sender. Head CTs are urgent and go before others that wait, but end no run.
     """
     arrivals = protocol.arrivals(scale)
     if not any(one.kind == "CT head" for one in arrivals):
@@ -141,12 +141,19 @@ def predicted95(protocol: Protocol, measured: Measured, scale: float) -> float:
     gateway = load.gateway + measured.deletion.of(load.instances, load.megabytes) + measured.asking
     rate = len(arrivals) / (protocol.minutes * 60)
     cores = (os.cpu_count() or 1) - sum(measured.idle.values())
-    left = cores - rate * (gateway + load.orchestration + sender)
-    if left <= 0:
+    detectors = measured.costs.detectors
+    walls = {
+        name: stretched(costs, rate * (gateway + load.orchestration + sender), cores)
+        for name, costs in detectors.items()
+    }
+    free = 1 - rate * measured.costs.orchestration.per_study
+    writing = slowed(1.0, rate * (gateway + sender), cores) / free if free > 0 else math.inf
+    if not math.isfinite(max(*walls.values(), writing)):
         return math.inf
-    walls = {name: stretched(costs, left) for name, costs in measured.costs.detectors.items()}
     runs = [
-        (one.at, one.kind != "CT head", walls[reader]) for one in arrivals if (reader := reader_of(one.kind, measured))
+        Run(one.at, one.kind != "CT head", walls[reader], detectors[reader].report * writing)
+        for one in arrivals
+        if (reader := reader_of(one.kind, measured))
     ]
     return percentile(replayed(runs), 0.95)
 
@@ -157,25 +164,37 @@ def reader_of(kind: str, measured: Measured) -> str:
     return name if name in measured.costs.detectors else ""
 
 
-def replayed(runs: Sequence[tuple[float, bool, float]]) -> list[float]:
-    """Return wait and run, in seconds, of the runs that do not yield, at one server.
+@dataclass(frozen=True, slots=True)
+class Run:
+    """``at``: when the study was there. ``yields``: to waiting ones that do not. Seconds of the run and its report."""
 
-    *runs*, by time: arrival, whether it yields to waiting ones that do not, seconds that it takes. Among equals the
-    first come is the first served.
+    at: float
+    yields: bool
+    wall: float
+    report: float = 0.0
+
+
+def replayed(runs: Sequence[Run]) -> list[float]:
+    """Return the seconds to the stored report of the runs that do not yield, in the order of their ends.
+
+    *runs* are sorted by time. One server of runs: among equals the first come is the first served; then one of reports,
+    in the order of the runs' ends.
     """
-    free, found = 0.0, []
-    waiting: list[tuple[bool, float, float]] = []
-    coming = deque(runs)
+    free, written = 0.0, 0.0
+    found: list[float] = []
+    waiting: list[tuple[bool, float, int]] = []
+    coming = deque(range(len(runs)))
     while coming or waiting:
         if not waiting:
-            free = max(free, coming[0][0])
-        while coming and coming[0][0] <= free:
-            at, yields, wall = coming.popleft()
-            heappush(waiting, (yields, at, wall))
-        yields, at, wall = heappop(waiting)
-        free += wall
-        if not yields:
-            found.append(free - at)
+            free = max(free, runs[coming[0]].at)
+        while coming and runs[coming[0]].at <= free:
+            number = coming.popleft()
+            heappush(waiting, (runs[number].yields, runs[number].at, number))
+        run = runs[heappop(waiting)[-1]]
+        free += run.wall
+        written = max(written, free) + run.report
+        if not run.yields:
+            found.append(written - run.at)
     return found
 
 

@@ -23,6 +23,7 @@ from wetread.core.ups import UpsState
 _OUTCOMES: Final = frozenset({"task.finished", "task.failed", "task.dead", "result.ready"})
 _LOOK_SECONDS: Final = 2.0
 """Times are those of the server's events: looking more often would only load the server."""
+_PAGE: Final = 1000
 _AGAIN_SECONDS: Final = 15.0
 """A study that no event has moved is asked for anew after this time."""
 
@@ -60,6 +61,7 @@ class Follower:
         self._ended = ended
         self._courses: dict[str, Course] = {}
         self._early: dict[str, list[Event]] = {}
+        self._judged: set[str] = set()
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._cursor = 0
@@ -107,7 +109,7 @@ class Follower:
 
     def _look(self) -> None:
         try:
-            page = self._client.events(after=self._cursor, limit=1000)
+            page = self._client.events(after=self._cursor, limit=_PAGE)
         except WetreadError:  # the server is busy; the cursor misses nothing
             self._stopped.wait(1.0)
             return
@@ -120,6 +122,10 @@ class Follower:
             events = self._early.pop(uid, [])
             for event in events:
                 note(course, event)
+            if uid in self._judged:
+                if len(page.events) < _PAGE:  # what happened before it was judged has been read by now
+                    self._end(uid, course)
+                continue
             now = time.time()
             ends = any(event.type in _OUTCOMES or event.type == "study.stable" for event in events)
             if ends or now - course.asked_at > _AGAIN_SECONDS:
@@ -143,6 +149,10 @@ class Follower:
         early = course.outcome_at < course.sent_at and any(result.state in READ for result in findings.results)
         if early and time.time() - course.sent_at < _AGAIN_SECONDS:
             return  # read from a part of the study: its last images may still bring another run
+        self._judged.add(uid)
+
+    def _end(self, uid: str, course: Course) -> None:
+        self._judged.discard(uid)
         course.ended_at = max(course.outcome_at, course.sent_at)
         self._ended(uid, course)
 
@@ -152,11 +162,11 @@ def note(course: Course, event: Event) -> None:
     detector = str(event.data.get("detector", ""))
     stamps = event.data.get("stamps", {})
     if event.type == "task.started" and {"committed", "started"} <= stamps.keys():
-        course.starts.setdefault(detector, _seconds(stamps["started"]) - _seconds(stamps["committed"]))
+        course.starts.setdefault(detector, seconds(stamps["started"]) - seconds(stamps["committed"]))
     if event.type == "result.ready" and {"started", "inferred"} <= stamps.keys():
-        course.inferred.append(_seconds(stamps["inferred"]) - _seconds(stamps["started"]))
+        course.inferred.append(seconds(stamps["inferred"]) - seconds(stamps["started"]))
     if event.type == "task.finished" and {"started", "inferred"} <= stamps.keys():
-        course.occupied += _seconds(stamps["inferred"]) - _seconds(stamps["started"])
+        course.occupied += seconds(stamps["inferred"]) - seconds(stamps["started"])
     if event.type in _OUTCOMES:
         course.outcome_at = max(course.outcome_at, event.time.timestamp())
 
@@ -182,5 +192,5 @@ def _silent(findings: Findings, steps: Iterable[UpsState]) -> str:
     return next((f"a workitem is still {state.value}" for state in steps if not state.final), "")
 
 
-def _seconds(stamp: str) -> float:
+def seconds(stamp: str) -> float:
     return datetime.fromisoformat(stamp).timestamp()

@@ -21,6 +21,7 @@ from wetread.commands.capacity_model import (
     load_of,
     plan,
     processes_for,
+    slowed,
     sustained,
     wait95,
 )
@@ -144,6 +145,28 @@ def test_a_gpu_takes_the_inference_over() -> None:
     gpu = plan(costs(), HEADS, 1_000_000, Assumptions(gpu={"ich": 0.5}))
     assert gpu.detector_processes < cpu.detector_processes
     assert gpu.gpu_pods == math.ceil(1_000_000 / 86_400 * 4.8 * 0.25 * 0.5 / 0.6)
+
+
+def test_a_report_takes_its_time_from_the_goal() -> None:
+    late = measured()
+    late["detectors"]["ich"]["report"] = 20.0
+    chosen = Assumptions(goal=30)
+    assert (
+        plan(costs(**late), HEADS, 864_000, chosen).detector_processes
+        == plan(costs(), HEADS, 864_000, Assumptions(goal=10)).detector_processes
+    )
+    quick, slow = (at_goal(one, HEADS, cores=4, reads=1, goal=30).studies_per_hour for one in (costs(), costs(**late)))
+    assert slow < quick
+
+
+def test_bursts_of_others_slow_down_more_than_their_mean() -> None:
+    assert slowed(1.25, 0.0, 2) == 1
+    assert slowed(1.0, 1.0, 2) == pytest.approx(1 / 0.75), "a quarter of the time both cores are theirs"
+    assert slowed(2.0, 1.0, 2) == pytest.approx(2.0), "who uses all cores loses what others take"
+    assert slowed(1.25, 1.0, 2) == pytest.approx(1.25 / (0.25 * 1.25 + 0.5))
+    assert slowed(1.0, 2.0, 2) == math.inf
+    values = [slowed(1.25, taken, 1.95) for taken in (0.0, 0.4, 0.8, 1.2, 1.6)]
+    assert values == sorted(values)
 
 
 def test_more_studies_never_need_less() -> None:

@@ -51,13 +51,20 @@ def step(rate: float, p95: float, *, lost: int = 0) -> steps.Step:
 
 
 def test_replayed_queue_adds_the_wait_to_the_run() -> None:
-    alone = [(at, False, 5.0) for at in (0.0, 1.0, 2.0, 20.0)]
+    alone = [steps.Run(at, False, 5.0) for at in (0.0, 1.0, 2.0, 20.0)]
     assert steps.replayed(alone) == [5.0, 9.0, 13.0, 5.0]
 
 
+def test_reports_are_written_one_after_the_other_while_the_next_run_goes_on() -> None:
+    assert steps.replayed([steps.Run(at, False, 5.0, 2.0) for at in (0.0, 1.0)]) == [7.0, 11.0]
+    slow = [steps.Run(at, False, 1.0, 4.0) for at in (0.0, 0.0, 0.0)]
+    assert steps.replayed(slow) == [5.0, 9.0, 13.0], "the reports are the queue"
+
+
 def test_urgent_runs_go_before_others_that_wait_and_end_none() -> None:
-    others = [(0.0, True, 3.0), (0.5, True, 3.0)]
-    assert steps.replayed(sorted([*others, (1.0, False, 5.0), (2.0, False, 5.0)])) == [7.0, 11.0]
+    others = [steps.Run(0.0, True, 3.0), steps.Run(0.5, True, 3.0)]
+    heads = [steps.Run(1.0, False, 5.0), steps.Run(2.0, False, 5.0)]
+    assert steps.replayed([*others, *heads]) == [7.0, 11.0]
 
 
 def test_a_kind_that_no_detector_process_reads_takes_no_time_of_it() -> None:

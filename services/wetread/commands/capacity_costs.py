@@ -61,15 +61,17 @@ class OrchestrationCosts(_Typed):
 
 
 class DetectorCosts(_Typed):
-    """One run of a detector, alone on the machine, in seconds. ``inference``: part of ``wall`` a GPU would take over.
+    """One run of a detector, alone on the machine, in seconds. ``wall``: for which it has its process.
 
-    ``cpu``: of all its threads. ``memory_megabytes``: peak of its process. ``result_megabytes``: what it stores.
+    ``inference``: part of ``wall`` that a GPU would take over. ``report``: from its answer to the stored report.
+    ``cpu``: of all threads of its process. ``memory_megabytes``: peak of it. ``result_megabytes``: what it stores.
     ``input``: what was read.
     """
 
     wall: Positive
     cpu: Positive
     inference: Amount
+    report: Amount = 0.0
     memory_megabytes: Positive
     result_megabytes: Amount
     input: str

@@ -2,10 +2,10 @@
 
 Arrivals are Poisson at the rate of the peak hour. A component that serves requests (gateway, orchestration, GPU, the
 writers' turn of the database) may be busy for ``utilisation`` of the peak hour. Detector processes are one queue with c
-servers, each of which runs any detector: the smallest c is taken for which 95 % of runs wait and end within the goal
-(Erlang C; the tail of the wait is scaled by (1 + squared coefficient of variation of the running times) / 2, Allen and
-Cunneen's correction: half for runs of one length). Storage is what arrives times how long it is kept. Units: seconds,
-megabytes of 10^6 bytes, cores.
+servers, each of which runs any detector: the smallest c is taken for which 95 % of runs wait, end and have their report
+written within the goal (Erlang C; the tail of the wait is scaled by (1 + squared coefficient of variation of the
+running times) / 2, Allen and Cunneen's correction: half for runs of one length). Storage is what arrives times how long
+it is kept. Units: seconds, megabytes of 10^6 bytes, cores.
 """
 
 from __future__ import annotations
@@ -158,8 +158,9 @@ def plan(costs: UnitCosts, mix: Sequence[StudyKind], studies_per_day: float, cho
     load = load_of(costs, mix, reads=chosen.reads)
     peak = studies_per_day / DAY_SECONDS * chosen.peak_factor
     gpu = peak * sum(runs * chosen.gpu.get(name, 0.0) for name, runs in load.runs.items())
+    report = max((costs.detectors[name].report for name in load.runs), default=0.0)
     processes = processes_for(
-        [(peak * runs, _wall(costs, name, chosen)) for name, runs in load.runs.items()], chosen.goal
+        [(peak * runs, _wall(costs, name, chosen)) for name, runs in load.runs.items()], chosen.goal - report
     )
     gateway_cores, orchestration_cores = peak * load.gateway, peak * load.orchestration
     database = costs.database
@@ -229,12 +230,27 @@ def wait95(runs: Sequence[tuple[float, float]], servers: int) -> float:
     return mean * scattered / 2 / (servers - offered) * math.log(queued / 0.05)
 
 
-def stretched(detector: DetectorCosts, left: float) -> float:
-    """Return the seconds that a run takes when *left* cores are left for it.
+def slowed(own: float, taken: float, cores: float) -> float:
+    """Return how many times longer something takes that uses *own* cores by itself and yields to whoever comes.
 
-    Its CPU time over those cores, when they are fewer than it would use by itself; infinite when there are none.
+    *taken*: cores that the others use on average. They come in bursts, not evenly: each core is theirs for the same
+    share of the time, independently of the other cores (binomial), and what they leave is used up to *own*. Infinite
+    when nothing is left.
     """
-    return max(detector.wall, detector.cpu / left) if left > 0 else math.inf
+    whole = max(1, round(cores))
+    share = taken / cores if cores > 0 else 1.0
+    if share >= 1:
+        return math.inf
+    speed = sum(
+        math.comb(whole, busy) * share**busy * (1 - share) ** (whole - busy) * min(own, whole - busy)
+        for busy in range(whole + 1)
+    )
+    return max(1.0, min(own, whole) / speed)
+
+
+def stretched(detector: DetectorCosts, taken: float, cores: float) -> float:
+    """Return the seconds that a run takes beside others that use *taken* of *cores* on average."""
+    return detector.wall * slowed(detector.cpu / detector.wall, taken, cores)
 
 
 def erlang_c(offered: float, servers: int) -> float:
@@ -295,9 +311,11 @@ def at_goal(
         return top
 
     def late(rate: float) -> bool:
-        left = (cores - rate * (load.gateway + load.orchestration + sender)) / processes
-        runs = [(rate * share, stretched(costs.detectors[name], left)) for name, share in load.runs.items()]
-        return wait95(runs, processes) + max(wall for _, wall in runs) > goal
+        taken = rate * (load.gateway + load.orchestration + sender) / processes
+        known = {name: stretched(costs.detectors[name], taken, cores / processes) for name in load.runs}
+        runs = [(rate * load.runs[name], wall) for name, wall in known.items()]
+        longest = max(wall + costs.detectors[name].report for name, wall in known.items())
+        return not math.isfinite(longest) or wait95(runs, processes) + longest > goal
 
     low, high = 0.0, top.studies_per_hour / 3600
     if late(1e-9):
