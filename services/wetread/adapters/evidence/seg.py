@@ -56,9 +56,9 @@ def segmentation(result: ResultSet, view: ReferenceView, mask: LabelArray) -> Se
     numbers = {label: number for number, label in enumerate(described, 1)}
     planes = sorted(set().union(*lies_on.values()))
     pixels = np.zeros((len(planes), *mask.shape[1:]), dtype=np.uint8)
-    for frame, plane in zip(pixels, planes, strict=True):
+    for frame, plane in enumerate(planes):
         for label in [label for label in described if plane in lies_on[label]]:
-            frame += (mask[plane] == label) * np.uint8(numbers[label])
+            pixels[frame] += (mask[plane] == label) * np.uint8(numbers[label])
     run = result.run
     dataset = hd.seg.Segmentation(
         source_images=[view.images[plane] for plane in planes],
