@@ -26,7 +26,7 @@ def drain(pool, count, seconds=60):
     return found
 
 
-@pytest.fixture(scope="module", params=["inline", "process", pytest.param("ray", marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", params=["inline", "process", pytest.param("ray", marks=pytest.mark.server("ray"))])
 def pool(request):
     if request.param == "inline":
         made = InlinePool(setup_of())
