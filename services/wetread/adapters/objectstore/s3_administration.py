@@ -38,7 +38,8 @@ class BucketAdministration:
             raise ConfigurationError(msg) from error
         self._address = address
         style = {"addressing_style": "path" if address.endpoint else "virtual"}
-        self._client: Any = boto3.client(
+        # A session of its own: the default one keeps the credentials of its first use.
+        self._client: Any = boto3.session.Session().client(
             "s3", endpoint_url=address.endpoint, region_name=address.region, config=Config(s3=style)
         )
 
