@@ -37,6 +37,7 @@ from stress_hour.watching import Watch, descendants
 from wetread.client import Client
 from wetread.client.models import Findings
 from wetread.commands.capacity_costs import PerStudy, UnitCosts
+from wetread.commands.capacity_model import Load
 from wetread.commands.local_server import local_server
 from wetread.commands.up import Supervisor
 from wetread.core.states import FINAL, READ
@@ -78,6 +79,10 @@ class Measured:
     deletion: PerStudy
     asking: float
     idle: Mapping[str, float]
+
+    def gateway(self, load: Load) -> float:
+        """Return the gateway's CPU seconds for a study that the load report stores, fetches, asks for and deletes."""
+        return load.gateway + self.deletion.of(load.instances, load.megabytes) + self.asking
 
 
 def main(arguments: Sequence[str]) -> int:

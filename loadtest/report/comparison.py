@@ -47,7 +47,7 @@ def _of_step(protocol: Protocol, measured: Measured, step: Step) -> list[Row]:
     sender = measured.sender.of(load.instances, load.megabytes)
     components = {
         "gateway": (
-            load.gateway + measured.deletion.of(load.instances, load.megabytes) + measured.asking,
+            measured.gateway(load),
             ("web event loop", "web threads", "codecs"),
         ),
         "orchestration": (load.orchestration, ("orchestration",)),

@@ -138,7 +138,7 @@ def predicted95(protocol: Protocol, measured: Measured, scale: float) -> float:
         return 0.0
     load = protocol.load(measured, scale)
     sender = measured.sender.of(load.instances, load.megabytes)
-    gateway = load.gateway + measured.deletion.of(load.instances, load.megabytes) + measured.asking
+    gateway = measured.gateway(load)
     rate = len(arrivals) / (protocol.minutes * 60)
     cores = (os.cpu_count() or 1) - sum(measured.idle.values())
     detectors = measured.costs.detectors

@@ -193,4 +193,5 @@ def _silent(findings: Findings, steps: Iterable[UpsState]) -> str:
 
 
 def seconds(stamp: str) -> float:
+    """Return an event's stamp, ISO 8601, as Unix seconds."""
     return datetime.fromisoformat(stamp).timestamp()

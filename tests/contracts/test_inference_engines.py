@@ -21,11 +21,12 @@ import pytest
 from wetread.adapters.inference.onnxruntime import OnnxRuntimeClient
 from wetread.adapters.inference.triton import OipClient, server_identity
 from wetread.adapters.inference.triton_repository import render
+from wetread.bootstrap.networks import installed_networks
 from wetread.core.errors import ComputationFailed, ConfigurationError, Unavailable
 from wetread.core.manifest import TensorSpec, TensorSpecs
 from wetread.core.ports.inference import NetworkFile
 from wetread.detection.registry import discover
-from wetread.pathology.tile_model import installed_tile_models, load_tile_model
+from wetread.pathology.tile_model import load_tile_model
 from wetread.testing.contracts.inference import InferenceContract, numbers, sigmoid_network
 from wetread.testing.servers.kserve import kserve
 from wetread.testing.servers.process import free_port
@@ -350,8 +351,7 @@ def test_the_configuration_is_a_message_with_priorities_and_warm_up(tmp_path: Pa
 
 
 def test_committed_configurations_are_those_of_the_onnxruntime_target(tmp_path: Path) -> None:
-    detectors = [network for found in discover("").values() for network in found.networks]
-    for network in [*detectors, *(model.network for model in installed_tile_models().values())]:
+    for network in installed_networks(""):
         render([network], tmp_path / network.name, "onnxruntime")
         committed = network.path.parent.parent / "config.pbtxt"
         rendered = tmp_path / network.name / network.name / "config.pbtxt"

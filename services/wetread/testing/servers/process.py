@@ -31,6 +31,8 @@ def free_port() -> int:
     """
     while True:
         port = random.randrange(_LOWEST_PORT, _LOWEST_OUTGOING_PORT)
+        if port in _given:
+            continue
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
             _given.add(port)
