@@ -3,7 +3,7 @@
     python models/ich/explain.py run CACHE [--most 5]    adds rows to explanation.csv (resumes where it stopped)
     python models/ich/explain.py card                    the card's `explanation` block, README.md
 
-Cases: every cached bleed of s0..s5 that `evaluate.py run` found positive. Per case: whether the strongest cell of the
+Cases: every cached bleed of s0..s5 that `measure.py run` found positive. Per case: whether the strongest cell of the
 activation map lies in the blood, what the score loses when the strongest tenth of the brain's cells is painted over
 against a random tenth, and how the map correlates with that of a network whose weights are shuffled.
 All figures are phantom figures.
