@@ -26,24 +26,34 @@ from typing import Any
 
 import numpy as np
 
-from wetread.adapters.codecs.decoder import PydicomFrameDecoder
 from wetread.adapters.inference.onnxruntime import OnnxRuntimeClient, engine_identity
-from wetread.core.detector import Volume
-from wetread.core.dicom.dynamic import assemble_input
 from wetread.core.manifest import TensorSpec
 from wetread.core.ports.inference import NetworkFile, RunRequest
 from wetread.core.ports.studies import StoredInstance
-from wetread.detection.evaluation.measure import case_maker, drive
+from wetread.detection.evaluation.measure import drive
 from wetread.detection.process import WorkerSpec
 from wetread.detection.registry import InstalledDetector, bundled_folder, companion, discover, load, read_folder
 from wetread.detection.runner import ProcessDetectorRunner
 from wetread.testing.phantoms import HeadSpec, make, to_volume
+from wetread.testing.phantoms.perfusion import perfusion_phantom
 from wetread.testing.phantoms.series import series_of
 from wetread.testing.toy_detector import FOLDER_VARIABLE, FolderStore
 
 SEED = 2_900_100
 THREADS = 2
 BATCH = 8
+LARGE: dict[str, dict[str, Any]] = {
+    "brain-volumetry": {"pixel_mm": 1.0, "thickness_mm": 1.0},
+    "echo-ef": {"view": "a4c", "columns": 800.0, "frame_rate": 60.0, "duration_s": 3.0},
+    "ich": {"matrix": 512, "thickness_mm": 0.625, "step_mm": 0.5, "coverage_mm": 162.0, "regular": True},
+    "lung-nodule": {
+        "coverage_mm": 300.0,
+        "given": {"scan.thickness_mm": 1.0, "scan.overlap": False, "scan.pixel_mm": 0.75},
+    },
+    "lvo": {"step_mm": 0.5, "pixel_mm": 0.5},
+    "perfusion": {"matrix": 256, "planes": 16},
+}
+"""What makes the phantom of a detector as large as a study of a hospital: the time in its card is that of one."""
 
 
 def trained(installed: InstalledDetector) -> Any:
@@ -144,16 +154,16 @@ def shared_weights() -> Path:
     return shared / "data" / "brain-mri" / "hippodeep" / "torchparams"
 
 
-def example(installed: InstalledDetector) -> Volume:
-    """Return the input of one case of a folder, which makes it as a volume or as DICOM objects."""
-    cases = companion(installed, "cases")
-    if hasattr(cases, "case"):
-        return case_maker(installed)("s0", SEED).volume
-    return assemble_input(cases.good_objects(), PydicomFrameDecoder(), installed.info.manifest.input)
+def example(installed: InstalledDetector) -> Any:
+    """Return the input of one large case of a folder."""
+    options = LARGE.get(installed.info.name, {})
+    if installed.info.name == "perfusion":
+        return perfusion_phantom(SEED, **options).to_volume()
+    return companion(installed, "cases").case("s0", SEED, **options).volume
 
 
 def memory(name: str) -> int:
-    """Run one case of a detector in this process and print its peak resident memory.
+    """Run one large case of a detector in this process; print its seconds and its peak resident memory.
 
     Not from ``getrusage``: a process is born with the peak of the one that forked it, which has torch in it.
     """
@@ -166,8 +176,9 @@ def memory(name: str) -> int:
     began = time.perf_counter()
     drive(detector, engine, volume)
     seconds = time.perf_counter() - began
+    size = " x ".join(str(count) for count in volume.voxels.shape)
     print(
-        f"{name}: {volume.voxels.shape[0]} planes, {seconds:.2f} s, peak {_resident('VmHWM'):.0f} MiB "
+        f"{name}: {size}, {seconds:.2f} s, peak {_resident('VmHWM'):.0f} MiB "
         f"(input, weights and libraries {before:.0f}), manifest {detector.manifest.resources.memory_mb} MB",
         flush=True,
     )

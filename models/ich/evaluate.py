@@ -28,6 +28,7 @@ from wetread.detection.evaluation.classification import (
     threshold_at_sensitivity,
     threshold_at_specificity,
 )
+from wetread.detection.evaluation.report import timing
 
 HERE = Path(__file__).parent
 SETS = ("s0", "s1", "s2", "s3", "s4", "s5")
@@ -392,8 +393,8 @@ def readme(content: Mapping[str, Any]) -> str:
         f"Design gates missed: {missed}. Preview gates missed: {preview}.",
         f"Shadow: {'yes' if content['shadow'] else 'no'}. Preview gates were set after the first evaluation: ADR 0803.",
     ]
-    lines += ["", *explained(content["explanation"])]
-    lines += ["", "## Known failure modes", ""]
+    lines += ["", *explained(content["explanation"]), "", *timing(content)]
+    lines += ["## Known failure modes", ""]
     lines += [f"- {text}" for text in content["known_failure_modes"]]
     lines += ["", "Generated from model-card.json by `python models/ich/evaluate.py`.", ""]
     return "\n".join(lines)

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from wetread.core.errors import NotApplicable, NotProcessable
+from wetread.detection.evaluation.report import timing
 from wetread.perfusion.analysis import analyse
 from wetread.perfusion.grid import expand
 from wetread.testing.phantoms.perfusion import perfusion_phantom
@@ -30,6 +31,17 @@ HERE = Path(__file__).parent
 ROWS = HERE / "evaluation.csv"
 SETS = ("s0", "s1", "s2", "s3", "s4")
 PLANES = 4
+_COLUMNS = {
+    "flow, grey matter": "cbf_grey_ratio",
+    "flow, white matter": "cbf_white_ratio",
+    "CBV": "cbv_ratio",
+    "Tmax bias, s": "tmax_bias_s",
+    "late volume error": "late_volume_error",
+    "Dice": "late_dice",
+    "core volume error": "core_volume_error",
+    "core Dice": "core_dice",
+    "CPU s": "seconds_cpu",
+}
 FIELDS = [
     "set",
     "seed",
@@ -133,6 +145,54 @@ def card() -> None:
         "python models/perfusion/evaluate.py card",
     ]
     path.write_text(json.dumps(document, indent=2) + "\n", "utf-8")
+    (HERE / "README.md").write_text(readme(document), "utf-8")
+
+
+def readme(document: dict[str, Any]) -> str:
+    """Return README.md: the card's figures as a table."""
+
+    def cell(figure: dict[str, Any] | None) -> str:
+        return f"{figure['mean']:.2f} ({figure['ci95'][0]:.2f} to {figure['ci95'][1]:.2f})" if figure else "-"
+
+    lines = [
+        f"# {document['title']}",
+        "",
+        document["ruo"],
+        "",
+        document["intended_use"],
+        "",
+        f"Not for: {', '.join(document['excluded_use'])}.",
+        "",
+        f"Version {document['version']}. Generator {document['generator']}. No network: `detector.py` calls",
+        "`wetread.perfusion`; method and what is not claimed: `docs/perfusion.md`.",
+        "`wetread detect perfusion FOLDER --out DIR` runs it on a folder.",
+        "",
+        "Every figure below is a **phantom figure**: computed on generated series, not on patients.",
+        "Accuracy on patients is unknown.",
+        "Mean (95 % interval). Flow and CBV: measured over true, healthy tissue. Late: Tmax over 6 s.",
+        "",
+        f"| set | n | refused | {' | '.join(_COLUMNS)} | side right |",
+        f"|{'---|' * (len(_COLUMNS) + 4)}",
+    ]
+    lines += [
+        f"| {name} | {part['n']} | {part['refused']} "
+        f"| {' | '.join(cell(part[key]) for key in _COLUMNS.values())} | {part['side_right']} |"
+        for name, part in document["metrics"].items()
+    ]
+    flow, volume, seconds = (document["targets"][name] for name in ("cbf_error", "volume_error", "seconds"))
+    lines += [
+        "",
+        f"Targets: flow within {flow:.0%}, volumes within {volume:.0%}, {seconds} s. CPU: one core, {PLANES} planes.",
+        "",
+        *timing(document),
+        "## Limits",
+        "",
+        *(f"- {text}" for text in document["limits"]),
+        "",
+        "Generated from model-card.json by `python models/perfusion/evaluate.py card`.",
+        "",
+    ]
+    return "\n".join(lines)
 
 
 def summary(rows: list[dict[str, str]]) -> dict[str, Any]:

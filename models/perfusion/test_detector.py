@@ -72,3 +72,4 @@ def test_every_figure_of_the_card_follows_from_the_rows():
         split: module.summary([r for r in rows if r["set"] == split]) for split in card["metrics"]
     }
     assert sum(figures["n"] for figures in card["metrics"].values()) == len(rows)
+    assert (HERE / "README.md").read_text("utf-8") == module.readme(card)

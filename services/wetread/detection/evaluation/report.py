@@ -39,11 +39,24 @@ def readme(card: Mapping[str, Any]) -> str:
     if "gates_missed" in card:
         lines += [f"Gates missed: {', '.join(card['gates_missed']) or 'none'}.", ""]
     lines += [f"Shadow: {'yes: it may notify nobody' if card.get('shadow') else 'no'}.", ""]
+    lines += timing(card)
     for title, key in (("Known failure modes", "known_failure_modes"), ("Origin", "origin_notes")):
         if card.get(key):
             lines += [f"## {title}", "", *(f"- {text}" for text in card[key]), ""]
     lines += [f"Generated from model-card.json by `wetread models card {card['name']}`.", ""]
     return "\n".join(lines)
+
+
+def timing(card: Mapping[str, Any]) -> list[str]:
+    """What one study costs: seconds on two cores and peak memory, as the card's `timing` says; nothing without one."""
+    if not card.get("timing"):
+        return []
+    kept = card["timing"]
+    lines = ["## Time", "", f"Of the detector alone, by `{kept['command']}` on {kept['machine']}:", ""]
+    for row in kept["rows"]:
+        peak = f", peak of the process {row['peak_mib']:,} MiB" if "peak_mib" in row else ""
+        lines.append(f"- {row['input']}: {row['seconds']:g} s{peak}")
+    return [*lines, ""]
 
 
 def _identity(card: Mapping[str, Any]) -> str:
