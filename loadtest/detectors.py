@@ -46,10 +46,7 @@ LARGE: dict[str, dict[str, Any]] = {
     "brain-volumetry": {"pixel_mm": 1.0, "thickness_mm": 1.0},
     "echo-ef": {"view": "a4c", "columns": 800.0, "frame_rate": 60.0, "duration_s": 3.0},
     "ich": {"matrix": 512, "thickness_mm": 0.625, "step_mm": 0.5, "coverage_mm": 162.0, "regular": True},
-    "lung-nodule": {
-        "coverage_mm": 300.0,
-        "given": {"scan.thickness_mm": 1.0, "scan.overlap": False, "scan.pixel_mm": 0.75},
-    },
+    "lung-nodule": {"given": {"scan.thickness_mm": 1.0, "scan.overlap": False, "scan.pixel_mm": 0.75}},
     "lvo": {"step_mm": 0.5, "pixel_mm": 0.5},
     "perfusion": {"matrix": 256, "planes": 16},
 }

@@ -162,16 +162,17 @@ class Head:
 class Pool:
     """All cached training heads in memory."""
 
-    def __init__(self, cache: Path) -> None:
+    def __init__(self, cache: Path, rng: np.random.Generator) -> None:
+        self.rng = rng
         self.folders = [cache / "train-fast", cache / "train-physics"]
         self.seen: set[Path] = set()
         self.heads: list[Head] = []
         self.with_blood: list[int] = []
 
-    def refresh(self, most: int = 40) -> int:
+    def refresh(self, most: int = 80) -> int:
         """Read cases that were rendered since the last call, at most so many; returns how many there are."""
         fresh = [p for f in self.folders for p in sorted(f.glob("*[0-9].npz")) if p not in self.seen]
-        for path in fresh[:most]:
+        for path in self.rng.permuted(fresh)[:most]:
             self.seen.add(path)
             self.heads.append(Head.of(path))
             if self.heads[-1].bloody.size:
@@ -294,11 +295,14 @@ def augment(image: torch.Tensor, label: torch.Tensor, rng: np.random.Generator) 
         low, high = sorted(rng.uniform(0, 80, 2))
         bent = image[index] + float(rng.normal(0, 3)) * torch.exp(-(((image[index] - (low + high) / 2) / 25) ** 2))
         image[index] = bent
-    for index in np.flatnonzero(rng.random(count) < 0.25):
+    for index in np.flatnonzero(rng.random(count) < 0.15):  # the overshoot of sharp kernels
+        soft = functional.avg_pool2d(image[index][None], 3, 1, 1, count_include_pad=False)[0]
+        image[index] += float(rng.uniform(0.2, 0.9)) * (image[index] - soft)
+    for index in np.flatnonzero(rng.random(count) < 0.3):
         noise = torch.randn(3, height, width)
         if rng.random() < 0.5:
             noise = functional.avg_pool2d(noise[None], 3, 1, 1)[0] * 2.5
-        image[index] += float(rng.gamma(2.0, 1.5)) * noise
+        image[index] += float(rng.gamma(2.0, 2.0)) * noise
     for index in np.flatnonzero(rng.random(count) < 0.25):
         share = float(rng.uniform(0.3, 1.0))
         image[index] = (1 - share) * image[index] + share * functional.avg_pool2d(
@@ -330,7 +334,7 @@ class Batches(torch.utils.data.IterableDataset[tuple[torch.Tensor, torch.Tensor]
         torch.set_num_threads(1)
         rng = np.random.default_rng([self.seed, 71])
         torch.manual_seed(self.seed)
-        pool = Pool(self.cache)
+        pool = Pool(self.cache, rng)
         for count in itertools.count():
             if count % REFRESH_EVERY == 0:
                 pool.refresh()

@@ -89,9 +89,7 @@ def test_the_figures_of_the_explanation_follow_from_its_cases(card, evaluate):
     rows = explain.stored()
     assert explain.block(rows) == card["explanation"]
     point = next(p for p in card["operating_points"] if p["name"] == card["default_operating_point"])
-    detected = [
-        r for r in evaluate.read_rows(MODEL / "evaluation.csv") if r["truth"] and r["score"] >= point["threshold"]
-    ]
+    detected = explain.chosen(evaluate.read_rows(MODEL / "evaluation.csv"), point["threshold"])
     assert {(r["set"], r["tier"], int(r["seed"])) for r in rows} == {(r["set"], r["tier"], r["seed"]) for r in detected}
     gates, figures = YAML(typ="safe").load(MODEL / "gates.yaml")["explanation"], card["explanation"]["figures"]
     for name in ("maximum_in_lesion", "deleting_top_tenth_lowers_more"):

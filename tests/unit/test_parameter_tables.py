@@ -19,7 +19,7 @@ TABLE = {"generator": "g/1", "base": {"b": [1, 2], "a": {"choice": {0.6: 0.5, 1.
 @pytest.mark.parametrize(
     ("name", "table", "known"),
     [
-        ("ich", parameters.as_mapping(), "pe-dc6092975ba8bf50"),
+        ("ich", parameters.as_mapping(), "pe-ddb3f1469ad3d0aa"),
         ("lung-nodule", chest_parameters.as_mapping(), "pe-dab97168e98dec38"),
         ("lvo", cta_parameters.DISTRIBUTIONS, "pe-70c4713bde4f8cf7"),
         ("echo-ef", echo_parameters.DISTRIBUTIONS, "pe-7471c6ed85ee25ca"),
