@@ -47,6 +47,8 @@ INNER_OVER_RIM = 1.04
 """T1: deep white matter is brighter than the cortex. Least ratio."""
 SKULL_LEVEL = 0.155
 """Between skull and fluid, as a share of the white-matter signal."""
+WHITE_SHARE = (0.2, 0.8)
+"""White matter of grey and white together: 0.4 to 0.5 in adults. Outside, the two were not told apart."""
 BoolArray = npt.NDArray[np.bool_]
 Shape = tuple[int, int, int]
 
@@ -79,6 +81,9 @@ class Detector(BaseDetector):
         native = np.linalg.norm(image.affine[:3, :3], axis=0)
         values, steps = regridded(image.values, native, LEAST_MM)
         tissues = segment(values, steps)
+        white, gray = (float(share.sum(dtype=np.float64)) for share in (tissues.white, tissues.gray))
+        if not WHITE_SHARE[0] * (white + gray) <= white <= WHITE_SHARE[1] * (white + gray):
+            raise NotProcessable("wrong_weighting", "grey and white matter cannot be told apart")
         voxel_ml = image.voxel_mm3 * float(np.prod(image.values.shape)) / values.size / 1000.0
         shares = {GRAY: tissues.gray, WHITE: tissues.white, FLUID: tissues.fluid}
         seen = []
