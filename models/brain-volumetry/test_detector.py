@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from wetread.detection.evaluation.report import readme
 from wetread.detection.registry import companion, load, read_folder
 
 INSTALLED = read_folder(Path(__file__).parent)
-QUICK = {"fine_mm": 2.4, "pixel_mm": 2.4, "thickness_mm": 2.4, "noise": 0.03}
+QUICK = {"fine_mm": 1.8, "pixel_mm": 2.4, "thickness_mm": 2.4, "noise": 0.03}
 ENGINE = OnnxRuntimeClient(())
 
 
@@ -93,3 +94,18 @@ def test_the_card_follows_from_the_committed_cases():
     assert json.loads(json.dumps(again)) == stored
     assert (INSTALLED.folder / "README.md").read_text("utf-8") == readme(stored)
     assert stored["phantom_evidence_id"] == cards.evidence_of(INSTALLED.folder)
+
+
+def test_a_share_of_white_matter_that_no_brain_has_is_refused(monkeypatch):
+    """Of two heads of set s5 nearly all grey matter was called white."""
+    module = companion(INSTALLED, "detector")
+    segment = module.segment
+
+    def confused(values, steps_mm):
+        tissues = segment(values, steps_mm)
+        return replace(tissues, white=tissues.white + 0.9 * tissues.gray, gray=0.1 * tissues.gray)
+
+    monkeypatch.setattr(module, "segment", confused)
+    with pytest.raises(NotProcessable, match="told apart") as refused:
+        reading()
+    assert refused.value.reason == "wrong_weighting"
