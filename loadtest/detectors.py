@@ -30,7 +30,7 @@ from wetread.adapters.inference.onnxruntime import OnnxRuntimeClient, engine_ide
 from wetread.core.manifest import TensorSpec
 from wetread.core.ports.inference import NetworkFile, RunRequest
 from wetread.core.ports.studies import StoredInstance
-from wetread.detection.evaluation.measure import drive
+from wetread.detection.evaluation.measure import case_maker, drive
 from wetread.detection.process import WorkerSpec
 from wetread.detection.registry import InstalledDetector, bundled_folder, companion, discover, load, read_folder
 from wetread.detection.runner import ProcessDetectorRunner
@@ -46,7 +46,7 @@ LARGE: dict[str, dict[str, Any]] = {
     "brain-volumetry": {"pixel_mm": 1.0, "thickness_mm": 1.0},
     "echo-ef": {"view": "a4c", "columns": 800.0, "frame_rate": 60.0, "duration_s": 3.0},
     "ich": {"matrix": 512, "thickness_mm": 0.625, "step_mm": 0.5, "coverage_mm": 162.0, "regular": True},
-    "lung-nodule": {"given": {"scan.thickness_mm": 1.0, "scan.overlap": False, "scan.pixel_mm": 0.75}},
+    "lung-nodule": {"given": {"scan.thickness_mm": 0.5, "scan.overlap": False, "scan.pixel_mm": 0.75}},
     "lvo": {"step_mm": 0.5, "pixel_mm": 0.5},
     "perfusion": {"matrix": 256, "planes": 16},
 }
@@ -156,7 +156,7 @@ def example(installed: InstalledDetector) -> Any:
     options = LARGE.get(installed.info.name, {})
     if installed.info.name == "perfusion":
         return perfusion_phantom(SEED, **options).to_volume()
-    return companion(installed, "cases").case("s0", SEED, **options).volume
+    return case_maker(installed)("s0", SEED, **options).volume
 
 
 def memory(name: str) -> int:

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from wetread.core.errors import NotApplicable, NotProcessable
-from wetread.detection.evaluation.report import timing
+from wetread.detection.evaluation.report import PHANTOM_FIGURES, heading, timing
 from wetread.perfusion.analysis import analyse
 from wetread.perfusion.grid import expand
 from wetread.testing.phantoms.perfusion import perfusion_phantom
@@ -155,20 +155,12 @@ def readme(document: dict[str, Any]) -> str:
         return f"{figure['mean']:.2f} ({figure['ci95'][0]:.2f} to {figure['ci95'][1]:.2f})" if figure else "-"
 
     lines = [
-        f"# {document['title']}",
-        "",
-        document["ruo"],
-        "",
-        document["intended_use"],
-        "",
-        f"Not for: {', '.join(document['excluded_use'])}.",
-        "",
+        *heading(document),
         f"Version {document['version']}. Generator {document['generator']}. No network: `detector.py` calls",
         "`wetread.perfusion`; method and what is not claimed: `docs/perfusion.md`.",
         "`wetread detect perfusion FOLDER --out DIR` runs it on a folder.",
         "",
-        "Every figure below is a **phantom figure**: computed on generated series, not on patients.",
-        "Accuracy on patients is unknown.",
+        PHANTOM_FIGURES,
         "Mean (95 % interval). Flow and CBV: measured over true, healthy tissue. Late: Tmax over 6 s.",
         "",
         f"| set | n | refused | {' | '.join(_COLUMNS)} | side right |",

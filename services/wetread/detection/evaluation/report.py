@@ -21,18 +21,7 @@ def cell(item: Mapping[str, Any] | None) -> str:
 
 def readme(card: Mapping[str, Any]) -> str:
     """README.md of a detector folder."""
-    lines = [
-        f"# {card['title']}",
-        "",
-        card["ruo"],
-        "",
-        card["intended_use"],
-        "",
-        f"Not for: {', '.join(card['excluded_use'])}.",
-        "",
-        _identity(card),
-        "",
-    ]
+    lines = [*heading(card), _identity(card), ""]
     measured = card.get("metrics") or {}
     if measured:
         lines += [PHANTOM_FIGURES, "", *_sets(measured), *_measurements(measured), *_subgroups(measured)]
@@ -47,16 +36,19 @@ def readme(card: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def heading(card: Mapping[str, Any]) -> list[str]:
+    """Title, research use, what it is for and what not."""
+    excluded = f"Not for: {', '.join(card['excluded_use'])}."
+    return [f"# {card['title']}", "", card["ruo"], "", card["intended_use"], "", excluded, ""]
+
+
 def timing(card: Mapping[str, Any]) -> list[str]:
     """What one study costs: seconds on two cores and peak memory, as the card's `timing` says; nothing without one."""
     if not card.get("timing"):
         return []
     kept = card["timing"]
-    lines = ["## Time", "", f"Of the detector alone, by `{kept['command']}` on {kept['machine']}:", ""]
-    for row in kept["rows"]:
-        peak = f", peak of the process {row['peak_mib']:,} MiB" if "peak_mib" in row else ""
-        lines.append(f"- {row['input']}: {row['seconds']:g} s{peak}")
-    return [*lines, ""]
+    rows = [f"- {r['input']}: {r['seconds']:g} s, peak of the process {r['peak_mib']:,} MiB" for r in kept["rows"]]
+    return ["## Time", "", f"Of the detector alone, by `{kept['command']}` on {kept['machine']}:", "", *rows, ""]
 
 
 def _identity(card: Mapping[str, Any]) -> str:
