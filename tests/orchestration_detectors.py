@@ -52,6 +52,10 @@ class FakeRunner:
         self.percents: list[int] = []
         self.body_part: str | None = "HEAD"
         self.select_error: Exception | None = None
+        self.preparation: Callable[[], None] = lambda: None
+
+    def prepare(self) -> None:
+        self.preparation()
 
     def detectors(self) -> Mapping[str, DetectorInfo]:
         return self._infos

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from pathlib import Path
 
@@ -24,7 +25,9 @@ from wetread.core.ports.studies import StoredInstance
 from wetread.core.priors import PriorFinding, PriorResult, Priors
 from wetread.core.run_identity import input_digest
 from wetread.core.states import AiState
+from wetread.detection import registry
 from wetread.detection.artifact import explanation_key, mask_bytes, mask_key, read_mask
+from wetread.detection.chooser import InstalledChooser
 from wetread.detection.process import WorkerProcess, WorkerSpec
 from wetread.detection.runner import ProcessDetectorRunner
 from wetread.detection.service import build
@@ -258,6 +261,26 @@ def test_headers_are_asked_in_this_process(runner):
     head = series_facts([instance_facts(5.0 * k, number=k) for k in range(4)])
     assert runner.applicable("toy", study_facts(head)).applicable
     assert runner.select("toy", study_facts(head)).completeness == "enough"
+
+
+def test_detectors_are_loaded_once_and_by_one_thread(tmp_path, monkeypatch):
+    """What cannot be loaded says so when it is asked, not when all are loaded."""
+    folder = write_toy(tmp_path / "models")
+    broken = write_toy(tmp_path / "models", name="broken")
+    slow = (folder / "detector.py").read_text("utf-8")
+    (folder / "detector.py").write_text(f"import time\n\ntime.sleep(0.3)\n{slow}", "utf-8")
+    (broken / "detector.py").write_text("raise ImportError\n", "utf-8")
+    chooser = InstalledChooser(registry.discover(bundled=tmp_path / "models"))
+    loaded = []
+    load = registry.load
+    monkeypatch.setattr("wetread.detection.chooser.load", lambda one: (loaded.append(one.info.name), load(one))[1])
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(lambda _: chooser.prepare(), range(4)))
+        found = list(threads.map(lambda _: chooser.applicable(folder.name, study_facts()), range(4)))
+    assert loaded.count(folder.name) == 1
+    assert all(answer == found[0] for answer in found)
+    with pytest.raises(ConfigurationError):
+        chooser.applicable("broken", study_facts())
 
 
 def test_the_result_key_follows_everything_that_may_change_the_result(runner, spec, request_for, instances):

@@ -61,11 +61,17 @@ def test_tasks_round_trip_and_refuse_illegal_changes(database: SqlDatabase) -> N
             replace(TASK, study_uid="2", detector=name, state=AiState.NOT_APPLICABLE, reason="no_workflow")
             for name in ("a", "b")
         ]
-        tasks.put_new(tx, left_out)
-        tasks.put_new(tx, [])
+        tasks.put_all(tx, left_out)
+        tasks.put_all(tx, [])
         assert tasks.of_study(tx, TENANT, "2") == left_out
+        wanted = replace(left_out[1], state=AiState.AWAITING_IMAGES, reason=None)
+        late = replace(left_out[0], detector="c")
+        tasks.put_all(tx, [wanted, late])
+        assert tasks.of_study(tx, TENANT, "2") == [left_out[0], wanted, late]
         with pytest.raises(Conflict):
-            tasks.put_new(tx, [replace(TASK, study_uid="3", state=AiState.POSITIVE)])
+            tasks.put_all(tx, [replace(TASK, study_uid="3", state=AiState.POSITIVE)])
+        with pytest.raises(Conflict):
+            tasks.put_all(tx, [replace(late, detector="d"), replace(late, state=AiState.FAILED)])
 
 
 def request(key: str) -> RunRequest:

@@ -599,6 +599,33 @@ def test_stable_is_said_once_per_generation_and_the_timer_ends(world: World) -> 
     assert world.queue.next_at() is None
 
 
+def test_no_timer_is_set_by_the_wake_up_that_completes_a_study(world: World) -> None:
+    at_once(world)
+    world.settle()
+    timers = [item for item in world.queue.items.values() if item.workflow == "study_quiet"]
+    assert {world.evaluator.wake(**item.arguments).outcome for item in timers} == {"replaced"}, "each has rung"
+    with world.reads() as tx:
+        signals = world.ports.decisions.signals(tx, TENANT, STUDY, world.studies.facts(tx, TENANT, STUDY).generation)
+    assert len(timers) == len({s for s in signals if s.startswith("quiet")})
+
+
+def test_detectors_are_loaded_before_writers_are_kept_waiting(world: World) -> None:
+    """Imports take seconds, and every STOW waits for the writers' turn."""
+    prepared = []
+
+    def loads() -> None:
+        with world.database.write():  # would wait for ever inside the evaluation's own transaction
+            prepared.append(world.clock.now())
+
+    world.runner.preparation = loads
+    at_once(world)
+    world.settle()
+    assert world.task().state is AiState.POSITIVE
+    world.operations.perform(TENANT, STUDY, "ich", "rerun", "", "")
+    evaluations = [item for item in world.queue.items.values() if item.workflow in {"evaluate_study", "study_quiet"}]
+    assert len(prepared) == len(evaluations) + 1
+
+
 def test_every_message_may_come_twice(world: World) -> None:
     at_once(world)
     world.settle()

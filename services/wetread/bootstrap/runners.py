@@ -82,6 +82,11 @@ class RunnerSet(ChooserSet):
         for runner in self._runners:
             runner.close()
 
+    def prepare(self) -> None:
+        """Load what the answers of all need."""
+        for runner in self._runners:
+            runner.prepare()
+
     def names(self) -> Sequence[str]:
         """Return all names."""
         return tuple(self._infos)

@@ -6,25 +6,24 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from wetread.core import tracing
-from wetread.core.detector import Applicability, BaseDetector, InputSet
 from wetread.core.errors import ComputationFailed, NotFound
-from wetread.core.facts import StudyFacts
 from wetread.core.findings import ResultSet
 from wetread.core.ports.inference import DetectorInfo, Report, RunOutcome, RunRequest
 from wetread.core.run_identity import result_key, run_record
 from wetread.detection import registry
+from wetread.detection.chooser import InstalledChooser
 from wetread.detection.execution import merged_parameters
 from wetread.detection.process import ProcessEnded, WorkerProcess, WorkerSpec
 
 logger = logging.getLogger("wetread.detection")
 
 
-class ProcessDetectorRunner:
+class ProcessDetectorRunner(InstalledChooser):
     """Runs detectors in *processes* warm worker processes.
 
     Building it reads and checks the detector folders; ``start`` starts the processes, ``close`` ends them. Runs
@@ -32,10 +31,9 @@ class ProcessDetectorRunner:
     """
 
     def __init__(self, spec: WorkerSpec, *, engine: str, encoder_version: str, processes: int = 1) -> None:
+        super().__init__(registry.discover(spec.detectors, bundled=spec.bundled))
         self._spec, self._engine, self._encoder_version = spec, engine, encoder_version
         self._processes = processes
-        self._installed = registry.discover(spec.detectors, bundled=spec.bundled)
-        self._loaded: dict[str, BaseDetector] = {}
         self._threads: ThreadPoolExecutor | None = None
         # One thread owns one process and starts it: the kernel's parent-death signal follows the starting thread.
         self._own = threading.local()
@@ -73,18 +71,6 @@ class ProcessDetectorRunner:
     def names(self) -> Sequence[str]:
         """Return the names of installed detectors."""
         return tuple(self._installed)
-
-    def detectors(self) -> Mapping[str, DetectorInfo]:
-        """Return the installed detectors by name."""
-        return {name: found.info for name, found in self._installed.items()}
-
-    def applicable(self, detector: str, study: StudyFacts) -> Applicability:
-        """Ask the detector, headers only. Raises NotFound when it is not installed."""
-        return self._detector(detector).applicable(study)
-
-    def select(self, detector: str, study: StudyFacts) -> InputSet:
-        """Ask the detector for its input. Raises NotApplicable, NotProcessable, or NotFound."""
-        return self._detector(detector).select(study)
 
     def result_key(self, request: RunRequest) -> str:
         """Return the identity of the run's result. Raises NotFound or ConfigurationError."""
@@ -197,12 +183,6 @@ class ProcessDetectorRunner:
         if found is None:
             raise NotFound(f"no detector is called {name!r}")
         return found.info
-
-    def _detector(self, name: str) -> BaseDetector:
-        self._info(name)
-        if name not in self._loaded:
-            self._loaded[name] = registry.load(self._installed[name])
-        return self._loaded[name]
 
 
 class _Call:

@@ -11,7 +11,7 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage, signal
+from scipy import ndimage
 
 SMOOTH_S: Final = 0.03
 """Standard deviation of the smoothing over time by which beats are told apart."""
@@ -57,6 +57,8 @@ def ejections(fine: Floats, times_s: Floats) -> tuple[Ejection, ...]:
     """Return the full beats of a volume curve (``smoothed``), in order; empty when there is none."""
     if len(fine) < 3:
         return ()
+    from scipy import signal  # a second to import, and who asks from headers alone never comes here
+
     steady = ndimage.median_filter(fine, 3, mode="nearest")
     curve = smoothed(steady, times_s, SMOOTH_S)
     low, high = np.percentile(curve, (2, 98))

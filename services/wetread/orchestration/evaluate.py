@@ -8,6 +8,7 @@ from typing import Final
 from wetread.core.completeness import SIGNALS, Evidence, StudyManifest, Timing
 from wetread.core.errors import NotFound, Unprocessable
 from wetread.core.events import EventType
+from wetread.core.facts import StudyFacts
 from wetread.core.identifiers import digest
 from wetread.core.ports.database import Transaction
 from wetread.core.ports.events import Reason
@@ -60,6 +61,7 @@ class Evaluator:
         manifest: StudyManifest | None = None,
     ) -> Evaluation:
         """Evaluate in a transaction of its own; a *manifest* that came with the signal is kept first."""
+        self._ports.runner.prepare()
         with self._ports.database.write() as tx:
             if manifest is not None:
                 self._ports.manifests.put(tx, tenant, study_uid, manifest, self._ports.clock.now())
@@ -71,12 +73,17 @@ class Evaluator:
         """Evaluate in the caller's transaction. An evaluation that newer images have overtaken does nothing."""
         try:
             present = self._ports.studies.summary(tx, tenant, study_uid).generation
+            kind = signal.split(":", 1)[0]
+            if kind in _OVERTAKEN and present > generation:
+                return Evaluation("overtaken")
+            facts = self._ports.studies.facts(tx, tenant, study_uid)
         except NotFound:
             return Evaluation("no such study")
-        kind = signal.split(":", 1)[0]
-        if kind in _OVERTAKEN and present > generation:
-            return Evaluation("overtaken")
-        situation = self._situation(tx, tenant, study_uid, generation, present, signal, stamps)
+        return self._evaluate(tx, facts, generation, signal, stamps)
+
+    def _evaluate(self, tx: Transaction, facts: StudyFacts, generation: int, signal: str, stamps: Stamps) -> Evaluation:
+        tenant, study_uid, present = facts.tenant, facts.study_instance_uid, facts.generation
+        situation = self._situation(tx, facts, generation, signal, stamps)
         plan, now = situation.study, situation.now
         self._note(tx, plan, present, signal, now)
         self._raise_by_rule(tx, plan)
@@ -92,31 +99,21 @@ class Evaluator:
 
         A study or an input that today's rules refuse stays as it is; *unless_same*: one that was read already, too.
         """
-        tenant, study_uid = task.tenant, task.study_uid
         try:
-            present = self._ports.studies.summary(tx, tenant, study_uid).generation
+            facts = self._ports.studies.facts(tx, task.tenant, task.study_uid)
         except NotFound:
             return ()
-        situation = self._situation(tx, tenant, study_uid, present, present, "request:rerun", {})
+        situation = self._situation(tx, facts, facts.generation, "request:rerun", {})
         plan = next((p for p in situation.study.plans if p.detector == task.detector), None)
         if plan is None or plan.verdict is not Verdict.RUN or (unless_same and plan.digest == task.input_digest):
             return ()
         return tuple(self._runs.restart(tx, plan, task, situation))
 
-    def _situation(
-        self,
-        tx: Transaction,
-        tenant: str,
-        study_uid: str,
-        generation: int,
-        present: int,
-        signal: str,
-        stamps: Stamps,
-    ) -> Situation:
+    def _situation(self, tx: Transaction, facts: StudyFacts, generation: int, signal: str, stamps: Stamps) -> Situation:
         """Return what is known of a study and what should become of it. Nothing is written."""
+        tenant, study_uid, present = facts.tenant, facts.study_instance_uid, facts.generation
         kind = signal.split(":", 1)[0]
         now = self._ports.clock.now()
-        facts = self._ports.studies.facts(tx, tenant, study_uid)
         # What a person asks for begins with the request: the images came long before.
         begun = {"requested": now} if signal.startswith(_ASKED) else {"received": facts.last_received_at}
         stamps = {**begun, **stamps, "evaluated": now}
@@ -152,6 +149,7 @@ class Evaluator:
 
     def wake(self, tenant: str, study_uid: str, sequence: int) -> Evaluation:
         """The quiet timer of a study rings: evaluate what silence proves, and set it again while there is more."""
+        self._ports.runner.prepare()
         with self._ports.database.write() as tx:
             watch = self._ports.watches.get(tx, tenant, study_uid)
             if watch is None or watch.sequence != sequence:
@@ -164,12 +162,14 @@ class Evaluator:
             now = self._ports.clock.now()
             timing = self._rules.completeness.timing(facts.source)
             idle = now - facts.last_received_at
-            self._set(tx, watch, idle, timing, now)
             signal = _silence(idle, now - watch.since, timing)
             seen = self._ports.decisions.signals(tx, tenant, study_uid, facts.generation)
-            if signal is None or signal in seen:
-                return Evaluation("not quiet yet")
-            return self.evaluate_in(tx, tenant, study_uid, facts.generation, signal, {})
+            evaluation = Evaluation("not quiet yet")
+            if signal is not None and signal not in seen:
+                evaluation = self._evaluate(tx, facts, facts.generation, signal, {})
+            if evaluation.outcome != "complete":
+                self._set(tx, watch, idle, timing, now)
+            return evaluation
 
     def revive(self, tenant: str, study_uid: str, sequence: int) -> bool:
         """Set a quiet timer again whose wake-up was lost; False when another one has replaced it."""

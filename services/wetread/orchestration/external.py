@@ -109,6 +109,10 @@ class ExternalRunner(ExternalChooser):
         super().__init__(installed, external)
         self._runner = installed
 
+    def prepare(self) -> None:
+        """Load what the installed ones' answers need."""
+        self._runner.prepare()
+
     def result_key(self, request: RunRequest) -> str:
         """Return the identity of the run's result."""
         if request.detector not in self._external:

@@ -64,6 +64,7 @@ class Operations:
     def perform(self, tenant: str, study_uid: str, detector: str, verb: str, text: str, reason: str) -> Afterwards:
         """Carry a request out; one whose task has moved on meanwhile does nothing."""
         wanted = Verb(verb)
+        self._ports.runner.prepare()
         with self._ports.database.write() as tx:
             if wanted is Verb.REEVALUATE:
                 return self._reevaluate(tx, tenant, study_uid)

@@ -63,23 +63,23 @@ class Runs:
 
     def apply(self, tx: Transaction, situation: Situation) -> list[str]:
         """Apply all plans. Returns ids of runs that are to be cancelled once the transaction is committed."""
-        left_out, cancelled = [], []
+        begun, left_out, cancelled = [], [], []
         for plan in situation.study.plans:
             task = situation.tasks.get(plan.detector)
-            if task is None and plan.verdict is Verdict.NOT_WANTED:
-                left_out.append(plan)
+            if plan.verdict is Verdict.NOT_WANTED:
+                left_out.append((plan, task))
+            elif plan.verdict is Verdict.WAIT and not plan.wanted and task is None:
+                begun.append(plan)
             else:
                 cancelled += self._apply(tx, plan, task, situation)
-        self._leave_out(tx, left_out, situation)
-        return cancelled
+        self._begin(tx, begun, situation)
+        return cancelled + self._leave_out(tx, left_out, situation)
 
     def _apply(self, tx: Transaction, plan: Plan, task: Task | None, situation: Situation) -> list[str]:
         if task is not None and task.state is S.CANCELLED and task.reason in BY_PERSON:
             return []
         if plan.verdict is Verdict.WAIT:
             return self._wait(tx, plan, task, situation)
-        if plan.verdict is Verdict.NOT_WANTED and task is not None:
-            return self._not_wanted(tx, plan, task, situation)
         if plan.verdict in {Verdict.REFUSED, Verdict.BROKEN}:
             return self._without_input(tx, plan, task, situation)
         return self._run(tx, plan, task, situation)
@@ -104,30 +104,28 @@ class Runs:
                 self._put(tx, scheduled, S.AWAITING_IMAGES, plan.detail, situation)
         return []
 
-    def _leave_out(self, tx: Transaction, plans: Sequence[Plan], situation: Situation) -> None:
-        """Pairs that nothing wants and that have no task yet: most pairs of most studies, so all at once."""
-        tasks = [
-            replace(
-                self._fresh(tx, plan, None, situation),
-                state=S.NOT_APPLICABLE,
-                reason=plan.reason,
-                detail=plan.detail[:500],
-                input_digest=plan.digest,
-                updated_at=situation.now,
-            )
-            for plan in plans
-        ]
-        self._ports.tasks.put_new(tx, tasks)
-        self._announce.tasks(tx, EventType.TASK_FINISHED, tasks, situation.stamps)
+    def _begin(self, tx: Transaction, plans: Sequence[Plan], situation: Situation) -> None:
+        """Pairs that nothing wants yet: of most studies all but one or two, so their rows are written at once."""
+        fresh = [(self._fresh(tx, plan, None, situation), plan.detail[:500]) for plan in plans]
+        self._ports.tasks.put_all(tx, [replace(t, detail=detail, updated_at=situation.now) for t, detail in fresh])
 
-    def _not_wanted(self, tx: Transaction, plan: Plan, task: Task, situation: Situation) -> list[str]:
-        if task.state in FINAL or task.state is S.PRELIMINARY_POSITIVE:
-            return []
-        cancelled = [task.run_id] if task.run_id else []
-        base = replace(task, run_id=None, input_digest=plan.digest)
-        changed = self._put(tx, base, S.NOT_APPLICABLE, plan.detail, situation, reason=plan.reason)
-        self._announce.task(tx, EventType.TASK_FINISHED, changed, situation.stamps)
-        self._conclusions.end_workitem(tx, changed, ())
+    def _leave_out(self, tx: Transaction, plans: Sequence[tuple[Plan, Task | None]], situation: Situation) -> list[str]:
+        """Pairs that nothing wants: most pairs of most studies, so all at once."""
+        tasks, cancelled = [], []
+        for plan, task in plans:
+            if task is None:
+                base = self._fresh(tx, plan, None, situation)
+            elif task.state in FINAL or task.state is S.PRELIMINARY_POSITIVE:
+                continue
+            else:
+                base = replace(task, run_id=None)
+                cancelled += [task.run_id] if task.run_id else []
+            base = replace(base, state=S.NOT_APPLICABLE, reason=plan.reason, detail=plan.detail[:500])
+            tasks.append(replace(base, input_digest=plan.digest, updated_at=situation.now))
+        self._ports.tasks.put_all(tx, tasks)
+        self._announce.tasks(tx, EventType.TASK_FINISHED, tasks, situation.stamps)
+        for task in tasks:
+            self._conclusions.end_workitem(tx, task, ())
         return cancelled
 
     def _without_input(self, tx: Transaction, plan: Plan, task: Task | None, situation: Situation) -> list[str]:

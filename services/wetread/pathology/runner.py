@@ -71,6 +71,9 @@ class SlideRunner(SlideChooser):
         self._calls: set[_Call] = set()
         self._lock = threading.Lock()
 
+    def prepare(self) -> None:
+        """Do nothing: what tile models ask of headers is loaded with this module."""
+
     def start(self) -> None:
         """Forget parts that nobody came back for; take runs from now on."""
         with self._lock:

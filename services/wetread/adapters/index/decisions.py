@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import orjson
-from sqlalchemy import and_, delete, select
+from sqlalchemy import and_, bindparam, delete, select
 
 from wetread.adapters.index.database import connection_of
 from wetread.adapters.index.tables import (
@@ -26,6 +26,20 @@ from wetread.core.errors import NotFound
 from wetread.core.ports.database import Transaction
 from wetread.core.ports.orchestration import Decision, QuietWatch, RunInput
 from wetread.core.priors import NO_PRIORS, Priors
+
+# Statements of every evaluation, made once.
+_SIGNALS: Final = select(decisions.c.signal).where(
+    decisions.c.tenant == bindparam("of"),
+    decisions.c.study_uid == bindparam("study"),
+    decisions.c.generation == bindparam("number"),
+)
+_KNOWN_RULES: Final = select(rule_sets.c.digest).where(rule_sets.c.digest == bindparam("one"))
+_MANIFEST: Final = select(manifests.c.manifest_json).where(
+    manifests.c.tenant == bindparam("of"), manifests.c.study_uid == bindparam("study")
+)
+_WATCHED: Final = (quiet_watches.c.tenant == bindparam("of"), quiet_watches.c.study_uid == bindparam("study"))
+_WATCH: Final = select(quiet_watches).where(*_WATCHED)
+_UNWATCH: Final = delete(quiet_watches).where(*_WATCHED)
 
 
 class SqlDecisions:
@@ -50,10 +64,8 @@ class SqlDecisions:
 
     def signals(self, tx: Transaction, tenant: str, study_uid: str, generation: int) -> frozenset[str]:
         """Return the signals that were evaluated for a generation of a study."""
-        query = select(decisions.c.signal).where(
-            decisions.c.tenant == tenant, decisions.c.study_uid == study_uid, decisions.c.generation == generation
-        )
-        return frozenset(connection_of(tx).execute(query).scalars())
+        where = {"of": tenant, "study": study_uid, "number": generation}
+        return frozenset(connection_of(tx).execute(_SIGNALS, where).scalars())
 
     def of_study(self, tx: Transaction, tenant: str, study_uid: str) -> list[Decision]:
         """Return all decisions of a study, oldest first."""
@@ -81,8 +93,7 @@ class SqlRuleSets:
 
     def put(self, tx: Transaction, digest: str, workflows: Callable[[], Sequence[Mapping[str, Any]]]) -> None:
         """Keep a set unless it is kept already."""
-        known = select(rule_sets.c.digest).where(rule_sets.c.digest == digest)
-        if connection_of(tx).execute(known).first() is None:
+        if connection_of(tx).execute(_KNOWN_RULES, {"one": digest}).first() is None:
             content = orjson.dumps(list(workflows())).decode()
             insert_row(connection_of(tx), rule_sets, {"digest": digest, "workflows_json": content})
 
@@ -137,10 +148,7 @@ class SqlManifests:
 
     def get(self, tx: Transaction, tenant: str, study_uid: str) -> StudyManifest | None:
         """Return the latest manifest, or None."""
-        query = select(manifests.c.manifest_json).where(
-            manifests.c.tenant == tenant, manifests.c.study_uid == study_uid
-        )
-        text = connection_of(tx).execute(query).scalar()
+        text = connection_of(tx).execute(_MANIFEST, {"of": tenant, "study": study_uid}).scalar()
         return StudyManifest.model_validate_json(text) if text else None
 
 
@@ -149,8 +157,7 @@ class SqlQuietWatches:
 
     def get(self, tx: Transaction, tenant: str, study_uid: str) -> QuietWatch | None:
         """Return the timer in flight, or None."""
-        query = select(quiet_watches).where(quiet_watches.c.tenant == tenant, quiet_watches.c.study_uid == study_uid)
-        row = connection_of(tx).execute(query).one_or_none()
+        row = connection_of(tx).execute(_WATCH, {"of": tenant, "study": study_uid}).one_or_none()
         return QuietWatch(row.tenant, row.study_uid, row.sequence, row.since) if row else None
 
     def put(self, tx: Transaction, watch: QuietWatch) -> None:
@@ -165,6 +172,4 @@ class SqlQuietWatches:
 
     def delete(self, tx: Transaction, tenant: str, study_uid: str) -> None:
         """Forget the timer: the study is quiet."""
-        connection_of(tx).execute(
-            delete(quiet_watches).where(quiet_watches.c.tenant == tenant, quiet_watches.c.study_uid == study_uid)
-        )
+        connection_of(tx).execute(_UNWATCH, {"of": tenant, "study": study_uid})

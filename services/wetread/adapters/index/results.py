@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import Row, select, update
+from sqlalchemy import Row, bindparam, select, update
 
 from wetread.adapters.index.database import connection_of
 from wetread.adapters.index.priors import later_studies, results_of_patient
@@ -18,6 +18,14 @@ from wetread.core.ports.database import Clock, Transaction
 from wetread.core.priors import PatientStudy, PriorCandidate
 
 Stored = tuple[ResultSet, tuple[StoredSeries, ...]]
+
+# Statements of every evaluation, made once.
+_CURRENT: Final = (
+    select(results)
+    .where(results.c.tenant == bindparam("of"), results.c.study_uid == bindparam("study"), results.c.current.is_(True))
+    .order_by(results.c.detector)
+)
+_BY_KEY: Final = select(results).where(results.c.tenant == bindparam("of"), results.c.result_key == bindparam("key"))
 
 
 class SqlResults:
@@ -64,10 +72,7 @@ class SqlResults:
 
     def current(self, tx: Transaction, tenant: str, study_uid: str) -> list[Stored]:
         """Return the current result sets of a study, by detector name."""
-        query = select(results).where(
-            results.c.tenant == tenant, results.c.study_uid == study_uid, results.c.current.is_(True)
-        )
-        return [_stored(row) for row in connection_of(tx).execute(query.order_by(results.c.detector))]
+        return [_stored(row) for row in connection_of(tx).execute(_CURRENT, {"of": tenant, "study": study_uid})]
 
     def of_patient(
         self, tx: Transaction, tenant: str, study_uid: str, detector: str
@@ -80,8 +85,7 @@ class SqlResults:
         return later_studies(connection_of(tx), tenant, study_uid, detector)
 
     def _row(self, tx: Transaction, tenant: str, result_key: str) -> Row[Any] | None:
-        query = select(results).where(results.c.tenant == tenant, results.c.result_key == result_key)
-        return connection_of(tx).execute(query).one_or_none()
+        return connection_of(tx).execute(_BY_KEY, {"of": tenant, "key": result_key}).one_or_none()
 
     def _supersede(self, tx: Transaction, result: ResultSet) -> None:
         run = result.run

@@ -135,6 +135,15 @@ _FRAGMENTS: Final = DriverStatement(
 )
 _COUNT_SERIES: Final = DriverStatement(select(series.c.instance_count).where(*_LEVEL))
 
+# Statements of every evaluation.
+_STUDY: Final = select(studies).where(*_ONE_STUDY)
+_SERIES: Final = select(series).where(*_LEVEL[:2]).order_by(series.c.series_number, series.c.series_uid)
+_FACTS: Final = DriverStatement(
+    select(instances.c.series_uid, instances.c.facts_json)
+    .where(*_PATH[:2])
+    .order_by(instances.c.instance_number, instances.c.sop_uid)
+)
+
 
 class SqlArchive(SqlChangeFeed, SqlAuditLog, SqlErasures):
     """Both sides of the index in one repository; every statement names the tenant."""
@@ -356,24 +365,14 @@ class SqlArchive(SqlChangeFeed, SqlAuditLog, SqlErasures):
 
     def facts(self, tx: Transaction, tenant: str, study_uid: str) -> StudyFacts:
         """Return the header facts of a study."""
-        connection = connection_of(tx)
-        study = connection.execute(
-            select(studies).where(studies.c.tenant == tenant, studies.c.study_uid == study_uid)
-        ).first()
+        connection, one = connection_of(tx), {"of": tenant, "study": study_uid}
+        study = connection.execute(_STUDY, one).first()
         if study is None:
             raise _no_study()
         members: dict[str, list[Any]] = {}
-        for uid, stored in connection.execute(
-            select(instances.c.series_uid, instances.c.facts_json)
-            .where(*_path(tenant, study_uid, None, None))
-            .order_by(instances.c.instance_number, instances.c.sop_uid)
-        ):
+        for uid, stored in _FACTS.all(connection, one):
             members.setdefault(uid, []).append(instance_facts_from_json(orjson.loads(stored)))
-        rows = connection.execute(
-            select(series)
-            .where(series.c.tenant == tenant, series.c.study_uid == study_uid)
-            .order_by(series.c.series_number, series.c.series_uid)
-        )
+        rows = connection.execute(_SERIES, one)
         return StudyFacts(
             tenant=tenant,
             study_instance_uid=study_uid,
@@ -397,11 +396,7 @@ class SqlArchive(SqlChangeFeed, SqlAuditLog, SqlErasures):
 
     def summary(self, tx: Transaction, tenant: str, study_uid: str) -> StudySummary:
         """Return one study's summary."""
-        row = (
-            connection_of(tx)
-            .execute(select(studies).where(studies.c.tenant == tenant, studies.c.study_uid == study_uid))
-            .first()
-        )
+        row = connection_of(tx).execute(_STUDY, {"of": tenant, "study": study_uid}).first()
         if row is None:
             raise _no_study()
         return StudySummary(
@@ -436,15 +431,6 @@ class SqlArchive(SqlChangeFeed, SqlAuditLog, SqlErasures):
 
 def _chunks(values: Sequence[str]) -> Iterable[Sequence[str]]:
     return (values[at : at + _IN_LIMIT] for at in range(0, len(values), _IN_LIMIT))
-
-
-def _path(tenant: str, study_uid: str, series_uid: str | None, sop_uid: str | None) -> list[Any]:
-    where: list[Any] = [instances.c.tenant == tenant, instances.c.study_uid == study_uid]
-    if series_uid is not None:
-        where.append(instances.c.series_uid == series_uid)
-    if sop_uid is not None:
-        where.append(instances.c.sop_uid == sop_uid)
-    return where
 
 
 def _named(tenant: str, study_uid: str, series_uid: str | None, sop_uid: str | None) -> dict[str, Any]:

@@ -4,17 +4,29 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import Row, insert, select
+from sqlalchemy import Row, bindparam, select
 
 from wetread.adapters.index.database import connection_of
 from wetread.adapters.index.tables import tasks
-from wetread.adapters.index.upsert import replace_row
+from wetread.adapters.index.upsert import replace_row, replace_rows
 from wetread.core.ports.database import Transaction
 from wetread.core.ports.work import Task
 from wetread.core.priority import Priority
 from wetread.core.states import AiState, check_transition
+
+# Statements of every evaluation, made once.
+_OF_STUDY: Final = (
+    select(tasks)
+    .where(tasks.c.tenant == bindparam("of"), tasks.c.study_uid == bindparam("study"))
+    .order_by(tasks.c.detector)
+)
+_ONE: Final = select(tasks).where(
+    tasks.c.tenant == bindparam("of"),
+    tasks.c.study_uid == bindparam("study"),
+    tasks.c.detector == bindparam("name"),
+)
 
 
 class SqlTasks:
@@ -22,21 +34,12 @@ class SqlTasks:
 
     def get(self, tx: Transaction, tenant: str, study_uid: str, detector: str) -> Task | None:
         """Return the task, or None."""
-        row = (
-            connection_of(tx)
-            .execute(
-                select(tasks).where(
-                    tasks.c.tenant == tenant, tasks.c.study_uid == study_uid, tasks.c.detector == detector
-                )
-            )
-            .one_or_none()
-        )
+        row = connection_of(tx).execute(_ONE, {"of": tenant, "study": study_uid, "name": detector}).one_or_none()
         return _task(row) if row else None
 
     def of_study(self, tx: Transaction, tenant: str, study_uid: str) -> list[Task]:
         """Return all tasks of a study, by detector name."""
-        query = select(tasks).where(tasks.c.tenant == tenant, tasks.c.study_uid == study_uid)
-        return [_task(row) for row in connection_of(tx).execute(query.order_by(tasks.c.detector))]
+        return [_task(row) for row in connection_of(tx).execute(_OF_STUDY, {"of": tenant, "study": study_uid})]
 
     def put(self, tx: Transaction, task: Task) -> None:
         """Insert or update. Raises Conflict on an illegal state change."""
@@ -44,12 +47,14 @@ class SqlTasks:
         check_transition(former.state if former else None, task.state, task.reason)
         replace_row(connection_of(tx), tasks, _values(task))
 
-    def put_new(self, tx: Transaction, new: Sequence[Task]) -> None:
-        """Insert the first rows of pairs, all at once. Raises Conflict on a state that no pair begins with."""
-        for task in new:
-            check_transition(None, task.state, task.reason)
-        if new:
-            connection_of(tx).execute(insert(tasks), [_values(task) for task in new])
+    def put_all(self, tx: Transaction, changed: Sequence[Task]) -> None:
+        """Insert or update tasks of one study. Raises Conflict on an illegal state change."""
+        if not changed:
+            return
+        former = {task.detector: task.state for task in self.of_study(tx, changed[0].tenant, changed[0].study_uid)}
+        for task in changed:
+            check_transition(former.get(task.detector), task.state, task.reason)
+        replace_rows(connection_of(tx), tasks, [_values(task) for task in changed])
 
     def by_run(self, tx: Transaction, run_id: str) -> Task | None:
         """Return the task whose run in flight has this id, or None."""

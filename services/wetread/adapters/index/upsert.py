@@ -15,7 +15,13 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 def replace_row(connection: Connection, table: Table, values: Mapping[str, Any]) -> None:
     """Insert a row, or replace all its columns when the primary key is there."""
-    connection.execute(_replacing(connection.dialect.name, table, tuple(values)), dict(values))
+    replace_rows(connection, table, [values])
+
+
+def replace_rows(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    """``replace_row`` of several rows, at least one, that name the same columns."""
+    statement = _replacing(connection.dialect.name, table, tuple(rows[0]))
+    connection.execute(statement, [dict(values) for values in rows])
 
 
 def add_to_row(connection: Connection, table: Table, key: Mapping[str, Any], amounts: Mapping[str, float]) -> None:

@@ -98,6 +98,12 @@ class DetectorChooser(Protocol):
 class DetectorRunner(DetectorChooser, Protocol):
     """Runs detectors in worker processes that can be killed."""
 
+    def prepare(self) -> None:
+        """Load what its answers from headers need: seconds, the first time.
+
+        Whoever is about to make others wait for him (a write transaction) calls it before.
+        """
+
     def result_key(self, request: RunRequest) -> str:
         """Return the identity of the run's result.
 

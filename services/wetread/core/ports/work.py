@@ -55,8 +55,8 @@ class TaskRepository(Protocol):
     def put(self, tx: Transaction, task: Task) -> None:
         """Insert or update. Raises Conflict on an illegal state change (core.states)."""
 
-    def put_new(self, tx: Transaction, tasks: Sequence[Task]) -> None:
-        """Insert the first rows of pairs, all at once. Raises Conflict on a state that no pair begins with."""
+    def put_all(self, tx: Transaction, tasks: Sequence[Task]) -> None:
+        """``put`` of several tasks of one study, with far fewer statements."""
 
     def by_run(self, tx: Transaction, run_id: str) -> Task | None:
         """Return the task whose run in flight has this id, or None (superseded, cancelled or unknown)."""
