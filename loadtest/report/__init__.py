@@ -38,7 +38,9 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()), help="where data folders are made")
     parser.add_argument("--slices", type=int, default=324, help="slices of a CT (published: 324)")
     parser.add_argument("--step-minutes", type=float, default=5.0)
-    parser.add_argument("--start", type=float, default=4.0, help="first rate, times the published one")
+    parser.add_argument(
+        "--start", type=float, help="first rate, times the published one (two steps below the prediction)"
+    )
     parser.add_argument("--factor", type=float, default=1.3, help="from step to step")
     parser.add_argument("--goal", type=float, default=30.0, help="seconds to the detector's result, 95 %% of head CTs")
     parser.add_argument("--soak-minutes", type=float, default=20.0)
@@ -65,7 +67,8 @@ def _measure(options: argparse.Namespace) -> Report:
     predicted = predict(protocol, measured)
     say(f"predicted {predicted.step:.0f} studies/h; steps")
     hour = images.build(mix.schedule(slices={"CT": options.slices}))
-    found = steps.measure(protocol, measured, hour, options.folder, start=options.start, factor=options.factor, say=say)
+    start = options.start or max(predicted.step / steps.PER_HOUR / options.factor**2, steps.LOWEST)
+    found = steps.measure(protocol, measured, hour, options.folder, start=start, factor=options.factor, say=say)
     say("isolation")
     made = images.build([mix.Transaction(0.0, 0, "CT", "CT head", 32), isolation.RESIDENT_STUDY], phantoms=1)
     with (
@@ -78,7 +81,7 @@ def _measure(options: argparse.Namespace) -> Report:
     say("mix of verbs")
     mixture = mixed.measure(options.folder, seconds=options.mix_seconds)
     say("soak")
-    half = steps.highest(found, options.goal) / steps.PER_HOUR / 2 or options.start / 2
+    half = steps.highest(found, options.goal) / steps.PER_HOUR / 2 or found[0].scale / 2
     soaked = soak.measure(
         options.folder, hour, minutes=options.soak_minutes, scale=half, slices=options.slices, seed=options.seed + 1
     )

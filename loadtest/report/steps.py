@@ -29,6 +29,8 @@ PER_HOUR: Final = sum(shape.per_hour for shape in mix.PUBLISHED)
 READS: Final = 1.0
 """Every study is fetched once, to be compared."""
 _TOP: Final = 1000.0
+LOWEST: Final = 0.25
+"""No step is slower than this, times the published rate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +94,13 @@ def measure(
     factor: float,
     say: Callable[[str], None],
 ) -> list[Step]:
-    """Raise the rate from *start* times the published one by *factor* until the goal is missed."""
+    """Raise the rate from *start* times the published one by *factor* until the goal is missed; by rate.
+
+    A start that misses it already is followed by lower rates until one keeps it.
+    """
     steps: list[Step] = []
-    scale = start
-    while not steps or steps[-1].kept(protocol.goal):
+    scale: float | None = start
+    while scale is not None:
         transactions = protocol.arrivals(scale)
         with (
             tempfile.TemporaryDirectory(prefix="wetread-report-", dir=folder) as scratch,
@@ -107,19 +112,31 @@ def measure(
         step = Step(scale, percentile(heads, 0.95), predicted95(protocol, measured, scale), summary)
         say(f"{step.rate:.0f} studies/h: head CTs p95 {step.p95:.1f} s, predicted {step.predicted:.1f} s")
         steps.append(step)
-        scale *= factor
-    return steps
+        scale = following(steps, protocol.goal, factor)
+    return sorted(steps, key=lambda step: step.scale)
+
+
+def following(steps: Sequence[Step], goal: float, factor: float) -> float | None:
+    """Return the next rate, times the published one; None when the goal lies between two steps, or below all rates."""
+    kept = [step.scale for step in steps if step.kept(goal)]
+    missed = [step.scale for step in steps if not step.kept(goal)]
+    if kept and missed:
+        return None
+    if kept:
+        return max(kept) * factor
+    lower = min(missed) / factor
+    return lower if lower >= LOWEST else None
 
 
 def highest(steps: Sequence[Step], goal: float) -> float:
     """Return the rate at which the goal is reached: between the last step that kept it and the first that did not.
 
-    Straight between the logarithms of rate and time; 0 when no step kept the goal.
+    *steps* are sorted by rate. Straight between the logarithms of rate and time; 0 when no step kept the goal.
     """
-    kept = [step for step in steps if step.kept(goal)]
+    kept = [number for number, step in enumerate(steps) if step.kept(goal)]
     if not kept:
         return 0.0
-    low, high = kept[-1], steps[-1]
+    low, high = steps[kept[-1]], steps[min(kept[-1] + 1, len(steps) - 1)]
     if high is low or not high.summary.passed or high.p95 <= low.p95:
         return low.rate
     share = math.log(goal / low.p95) / math.log(high.p95 / low.p95)

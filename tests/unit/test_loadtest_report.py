@@ -90,6 +90,17 @@ def test_highest_rate_lies_between_the_last_good_step_and_the_first_bad_one() ->
     )
     assert steps.highest([step(1000, 40.0)], 30) == 0
     assert steps.highest([step(1000, 8.0), step(1300, 9.0, lost=1)], 30) == 1000
+    down = [step(1000, 8.0), step(1300, 60.0), step(1690, 200.0)]
+    assert steps.highest(down, 30) == steps.highest(down[:2], 30), "the step after the last good one counts"
+
+
+def test_steps_go_up_while_the_goal_is_kept_and_down_while_it_is_missed() -> None:
+    published = float(steps.PER_HOUR)
+    good, bad = step(4 * published, 8.0), step(6 * published, 60.0)
+    assert steps.following([good], 30, 1.5) == pytest.approx(6.0)
+    assert steps.following([bad], 30, 1.5) == pytest.approx(4.0)
+    assert steps.following([bad, good], 30, 1.5) is None, "the goal lies between the two"
+    assert steps.following([step(0.3 * published, 60.0)], 30, 1.5) is None, "a machine that keeps it at no rate"
 
 
 def test_slope_of_memory_is_that_of_the_line_and_its_error_that_of_the_noise() -> None:
