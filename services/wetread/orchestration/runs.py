@@ -106,8 +106,11 @@ class Runs:
 
     def _begin(self, tx: Transaction, plans: Sequence[Plan], situation: Situation) -> None:
         """Pairs that nothing wants yet: of most studies all but one or two, so their rows are written at once."""
-        fresh = [(self._fresh(tx, plan, None, situation), plan.detail[:500]) for plan in plans]
-        self._ports.tasks.put_all(tx, [replace(t, detail=detail, updated_at=situation.now) for t, detail in fresh])
+        begun = [
+            replace(self._fresh(tx, plan, None, situation), detail=plan.detail[:500], updated_at=situation.now)
+            for plan in plans
+        ]
+        self._ports.tasks.put_all(tx, begun)
 
     def _leave_out(self, tx: Transaction, plans: Sequence[tuple[Plan, Task | None]], situation: Situation) -> list[str]:
         """Pairs that nothing wants: most pairs of most studies, so all at once."""
