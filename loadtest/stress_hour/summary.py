@@ -176,13 +176,13 @@ def lines(summary: Summary) -> list[str]:
 
 
 def _runs(summary: Summary) -> list[str]:
-    if not summary.starts:
+    if not summary.inferred:
         return ["no detector ran"]
-    starts = f"p50 {percentile(summary.starts, 0.5):.3f} s, p95 {percentile(summary.starts, 0.95):.3f} s"
-    return [
-        f"event to task start, waiting for a free detector included: N={len(summary.starts)}, {starts}",
-        f"detector runs {summary.detector_runs}, median {percentile(summary.inferred, 0.5):.2f} s",
-    ]
+    found = [f"detector runs {summary.detector_runs}, median {percentile(summary.inferred, 0.5):.2f} s"]
+    if summary.starts:  # of runs that a commit led to; a sender's manifest, or silence, has no commit's time
+        starts = f"p50 {percentile(summary.starts, 0.5):.3f} s, p95 {percentile(summary.starts, 0.95):.3f} s"
+        found.append(f"event to task start, waiting for a free detector included: N={len(summary.starts)}, {starts}")
+    return found
 
 
 def ingest_ms(summary: Summary) -> float:
