@@ -7,6 +7,9 @@ BENCH  ?=
 ARGS   ?=
 WORKERS ?= 2
 
+# Tests and benchmarks start hundreds of processes: without kept bytecode each would compile the package anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help demo test check format bench test-slow install install-dev install-torch peers servers schemas viewer clean
 
 help: ## Show the targets
