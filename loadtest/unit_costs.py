@@ -40,7 +40,7 @@ from wetread.commands.capacity_costs import PerStudy, UnitCosts
 from wetread.commands.capacity_model import Load
 from wetread.commands.local_server import local_server
 from wetread.commands.up import Supervisor
-from wetread.core.states import FINAL, READ
+from wetread.core.states import FINAL, READ, AiState
 from wetread.testing.servers.postgres import postgres
 
 _RUN: Final = 800
@@ -337,6 +337,21 @@ def _await_stable(url: str, studies: Sequence[Sequence[Place]]) -> None:
     time.sleep(1.0)
 
 
+def _await_reports(url: str, studies: Sequence[Sequence[Place]]) -> None:
+    """Wait until the reports of every study are stored, also those that say why a detector refused it."""
+    deadline = time.monotonic() + _STABLE_SECONDS
+    with Client(url, timeout_seconds=120) as client:
+        for places in studies:
+            while not all(
+                result.state in FINAL and (bool(result.stored) or result.state is AiState.NOT_APPLICABLE)
+                for result in client.findings(places[0].study_uid).results
+            ):
+                if time.monotonic() > deadline:
+                    msg = "a study did not get its reports"
+                    raise RuntimeError(msg)
+                time.sleep(0.5)
+
+
 def _store_all(port: int, template: Template, studies: Sequence[Sequence[Place]]) -> None:
     with Connection(port) as connection:
         for places in studies:
@@ -374,6 +389,7 @@ def _database(folder: Path, cells: Sequence[Cell]) -> dict[str, dict[str, float]
                     def work(cell: Cell = cell, studies: Sequence[Sequence[Place]] = studies) -> None:
                         _store_all(port, cell.template, studies)
                         _await_stable(server.url, studies)
+                        _await_reports(server.url, studies)  # or the next cell would pay for them
 
                     used = _work(url, work)
                     rest = used["seconds"] / idle["seconds"]

@@ -27,6 +27,8 @@ settings.load_profile("any machine")
 
 ROOT = Path(__file__).resolve().parent.parent
 END_TO_END: Final = "tests/e2e/"
+PROCESSES: Final = ("models/", "tests/charts/", "tests/conformance/", "tests/contracts/", "tests/terraform/")
+"""Where tests start processes and run networks: a file of few tests may take long there."""
 
 # Every real server, tool or folder that a test may need, with how to see whether it is there. One list for all tests:
 # WETREAD_REQUIRE names those whose absence is a failure instead of a loud skip.
@@ -102,7 +104,8 @@ def need(name: str) -> None:
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Give each file to one worker, and all of ``tests/e2e`` to one: what they share is started once.
 
-    They take longest, so they go first, and files of few tests last: the workers end together.
+    They take longest, so they go first; then what starts processes; the files of few short tests last, so that the
+    workers end together.
     """
     from xdist.scheduler import LoadFileScheduling
 
@@ -112,8 +115,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             return END_TO_END if scope.startswith(END_TO_END) else scope
 
         def _assign_work_unit(self, node: Any) -> None:
-            if END_TO_END in self.workqueue:
-                self.workqueue.move_to_end(END_TO_END, last=False)
+            """Take the longest: of one kind the file of most tests, which xdist has put before the others."""
+            longest = min(self.workqueue, key=lambda scope: (scope != END_TO_END, not scope.startswith(PROCESSES)))
+            self.workqueue.move_to_end(longest, last=False)
             super()._assign_work_unit(node)
 
     return ByServers(config, log) if config.getvalue("dist") == "loadfile" else None
